@@ -1,0 +1,42 @@
+# One command each. Everything runs in .venv, which `make setup` builds from the locked environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo setup test test-all lint format bench clean
+
+demo: $(READY)  ## label the sample photographs with the shipped nano models, offline
+	$(BIN)/autolabel demo
+
+setup: $(READY)  ## build the development environment
+
+$(READY): requirements/development.lock requirements/sam2.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/development.lock
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-build-isolation --no-deps -r requirements/sam2.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+test: $(READY)  ## the fast tests: no GPU, no network, no downloaded weights
+	$(BIN)/python -m pytest -m "not slow and not gpu" tests
+
+test-all: $(READY)  ## everything, GPU tests where there is a GPU
+	$(BIN)/python -m pytest tests
+
+lint: $(READY)  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## speed against the reference, parity beside it
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) runs build dist

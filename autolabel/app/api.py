@@ -1,0 +1,122 @@
+"""The Python interface: the same configuration and the same pipeline, results handed to the caller."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autolabel.app.compose import build, build_all, compose
+from autolabel.app.label import build_labeler, listed
+from autolabel.app.main import quiet_dependencies
+from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.protocols import ExportReport, Source, Unit
+from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
+from autolabel.engine.units import batches
+from autolabel.store.memory import MemoryStore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """One labelled picture; arrays have one row a kept instance, in the order of `record.instances`."""
+
+    record: ImageRecord
+    categories: tuple[Category, ...]
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """(N, H, W) at the upright picture's size; decoded on every access, N x H x W bytes."""
+        from autolabel.ops.masks import decode
+
+        if self.record.info is None:
+            return np.zeros((0, 0, 0), bool)
+        height, width = self.record.info.size_hw
+        masks = [decode(i.mask).astype(bool) for i in self.record.instances if i.mask is not None]
+        return np.stack(masks) if masks else np.zeros((0, height, width), bool)
+
+    @property
+    def boxes(self) -> Float32:
+        """(N, 4) prompt boxes, xyxy in upright pixels."""
+        return np.array([i.box_xyxy for i in self.record.instances], np.float32).reshape(-1, 4)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        names = {c.id: c.name for c in self.categories}
+        return tuple(names[i.category_id] for i in self.record.instances)
+
+    @property
+    def category_ids(self) -> Int64:
+        return np.array([i.category_id for i in self.record.instances], np.int64)
+
+    @property
+    def scores(self) -> Float32:
+        """(N,) detector scores."""
+        return np.array([i.detector_score for i in self.record.instances], np.float32)
+
+    def save(self, directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")) -> None:
+        """Write this picture's labels, each format into `directory/<format>`."""
+        save([self], directory, formats)
+
+
+def save(
+    results: Iterable[Result], directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")
+) -> dict[str, ExportReport]:
+    """Write the labels of several pictures as one data set a format. Raises ConfigError for unknown formats."""
+    results = list(results)
+    store = MemoryStore(results[0].categories if results else ())
+    records = [result.record for result in results]
+    store.commit(Unit(0, 0, tuple(ImageRef(r.image_id, r.path) for r in records)), records)
+    config = compose("export", [f"export=[{','.join(formats)}]"])
+    root = Path(directory)
+    root.mkdir(parents=True, exist_ok=True)
+    return {name: exporter.export(store, root / name) for name, exporter in build_all(config.export).items()}
+
+
+class AutoLabeler:
+    """Models loaded once, pictures labelled as they come. Create it with `from_config`."""
+
+    def __init__(self, labeler: object, categories: tuple[Category, ...]) -> None:
+        from autolabel.engine.labeler import PipelineLabeler
+
+        assert isinstance(labeler, PipelineLabeler)
+        self._labeler = labeler
+        self.categories = categories
+
+    @classmethod
+    def from_config(cls, overrides: Sequence[str] = ()) -> AutoLabeler:
+        """The pipeline of `autolabel label` with these overrides, for example
+        `["experiment=offline", "detect.conf=0.4"]`. Leaves no Hydra state behind."""
+        quiet_dependencies()
+        config = compose("label", overrides)
+        if config.offline:
+            os.environ["AUTOLABEL_OFFLINE"] = "1"
+        return cls(*build_labeler(config, ()))
+
+    def label(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
+        """One result a picture, in order: of a folder, a label file, a picture, or a list of pictures.
+
+        A picture that cannot be used gives a result whose `record.status` is `failed`; nothing is raised for it.
+        """
+        refs = list(_refs(paths).values())
+        for some in batches(refs, self._labeler.batch_size):
+            for record in self._labeler.label([self._labeler.load(ref) for ref in some]):
+                yield Result(record, self.categories)
+
+
+def _refs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Mapping[str, ImageRef]:
+    if isinstance(paths, (str, os.PathLike)):
+        source: Source = build(
+            {"_target_": "autolabel.source.infer.AutoSource", "path": os.fspath(paths), "images_dir": None}
+        )
+        return listed(source)
+    files = [os.path.abspath(os.fspath(p)) for p in paths]  # noqa: PTH100 - keeps any bytes a name may hold
+    if not files:
+        raise SourceError("no pictures were given")
+    if len(set(files)) < len(files):
+        raise ConfigError("the same picture was given twice")
+    root = os.path.dirname(files[0]) if len(files) == 1 else os.path.commonpath(files)  # noqa: PTH120
+    return {name: ImageRef(name, f) for f in files for name in [os.path.relpath(f, root).replace(os.sep, "/")]}

@@ -1,0 +1,292 @@
+"""`autolabel label`: the main job, from a path to a labelled, exported, resumable run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from autolabel.app.compose import Request, build, build_all, compose, expand, parse, plain
+from autolabel.app.fingerprint import fingerprint
+from autolabel.app.run_directory import default_run, preflight, write_text
+from autolabel.app.summary import Summary, summarise
+from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.protocols import Detector, Segmenter, Source, Unit
+from autolabel.core.types import Category, ImageRecord, ImageRef
+from autolabel.store.lock import exclusive
+from autolabel.store.manifest import entries
+from autolabel.store.run import RunStore, categories_to, open_reader, open_store
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from autolabel.engine.labeler import PipelineLabeler
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """One run, or with `-m` one run for each combination; the worst exit code is the answer."""
+    request = parse(arguments)
+    if not request.multirun:
+        return one_run(request, request.overrides)
+    jobs = expand(request.overrides)
+    base = sweep_directory(request)
+    codes = []
+    for number, job in enumerate(jobs, start=1):
+        named = [o for o in job if o not in request.overrides]
+        sys.stdout.write(f"[{number}/{len(jobs)}] {' '.join(named)}\n")
+        codes.append(one_run(request, (*job, f"run={quoted(base / ','.join(named))}")))
+    return 1 if 1 in codes else max(codes)
+
+
+def sweep_directory(request: Request) -> Path:
+    fixed = [o.partition("=")[2] for o in request.overrides if o.startswith("run=")]
+    return Path(fixed[0]) if fixed else default_run(request.path or "sweep")
+
+
+def quoted(path: Path) -> str:
+    """A value that Hydra's override grammar takes as it is."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def one_run(request: Request, overrides: Sequence[str]) -> int:
+    """Compose, label, export, say what happened."""
+    config = compose("label", overrides, request.config_dir)
+    if request.path is not None:
+        config.source.path = request.path
+    if config.run is None:
+        config.run = str(default_run(str(config.source.get("path", "run"))))
+    if request.show:
+        from omegaconf import OmegaConf
+
+        sys.stdout.write(OmegaConf.to_yaml(config))
+        return 0
+    summary = label(config)
+    sys.stdout.write(summary.text())
+    return summary.exit_code
+
+
+def label(config: DictConfig) -> Summary:
+    """Label what `config` names into its run directory and export it; continues what is already there."""
+    values = plain(config)
+    if values["offline"]:
+        # Read by autolabel.weights wherever a component asks for a name.
+        os.environ["AUTOLABEL_OFFLINE"] = "1"
+    exporters = build_all(config.export)
+    source: Source = build(config.source)
+    directory = Path(values["run"]).expanduser()
+    preflight(directory)
+    with exclusive(directory), run_log(directory):
+        started = time.monotonic()
+        refs = listed(source)
+        with open_store(directory) as store, stop_on_signals() as stop:
+            done = continue_run(config, values, source, refs, store, stop)
+        seconds = time.monotonic() - started
+        with open_reader(directory) as reader:
+            reports = {} if stop.is_set() else export_all(reader, exporters, directory)
+            summary = summarise(reader, reports, labelled=done, seconds=seconds, ignored=dict(source.ignored))
+        summary.write(directory)
+    return summary
+
+
+def continue_run(
+    config: DictConfig,
+    values: Mapping[str, Any],
+    source: Source,
+    refs: Mapping[str, ImageRef],
+    store: RunStore,
+    stop: Event,
+) -> int:
+    """Label the units that are not committed yet; how many pictures that was."""
+    labeler, categories = build_labeler(config, source.categories)
+    store.claim(fingerprint(values, labeler.detector, labeler.segmenter, categories))
+    synced = store.sync(entries(refs.values()), root=root_of(values), unit_size=whole(values, "unit_size"))
+    for what, count in (("new", synced.added), ("changed", synced.changed), ("vanished", synced.vanished)):
+        if count:
+            logger.warning("%d %s pictures since the run was started", count, what)
+    store.set_meta(categories=categories_to(categories), config=yaml_text(config), versions=versions())
+    write_text(store.directory / "config.yaml", yaml_text(config))
+    todo = store.pending_images()
+    with Progress(todo) as progress:
+        sink = CountedSink(store, progress)
+        build(config.engine).run(labeler, until(stop, store.pending(refs)), sink)
+    return sink.images
+
+
+def build_labeler(
+    config: DictConfig, source_categories: Sequence[Category]
+) -> tuple[PipelineLabeler, tuple[Category, ...]]:
+    """The pipeline that `config` describes, and the classes it labels."""
+    from autolabel.engine.labeler import PipelineLabeler
+
+    detector: Detector = build(config.detect)
+    segmenter: Segmenter = build(config.segment)
+    categories = tuple(source_categories) if detector.categories is None else detector.categories
+    if not categories:
+        raise ConfigError(
+            "detect=labels needs a source with annotations (COCO json, YOLO data.yaml, Pascal VOC); "
+            "for bare pictures choose a detector, for example detect=nano"
+        )
+    labeler = PipelineLabeler(
+        detector=detector,
+        prompter=build(config.prompt),
+        segmenter=segmenter,
+        refiners=list(build_all(config.refine).values()),
+        batch_size=config.batch_size,
+        max_pixels=config.images.max_pixels,
+        min_side=config.images.min_side,
+    )
+    return labeler, categories
+
+
+def listed(source: Source) -> dict[str, ImageRef]:
+    """Every picture by its id. Raises SourceError when there is none, saying what was seen instead."""
+    refs: dict[str, ImageRef] = {}
+    for ref in source.images():
+        if ref.image_id in refs:
+            raise SourceError(f"{ref.image_id!r} is listed twice: {refs[ref.image_id].path} and {ref.path}")
+        refs[ref.image_id] = ref
+    if not refs:
+        seen = ", ".join(f"{n} {what}" for what, n in source.ignored.items())
+        raise SourceError("there is no picture in the source" + (f" (ignored: {seen})" if seen else ""))
+    return refs
+
+
+def export_all(reader: Any, exporters: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Each format into `export/<name>` of the run directory."""
+    return {name: exporter.export(reader, directory / "export" / name) for name, exporter in exporters.items()}
+
+
+class CountedSink:
+    """A RecordSink that tells the progress bar."""
+
+    def __init__(self, store: RunStore, progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+        self.images = 0
+
+    def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
+        self._store.commit(unit, records)
+        self.images += len(records)
+        self._progress.add(records)
+
+
+class Progress:
+    """The one progress bar, with an ETA; silent where nobody looks."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total, unit="img", desc="label", disable=None if total else True, dynamic_ncols=True
+        )
+        self._objects = 0
+        self._failed = 0
+
+    def add(self, records: Sequence[ImageRecord]) -> None:
+        self._objects += sum(len(r.instances) for r in records)
+        self._failed += sum(r.status == "failed" for r in records)
+        self._bar.set_postfix_str(f"{self._objects} objects, {self._failed} failed", refresh=False)
+        self._bar.update(len(records))
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+
+def until(stop: Event, units: Iterable[Unit]) -> Iterator[Unit]:
+    """The units, until somebody asks to stop: what was handed out is still finished and committed."""
+    for unit in units:
+        if stop.is_set():
+            return
+        yield unit
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Event]:
+    """Set by the first SIGINT or SIGTERM; the second one stops at once."""
+    stop = Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        sys.stderr.write("\nstopping after the pictures in hand; once more to stop now\n")
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: a notebook's or a server's signals are not ours
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def run_log(directory: Path) -> Iterator[None]:
+    """Warnings and what the run did, in `autolabel.log`; warnings also on the screen."""
+    to_file = logging.FileHandler(directory / "autolabel.log", encoding="utf-8", errors="backslashreplace")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_screen = logging.StreamHandler(sys.stderr)
+    to_screen.setLevel(logging.WARNING)
+    to_screen.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    ours = logging.getLogger("autolabel")
+    level = ours.level
+    ours.setLevel(logging.INFO)
+    ours.addHandler(to_file)
+    ours.addHandler(to_screen)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        for handler in (to_file, to_screen):
+            ours.removeHandler(handler)
+            handler.close()
+
+
+def root_of(values: Mapping[str, Any]) -> str:
+    return str(Path(str(values["source"]["path"])).expanduser().resolve())
+
+
+def whole(values: Mapping[str, Any], key: str) -> int:
+    value = values[key]
+    if not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def yaml_text(config: DictConfig) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(config)
+
+
+def versions() -> str:
+    import json
+    from importlib.metadata import version
+
+    names = (
+        "autolabel-sam2",
+        "torch",
+        "torchvision",
+        "ultralytics",
+        "sam2",
+        "numpy",
+        "opencv-python",
+        "pycocotools",
+    )
+    return json.dumps({name: version(name) for name in names})

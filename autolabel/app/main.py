@@ -1,0 +1,131 @@
+"""The command line: `autolabel COMMAND [PATH] [settings]`. Starts light; a command's own packages load when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from autolabel.core.errors import AutolabelError
+
+COMMANDS = {
+    "demo": "label the sample photographs with the shipped nano models, offline",
+    "label": "pictures in, masks and training labels out",
+    "export": "write a format from a finished run, no model loaded",
+    "weights": "list, fetch or verify model weights",
+    "doctor": "what is installed, what does not fit, what to do",
+}
+
+USAGE = """\
+autolabel: pictures in, pixel-accurate training labels out
+
+  autolabel COMMAND [PATH] [setting=value ...]
+
+commands
+{commands}
+
+examples
+  autolabel demo
+  autolabel label photos/                                    boxes by a detector, masks by SAM 2
+  autolabel label photos/ experiment=offline                 the same with the models that are in the package
+  autolabel label instances.json detect=labels segment=nano  boxes that exist become masks
+  autolabel label photos/ detect=yolo26m segment=sam2_small export=[coco,yolo] run=runs/a
+  autolabel label -m photos/ detect.conf=0.2,0.4             one run for each value
+  autolabel export runs/a export=[yolo]                      another format from the same run
+
+choices (group=name)
+{groups}
+
+options
+  --cfg               print the composed configuration and stop
+  --config-dir DIR    a folder of your own configuration files
+  -m, --multirun      one run for each combination of comma-separated values
+  --debug             show the traceback of an error
+  --version, --help
+
+exit code: 0 all pictures labelled, 2 finished but some pictures failed (they are listed), 1 could not run,
+130 stopped before the end (the same command continues)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is the return value."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from autolabel import __version__
+
+        sys.stdout.write(f"autolabel {__version__}\n")
+        return 0
+    return _guarded(arguments, debug)
+
+
+def _guarded(arguments: list[str], debug: bool) -> int:
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command not in COMMANDS:
+            raise AutolabelError(_unknown(command))
+        quiet_dependencies()
+        result: int = import_module(f"autolabel.app.{command}").main(rest)
+        return result
+    except AutolabelError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"autolabel: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("autolabel: stopped\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left (`| head`); that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def quiet_dependencies() -> None:
+    """Set before any model library is imported: no analytics, no pip at run time, no pickled code."""
+    for name, value in {
+        "YOLO_AUTOINSTALL": "0",
+        "YOLO_OFFLINE": "1",
+        "ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS": "1",
+        "ULTRALYTICS_SAFE_LOAD": "1",
+    }.items():
+        os.environ[name] = value
+
+
+def usage() -> str:
+    commands = "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
+    groups = "\n".join(f"  {group:<11} {_wrapped(names)}" for group, names in choices().items())
+    return USAGE.format(commands=commands, groups=groups)
+
+
+def choices() -> dict[str, list[str]]:
+    """Every group of the configuration tree and the names in it."""
+    from autolabel.core.configs import configs_dir
+
+    root = configs_dir()
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
+    return {folder.name: names for folder in folders if (names := sorted(p.stem for p in folder.glob("*.yaml")))}
+
+
+def _wrapped(names: list[str]) -> str:
+    import textwrap
+
+    return f"\n{'':<14}".join(textwrap.wrap(" ".join(names), width=90))
+
+
+def _unknown(command: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(command, COMMANDS, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"there is no command {command!r}{hint} (autolabel --help lists them)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""What happened, in numbers: the last lines of a run, and `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from autolabel.app.run_directory import write_text
+from autolabel.core.protocols import ExportReport
+from autolabel.store.run import RunReader
+
+LISTED_FAILURES = 20
+"""Failures spelled out on the screen; `summary.json` has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    image_id: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before."""
+
+    run: str
+    status: Mapping[str, int]
+    instances: Mapping[str, int]
+    dropped: Mapping[str, int]
+    failures: tuple[Failure, ...]
+    pending: int
+    labelled: int
+    seconds: float
+    ignored: Mapping[str, int]
+    exports: Mapping[str, ExportReport]
+
+    @property
+    def exit_code(self) -> int:
+        """130 when stopped before the end, 2 when some pictures failed, else 0."""
+        if self.pending:
+            return 130
+        return 2 if self.failures else 0
+
+    def text(self) -> str:
+        return "\n".join(self._lines()) + "\n"
+
+    def _lines(self) -> list[str]:
+        total = sum(self.status.values())
+        lines = [
+            f"pictures   {total}: {_counts(self.status)}" + (f", {self.pending} to do" if self.pending else "")
+        ]
+        lines.append(f"instances  {sum(self.instances.values())}: {_counts(self.instances)}")
+        if self.dropped:
+            lines.append(f"dropped    {sum(self.dropped.values())}: {_counts(self.dropped)}")
+        if self.ignored:
+            lines.append(f"ignored    {_counts(self.ignored)}")
+        lines += [
+            f"failed     {printable(f.image_id)}: {f.code}: {f.detail}" for f in self.failures[:LISTED_FAILURES]
+        ]
+        if len(self.failures) > LISTED_FAILURES:
+            lines.append(f"failed     ... {len(self.failures) - LISTED_FAILURES} more in {self.run}/summary.json")
+        if self.labelled:
+            lines.append(
+                f"speed      {self.labelled / max(self.seconds, 1e-9):.2f} pictures a second "
+                f"({self.labelled} in {self.seconds:.1f} s, models loaded in it)"
+            )
+        else:
+            lines.append("speed      nothing to do: every picture was labelled before")
+        for name, report in self.exports.items():
+            lines.append(
+                f"written    {self.run}/export/{name}: {report.instances} instances of {report.images} images"
+            )
+            lines += [f"           {note}" for note in report.notes]
+        lines.append(f"next       {self._next()}")
+        return lines
+
+    def _next(self) -> str:
+        if self.pending:
+            return "the same command continues where this one stopped"
+        if "overlay" not in self.exports:
+            return f"autolabel export {shlex.quote(self.run)} export=[overlay]    (pictures of the masks)"
+        return f"look at {self.run}/export/overlay"
+
+    def write(self, directory: Path) -> None:
+        """`summary.json`, replaced whole."""
+        document = {**asdict(self), "exit_code": self.exit_code}
+        write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def summarise(
+    reader: RunReader,
+    exports: Mapping[str, ExportReport],
+    *,
+    labelled: int,
+    seconds: float,
+    ignored: Mapping[str, int],
+) -> Summary:
+    """Count a run in one pass over its records."""
+    names = {c.id: c.name for c in reader.categories}
+    status: Counter[str] = Counter()
+    instances: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    failures = []
+    for record in reader.records():
+        status[record.status] += 1
+        instances.update(names.get(i.category_id, str(i.category_id)) for i in record.instances)
+        dropped.update(d.reason.partition(":")[0] for d in record.dropped)
+        if record.status == "failed":
+            failures.append(Failure(record.image_id, record.code, record.detail))
+    return Summary(
+        run=str(reader.directory),
+        status=dict(sorted(status.items())),
+        instances=dict(instances.most_common()),
+        dropped=dict(dropped.most_common()),
+        failures=tuple(failures),
+        pending=reader.counts().get("pending", 0),
+        labelled=labelled,
+        seconds=seconds,
+        ignored=ignored,
+        exports=exports,
+    )
+
+
+def printable(text: str) -> str:
+    """A file name as a terminal may show it: control characters and stray bytes escaped."""
+    escaped = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    shown = [f"{n} {printable(name)}" for name, n in list(counts.items())[:12]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown or ["none"]) + (f" and {more} more" if more else "")

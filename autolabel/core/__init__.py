@@ -1,0 +1,1 @@
+"""Types, seams and errors. numpy and the standard library only."""

@@ -1,0 +1,77 @@
+"""What can go wrong that a user can cause, each with the way out in its message.
+
+    AutolabelError
+    ├── ConfigError        a setting is out of range, of the wrong type or unknown
+    ├── SourceError        the input as a whole cannot be read (a label file, a folder, a list)
+    ├── ImageError         one picture cannot be used; becomes a `failed:<code>` record
+    ├── WeightsError       model weights
+    │   ├── WeightsMissing     not in the cache, and not allowed or not possible to fetch
+    │   └── WeightsCorrupt     size or sha256 differ from what the registry pins
+    ├── StoreError         the run directory
+    │   ├── StoreBusy          another process works on this run
+    │   ├── StoreMismatch      the run was made with another configuration or other inputs
+    │   └── StoreCorrupt       the run database is not one of ours, or is damaged
+    ├── ExportError        a format cannot be written from this run
+    └── MissingExtra       an optional package is not installed
+
+Anything else that escapes is our own mistake and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class AutolabelError(Exception):
+    """Base of every error that is the user's to mend; the message is one line."""
+
+
+class ConfigError(AutolabelError):
+    """A setting is out of range, of the wrong type or unknown; the message names its key."""
+
+
+class SourceError(AutolabelError):
+    """The input as a whole cannot be read; the message names the file and the position."""
+
+
+class ImageError(AutolabelError):
+    """One picture cannot be used. `code` is a short stable word, `detail` says why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class WeightsError(AutolabelError):
+    """Something about model weights."""
+
+
+class WeightsMissing(WeightsError):
+    """Weights are not on this machine and were not fetched."""
+
+
+class WeightsCorrupt(WeightsError):
+    """Weights differ from what the registry pins."""
+
+
+class StoreError(AutolabelError):
+    """Something about a run directory."""
+
+
+class StoreBusy(StoreError):
+    """Another process works on this run."""
+
+
+class StoreMismatch(StoreError):
+    """The run was made with another configuration or from other inputs."""
+
+
+class StoreCorrupt(StoreError):
+    """The run database is not one of ours, or is damaged."""
+
+
+class ExportError(AutolabelError):
+    """A format cannot be written from this run."""
+
+
+class MissingExtra(AutolabelError):
+    """An optional package is not installed; the message names the extra."""

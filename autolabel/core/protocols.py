@@ -1,0 +1,144 @@
+"""The seams, in the order of the data. A component is anything that fits; there is no base class and no registry.
+
+Calls are batched and remember nothing: same input, same output, from any thread. Output order is input order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from autolabel.core.types import (
+    Category,
+    Detections,
+    Dropped,
+    Frame,
+    ImageInfo,
+    ImageRecord,
+    ImageRef,
+    Instance,
+    PromptedMask,
+    Prompts,
+)
+
+
+class Source(Protocol):
+    """Where pictures come from."""
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """Classes that the source declares; empty for bare pictures."""
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Files seen and left alone, counted by reason or extension; complete after `images()` is exhausted."""
+
+    def images(self) -> Iterator[ImageRef]:
+        """Every picture once, in a fixed order. Raises SourceError when the input as a whole is unusable."""
+
+
+class Detector(Protocol):
+    """Pictures to boxes."""
+
+    @property
+    def categories(self) -> tuple[Category, ...] | None:
+        """The classes it can find; None when they are the source's."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What decides its numbers beside its config: weights' sha256, device kind, precision."""
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]: ...
+
+
+class Prompter(Protocol):
+    """Boxes to questions: prompt i asks about detection i."""
+
+    def prompt(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Prompts]: ...
+
+
+class Segmenter(Protocol):
+    """Questions to masks. Answers name their prompt, so an unanswered prompt never shifts another's class."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What decides its numbers beside its config: weights' sha256, device kind, precision."""
+
+    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]: ...
+
+
+class Refiner(Protocol):
+    """Keeps, changes or drops. Every instance comes back once: kept (with its `index`), or dropped with a reason."""
+
+    def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]: ...
+
+
+class Labeler(Protocol):
+    """What is computed. Knows no threads."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures `label` is given together; engines keep to it."""
+
+    def load(self, ref: ImageRef) -> Frame | ImageRecord:
+        """The decoded picture, or its final `failed` record. Safe from any thread."""
+
+    def label(self, loaded: Sequence[Frame | ImageRecord]) -> list[ImageRecord]:
+        """One record an input, in order. Records pass through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A fixed run of consecutive manifest entries: batching, commit and resume. `start` is the first ordinal."""
+
+    number: int
+    start: int
+    refs: tuple[ImageRef, ...]
+
+
+class RecordSink(Protocol):
+    """Where finished units go. One writer."""
+
+    def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
+        """All records of the unit in one transaction; a unit that is already there is left alone."""
+
+
+class Engine(Protocol):
+    """When and where. Every engine gives equal records."""
+
+    def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:
+        """Label every unit and commit it. Leaves no thread behind, whatever raises."""
+
+
+class RecordReader(Protocol):
+    """A finished run, as exporters see it."""
+
+    @property
+    def categories(self) -> tuple[Category, ...]: ...
+
+    def records(self) -> Iterator[ImageRecord]:
+        """Every image's record in manifest order, streamed; can be called again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an exporter wrote, and what its format could not hold.
+
+    `files` are relative to the output folder. `notes` are lines for the summary ("3 objects of several parts
+    are joined by 1-px bridges; lowest IoU 0.981"), `counts` the numbers behind them.
+    """
+
+    files: tuple[str, ...]
+    images: int
+    instances: int
+    counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+
+class Exporter(Protocol):
+    """One format."""
+
+    def export(self, run: RecordReader, directory: Path) -> ExportReport:
+        """Write the format into `directory` from the records alone. A killed export leaves the old or the new."""

@@ -1,0 +1,289 @@
+"""The values that travel between the stages. Frozen; arrays inside are read-only by agreement.
+
+Geometry, everywhere: images are upright RGB uint8 (H, W, 3). Boxes are `xyxy`, float32 pixels of the
+upright image, half-open, `0 <= x0 < x1 <= W`. Masks at rest are compressed COCO RLE, column-major.
+Letters in shapes: N prompts or objects of one image, P points of one prompt, H and W image height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+UInt8 = NDArray[np.uint8]
+
+Status = Literal["ok", "empty", "failed", "skipped"]
+Polygon = tuple[float, ...]
+"""One ring as `(x0, y0, x1, y1, ...)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A class of objects. `id` is what files carry (>= 0; our own start at 1)."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """One binary mask: `counts` is the compressed COCO run-length string, `size_hw` its image size."""
+
+    size_hw: tuple[int, int]
+    counts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an image has no labels: a short stable `code`, and a `detail` for people."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """Existing annotations of one image, as its label file states them.
+
+    `boxes_xyxy` (N, 4) is in pixels of an image of `size_hw`, or in fractions of the image when
+    `normalized`. `size_hw` is the size the file declares, None when it declares none: a size that matches
+    the stored picture but not the upright one says that the coordinates are those of the stored picture.
+    `shapes[i]` is the existing mask of object i: polygons (same coordinates as the boxes), an RLE, or None.
+    `convention` says how the polygons are to be rasterised: like pycocotools or like the ultralytics loader.
+    """
+
+    boxes_xyxy: Float32
+    category_ids: Int64
+    shapes: tuple[tuple[Polygon, ...] | Rle | None, ...]
+    source_ids: tuple[int | None, ...]
+    crowd: tuple[bool, ...]
+    normalized: bool = False
+    size_hw: tuple[int, int] | None = None
+    convention: Literal["coco", "yolo"] = "coco"
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageRef:
+    """A picture that exists somewhere; nothing is read yet.
+
+    `image_id` is the path relative to the source root, with `/`; the identity of the picture. Bytes that are
+    not UTF-8 are surrogate escapes (`os.fsdecode`). `problem` says that it can never be labelled (a broken
+    label file, an unreadable folder); it still gets its record.
+    """
+
+    image_id: str
+    path: str
+    labels: Labels | None = None
+    split: str | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """Of a decoded picture: upright size in pixels, the EXIF orientation (1..8) that was applied, sha256 of
+    the file's bytes, and notes such as `alpha_dropped` or `multi_frame`."""
+
+    width: int
+    height: int
+    orientation: int = 1
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A decoded picture: upright RGB uint8 (H, W, 3)."""
+
+    ref: ImageRef
+    image_rgb: UInt8
+    info: ImageInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Boxes of one image, from a model or from existing labels; parallel arrays of length N.
+
+    A box may be degenerate or outside the image here: who finds it reports it as it is, the labeler drops it
+    with a reason. `masks[i]` is an existing mask that must be kept as it is, `polygons[i]` its polygons in
+    upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source.
+    """
+
+    boxes_xyxy: Float32
+    scores: Float32
+    category_ids: Int64
+    masks: tuple[Rle | None, ...] = ()
+    polygons: tuple[tuple[Polygon, ...] | None, ...] = ()
+    source_ids: tuple[int | None, ...] = ()
+    crowd: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes_xyxy)
+        if self.boxes_xyxy.shape != (n, 4):
+            raise ValueError(f"boxes_xyxy must have shape (N, 4), got {self.boxes_xyxy.shape}")
+        if self.scores.shape != (n,) or self.category_ids.shape != (n,):
+            raise ValueError(
+                f"{n} boxes, but scores {self.scores.shape} and category_ids {self.category_ids.shape}"
+            )
+        # Model detectors give no extras: one empty entry a box, so that zip stays strict everywhere.
+        for name, empty in (("masks", None), ("polygons", None), ("source_ids", None), ("crowd", False)):
+            value = getattr(self, name)
+            if value == ():
+                object.__setattr__(self, name, (empty,) * n)
+            elif len(value) != n:
+                raise ValueError(f"{n} boxes, but {len(value)} {name}")
+
+    def __len__(self) -> int:
+        return len(self.boxes_xyxy)
+
+    @classmethod
+    def none(cls) -> Detections:
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    def select(self, index: Sequence[int] | Int64) -> Detections:
+        """The rows named by `index`, all columns together."""
+        rows = [int(i) for i in index]
+        return Detections(
+            self.boxes_xyxy[rows].reshape(-1, 4),
+            self.scores[rows],
+            self.category_ids[rows],
+            tuple(self.masks[i] for i in rows),
+            tuple(self.polygons[i] for i in rows),
+            tuple(self.source_ids[i] for i in rows),
+            tuple(self.crowd[i] for i in rows),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompts:
+    """What the segmenter is asked about one image: N prompts, each a box, signed points, an earlier mask,
+    or a combination.
+
+    `boxes_xyxy` (N, 4) and `points_xy` (N, P, 2) are in pixels of the upright image. `point_signs` (N, P) is
+    1 for inside, 0 for outside, -1 for padding. `mask_logits` (N, h, w) are low-resolution logits of an
+    earlier answer.
+    """
+
+    boxes_xyxy: Float32 | None = None
+    points_xy: Float32 | None = None
+    point_signs: Int64 | None = None
+    mask_logits: Float32 | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(a) for a in (self.boxes_xyxy, self.points_xy, self.mask_logits) if a is not None}
+        if len(lengths) != 1:
+            raise ValueError(f"prompts need one kind of one length at least, got lengths {sorted(lengths)}")
+        if (self.points_xy is None) != (self.point_signs is None):
+            raise ValueError("points need signs, and signs need points")
+
+    def __len__(self) -> int:
+        for array in (self.boxes_xyxy, self.points_xy, self.mask_logits):
+            if array is not None:
+                return len(array)
+        raise AssertionError("checked in __post_init__")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedMask:
+    """The segmenter's answer to prompt number `prompt` of an image; a prompt may go unanswered."""
+
+    prompt: int
+    mask: Rle
+    predicted_iou: float
+    object_score: float | None = None
+    stability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An object of an image. `index` is its detection's position, its identity within the image.
+
+    `box_xyxy` is the prompt box; the box of the mask is computed from the mask where it is needed. `origin`
+    is `model`, or `label` when the mask came with the source and is kept as it is; then `polygons` are the
+    source's own. `mask` is None only for a detection that never became a mask; those are always dropped.
+    """
+
+    index: int
+    category_id: int
+    box_xyxy: tuple[float, float, float, float]
+    detector_score: float
+    mask: Rle | None
+    predicted_iou: float | None = None
+    object_score: float | None = None
+    stability: float | None = None
+    origin: Literal["model", "label"] = "model"
+    polygons: tuple[Polygon, ...] | None = None
+    source_id: int | None = None
+    crowd: bool = False
+
+    def with_mask(self, mask: Rle) -> Instance:
+        """The same object with another mask; source polygons no longer describe it."""
+        return replace(self, mask=mask, polygons=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An instance that was not kept; `reason` starts with a short stable word: `min_area: 9 < 16 px`."""
+
+    instance: Instance
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What refining decided about one candidate: `reason` when dropped, `mask` when the mask was changed."""
+
+    reason: str | None = None
+    mask: Rle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """Everything known about one image.
+
+    `candidates` is all that was found, as it was found; `verdicts` (same length) is what refining decided,
+    so that it can be decided again without a model. `code` and `detail` explain `failed` and `skipped`.
+    """
+
+    image_id: str
+    path: str
+    status: Status
+    info: ImageInfo | None = None
+    code: str = ""
+    detail: str = ""
+    split: str | None = None
+    candidates: tuple[Instance, ...] = ()
+    verdicts: tuple[Verdict, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if len(self.candidates) != len(self.verdicts):
+            raise ValueError(f"{len(self.candidates)} candidates, but {len(self.verdicts)} verdicts")
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The kept instances, each with its final mask."""
+        return tuple(
+            candidate if verdict.mask is None else candidate.with_mask(verdict.mask)
+            for candidate, verdict in zip(self.candidates, self.verdicts, strict=True)
+            if verdict.reason is None
+        )
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        return tuple(
+            Dropped(candidate, verdict.reason)
+            for candidate, verdict in zip(self.candidates, self.verdicts, strict=True)
+            if verdict.reason is not None
+        )

@@ -1,0 +1,389 @@
+"""Ultralytics detectors (YOLO, RT-DETR) as a Detector. The only file that imports ultralytics.
+
+It borrows the network and its NMS, and none of the rest: no downloads, no pip, no settings in the home
+folder, no analytics, no pickled code. Every picture is letterboxed to one fixed square, so its boxes do not
+depend on its neighbours in a batch. Boxes are those of `YOLO.predict(..., rect=False)`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
+from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+
+_PAD_VALUE = 114
+# Ultralytics' own floor for models that choose their best boxes without NMS.
+_LEAST_TOP_K = 300
+_TASKS = ("detect", "segment", "pose")
+
+_import_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A network before fusing, its class names by index, and what identifies its weights and architecture."""
+
+    model: Any
+    names: Mapping[int, str]
+    digest: str
+    architecture: str
+
+
+class YoloDetector:
+    """Any ultralytics detector: YOLO v3 to v26, RT-DETR, the shipped nano model, your own `.pt`.
+
+    `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. A `.pt` carries its
+    architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
+    also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
+    threshold; models without NMS (YOLO26, RT-DETR) ignore it. `classes` are the names to keep, null for all.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: str,
+        architecture: str | None,
+        conf: float,
+        iou: float,
+        max_det: int,
+        image_size: int,
+        batch: int,
+        device: str,
+        precision: str,
+        classes: list[str] | None,
+        agnostic_nms: bool,
+    ) -> None:
+        _check_fraction("detect.conf", conf)
+        _check_fraction("detect.iou", iou)
+        _check_count("detect.max_det", max_det, 30_000)
+        _check_count("detect.image_size", image_size, 7680)
+        _check_count("detect.batch", batch, 1024)
+        self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
+        self._image_size, self._batch, self._agnostic_nms = image_size, batch, bool(agnostic_nms)
+        self._device = choose_device(device, key="detect.device")
+        self._precision = choose_precision(precision, self._device.type, key="detect.precision")
+        with _import_lock, ultralytics_at_bay():
+            loaded = load_detector(weights, architecture)
+            self._model = _for_inference(loaded.model, max_det, self._agnostic_nms).to(self._device)
+        stride = max(int(self._model.stride.max()), 32)
+        if image_size % stride:
+            raise ConfigError(f"detect.image_size must be a multiple of {stride} for {weights}, got {image_size}")
+        self._stretch = type(self._model.model[-1]).__name__ == "RTDETRDecoder"
+        self._keep = _class_indices(classes, loaded.names)
+        self._categories = tuple(
+            Category(index + 1, name)
+            for index, name in sorted(loaded.names.items())
+            if self._keep is None or index in self._keep
+        )
+        self._lock = threading.Lock()
+        self._identity = {
+            "weights": loaded.digest,
+            "architecture": loaded.architecture,
+            "device": self._device.type,
+            "precision": self._precision,
+            "torch": version("torch"),
+            "ultralytics": version("ultralytics"),
+        }
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """The kept classes; ids are the model's indices plus one, also when `classes` leaves some out."""
+        return self._categories
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self._identity
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Boxes of each frame, best score first, clipped to the image. Numbers that are not finite are passed on.
+
+        Raises torch.OutOfMemoryError when a single image does not fit on the device.
+        """
+
+        def run(start: int, stop: int) -> list[Detections]:
+            images = [frame.image_rgb for frame in frames[start:stop]]
+            fitted = [letterbox(image, self._image_size, stretch=self._stretch) for image in images]
+            found = self._forward(np.stack([fit.image_rgb for fit in fitted]))
+            return [
+                _to_detections(rows, fit, image.shape[:2])
+                for rows, fit, image in zip(found, fitted, images, strict=True)
+            ]
+
+        return in_chunks(len(frames), self._batch, run)
+
+    def _forward(self, images_BHW3: UInt8) -> list[Float32]:
+        """Per image (N, 6): box in pixels of the square, score, class index; best first."""
+        import torch
+
+        with self._lock, torch.inference_mode():
+            pixels = torch.from_numpy(images_BHW3).to(self._device)
+            inputs = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+            with autocast(self._device.type, self._precision):
+                output = self._model(inputs)
+            output = (output[0] if isinstance(output, tuple | list) else output).float()
+            # One image a call: the NMS of a batch gives up on the rest when its time is over.
+            found = [self._select(output[i : i + 1]) for i in range(len(output))]
+            return [rows.cpu().numpy().astype(np.float32) for rows in found]
+
+    def _select(self, output_1: Any) -> Any:
+        if self._stretch:
+            return _select_rtdetr(output_1[0], self._conf, self._keep, self._max_det, self._image_size)
+        from ultralytics.utils.nms import non_max_suppression
+
+        rows = non_max_suppression(
+            output_1,
+            self._conf,
+            self._iou,
+            self._keep,
+            self._agnostic_nms,
+            max_det=self._max_det,
+            nc=self._model.model[-1].nc,
+            end2end=self._model.end2end,
+        )[0]
+        return rows[:, :6]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A picture on the square: pixel = scale * original pixel + offset, each as (x, y)."""
+
+    image_rgb: UInt8
+    scale_xy: tuple[float, float]
+    offset_xy: tuple[int, int]
+
+
+def letterbox(image_rgb: UInt8, side: int, *, stretch: bool) -> Fitted:
+    """The picture on a grey (side, side) square: centred with its aspect kept, or stretched to all of it.
+
+    Sizes, rounding and interpolation are those of ultralytics' `LetterBox` and `scale_boxes`.
+    """
+    import cv2
+
+    h, w = image_rgb.shape[:2]
+    gain = min(side / h, side / w)
+    new_w, new_h = (side, side) if stretch else (max(round(w * gain), 1), max(round(h * gain), 1))
+    resized = image_rgb
+    if (new_w, new_h) != (w, h):
+        resized = cv2.resize(image_rgb, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    left, top = round((side - new_w) / 2 - 0.1), round((side - new_h) / 2 - 0.1)
+    square = np.full((side, side, 3), _PAD_VALUE, np.uint8)
+    square[top : top + new_h, left : left + new_w] = resized
+    return Fitted(square, (new_w / w, new_h / h), (left, top))
+
+
+def _to_detections(rows: Float32, fitted: Fitted, size_hw: tuple[int, ...]) -> Detections:
+    rows = rows[np.argsort(-rows[:, 4], kind="stable")]
+    offset, scale = (np.array(pair * 2, np.float32) for pair in (fitted.offset_xy, fitted.scale_xy))
+    h, w = size_hw
+    boxes = np.clip((rows[:, :4] - offset) / scale, np.float32(0), np.array([w, h, w, h], np.float32))
+    return Detections(boxes.astype(np.float32), rows[:, 4].copy(), rows[:, 5].astype(np.int64) + 1)
+
+
+def _select_rtdetr(rows: Any, conf: float, keep: list[int] | None, max_det: int, side: int) -> Any:
+    """What `RTDETRPredictor.postprocess` keeps of (queries, 6); boxes go from fractions to square pixels."""
+    import torch
+
+    centre, size, rest = rows[:, :2], rows[:, 2:4], rows[:, 4:]
+    kept = rows[:, 4] > conf
+    if keep is not None:
+        kept &= (rows[:, 5:6] == torch.tensor(keep, device=rows.device)).any(dim=1)
+    boxes = torch.cat([centre - size / 2, centre + size / 2], dim=1) * side
+    return torch.cat([boxes, rest], dim=1)[kept][:max_det]
+
+
+def _class_indices(classes: list[str] | None, names: Mapping[int, str]) -> list[int] | None:
+    if classes is None:
+        return None
+    known = set(names.values())
+    for name in classes:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=3) or sorted(known)[:10]
+            raise ConfigError(f"detect.classes: the model has no class {name!r}; did you mean {', '.join(close)}?")
+    return [index for index, name in sorted(names.items()) if name in classes]
+
+
+def _check_fraction(key: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{key} must be in [0, 1], got {value!r}")
+
+
+def _check_count(key: str, value: int, largest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+        raise ConfigError(f"{key} must be a whole number in [1, {largest}], got {value!r}")
+
+
+# Loading
+
+
+def load_detector(weights: str, architecture: str | None) -> _Loaded:
+    """The network with its weights, in float32 on the CPU. Call it within `ultralytics_at_bay`.
+
+    Raises ConfigError for an unknown architecture, WeightsError for a file that is damaged, does not fit, is
+    no detector, or would need code to be unpickled.
+    """
+    if weights.startswith("random:"):
+        model, digest = _random_model(weights, architecture)
+        return _Loaded(model, model.names, weights, digest)
+    from autolabel.weights import resolve
+
+    resolved = resolve(weights)
+    if resolved.path.suffix == ".safetensors":
+        model, digest = _from_safetensors(resolved.path, architecture)
+    elif architecture is not None:
+        raise ConfigError(f"detect.architecture must be null for {weights}: a .pt carries its own")
+    else:
+        model, digest = _from_checkpoint(resolved.path), "in the checkpoint"
+    names = {int(index): str(name) for index, name in dict(model.names).items()}
+    return _Loaded(model, names, resolved.sha256, digest)
+
+
+def _random_model(weights: str, architecture: str | None) -> tuple[Any, str]:
+    import torch
+
+    seed = weights.removeprefix("random:")
+    if not seed.isdigit() or architecture is None:
+        raise ConfigError(f"detect.weights=random:SEED needs a number and detect.architecture, got {weights!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed))
+        return _build(architecture, None)
+
+
+def _from_safetensors(path: Path, architecture: str | None) -> tuple[Any, str]:
+    from safetensors.torch import load_file
+
+    beside = path.with_suffix(".json")
+    about = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+    architecture = architecture or about.get("architecture")
+    if architecture is None:
+        raise ConfigError(f"detect.architecture is needed for {path}: there is no {beside.name} that states it")
+    model, digest = _build(architecture, about.get("nc"))
+    _load_strictly(model, load_file(path), path)
+    names = about.get("names")
+    if names is not None:
+        model.names = dict(enumerate(names)) if isinstance(names, list) else names
+    return model, digest
+
+
+def _from_checkpoint(path: Path) -> Any:
+    from ultralytics.nn.tasks import torch_safe_load
+
+    if path.suffix != ".pt":
+        raise WeightsError(f"{path} is neither .pt nor .safetensors")
+    try:
+        # Stated here too: the environment variable is read only once, perhaps before us.
+        checkpoint, _ = torch_safe_load(str(path), safe_only=True)
+    except (TypeError, RuntimeError, ModuleNotFoundError) as error:
+        raise WeightsError(f"{path} cannot be loaded without running code from it: {error}") from error
+    model = checkpoint.get("ema") or checkpoint.get("model")
+    task = getattr(model, "task", "detect")
+    if not hasattr(model, "fuse") or task not in _TASKS:
+        raise WeightsError(f"{path} is not a detector (task {task!r})")
+    return model.float()
+
+
+def _load_strictly(model: Any, state: Mapping[str, Any], path: Path) -> None:
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    if missing or unexpected or other:
+        raise WeightsError(
+            f"{path} does not fit detect.architecture: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(other)} of another shape {other[:3]}"
+        )
+    model.load_state_dict(state)
+
+
+def _build(architecture: str, num_classes: int | None) -> tuple[Any, str]:
+    """The network of a YAML and the sha256 of the YAML's text."""
+    from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel, yaml_model_load
+
+    path, source = _architecture_file(architecture)
+    config = yaml_model_load(path)
+    heads = [layer[2] for layer in config["head"]]
+    kind = RTDETRDetectionModel if "RTDETRDecoder" in heads else DetectionModel
+    digest = hashlib.sha256(f"{config['scale']}\n".encode() + source.read_bytes()).hexdigest()
+    return kind(config, nc=num_classes, verbose=False), digest
+
+
+def _architecture_file(architecture: str) -> tuple[Path, Path]:
+    """The name to give to ultralytics (its letter says the size), and the file that stands behind it."""
+    import ultralytics
+
+    if Path(architecture).is_file():
+        return Path(architecture), Path(architecture)
+    stem = architecture.removesuffix(".yaml")
+    # yolo11n.yaml is yolo11.yaml at scale n.
+    family = re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", stem)
+    own = {path.stem: path for path in (Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml")}
+    for name in (stem, family):
+        if name in own:
+            return own[name].with_name(f"{stem}.yaml"), own[name]
+    close = difflib.get_close_matches(stem, own, n=3) or ["yolo11n", "yolo26n", "rtdetr-l"]
+    raise ConfigError(f"detect.architecture {architecture!r} is not a file; ultralytics has {', '.join(close)}")
+
+
+def _for_inference(model: Any, max_det: int, agnostic_nms: bool) -> Any:
+    """Fused and frozen. Heads that choose their best boxes themselves are told how many."""
+    model = model.fuse(verbose=False).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    if model.end2end:
+        model.set_head_attr(max_det=max(max_det, _LEAST_TOP_K), agnostic_nms=agnostic_nms)
+    return model
+
+
+def quiet_environment() -> None:
+    """Set what keeps ultralytics off the network, off pip and out of the home folder. Before its import."""
+    os.environ["YOLO_AUTOINSTALL"] = "0"
+    os.environ["ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS"] = "1"
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"
+    os.environ["YOLO_OFFLINE"] = "1"
+    os.environ.setdefault("YOLO_VERBOSE", "0")
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(_settings_folder()))
+
+
+def _settings_folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "autolabel" / "ultralytics"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
+    return folder
+
+
+@contextmanager
+def ultralytics_at_bay() -> Iterator[None]:
+    """What ultralytics changes in the process while it is imported or loads a model is undone afterwards.
+
+    That is: PIL.Image.open (would call pip on a broken picture), torch.save, OMP_NUM_THREADS=1, and whether
+    torch was imported under that 1.
+    """
+    import PIL.Image
+    import torch
+
+    quiet_environment()
+    before_open, before_save = PIL.Image.open, torch.save
+    threads = os.environ.get("OMP_NUM_THREADS")
+    try:
+        yield
+    finally:
+        PIL.Image.open, torch.save = before_open, before_save
+        if threads is None:
+            os.environ.pop("OMP_NUM_THREADS", None)

@@ -1,0 +1,1 @@
+"""What is computed (labeler), and when and where (the engines)."""

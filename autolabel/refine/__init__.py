@@ -1,0 +1,1 @@
+"""Keep, change or drop, one idea a file."""

@@ -1,0 +1,343 @@
+"""A run: one SQLite file with the manifest, the records, and what they were made with.
+
+WAL with synchronous=FULL, one writer, one transaction a unit: a killed process loses the unit in flight and
+nothing else. Closed runs are left in rollback mode, so that one file is the whole run and opens read-only.
+Records never hold times, workers or attempts: equal work gives equal rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autolabel.core.errors import StoreCorrupt, StoreError, StoreMismatch
+from autolabel.core.protocols import Unit
+from autolabel.core.types import Category, ImageRecord, ImageRef
+from autolabel.store.codec import decode_record, encode_record
+from autolabel.store.manifest import Entry
+
+FILE_NAME = "run.sqlite"
+APPLICATION_ID = 0x41_4C_42_4C  # "ALBL"
+SCHEMA_VERSION = 1
+CHECKPOINT_EVERY = 64
+"""Units between two checkpoints; automatic ones hide I/O errors, so they are off."""
+
+SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE manifest(
+    ordinal INTEGER PRIMARY KEY, unit INTEGER NOT NULL, image_id BLOB NOT NULL UNIQUE, path BLOB NOT NULL,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, labels BLOB NOT NULL);
+CREATE INDEX manifest_unit ON manifest(unit);
+CREATE TABLE unit(number INTEGER PRIMARY KEY);
+CREATE TABLE record(
+    ordinal INTEGER PRIMARY KEY, status TEXT NOT NULL, code TEXT NOT NULL, kept INTEGER NOT NULL,
+    dropped INTEGER NOT NULL, data BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What changed between the manifest and the pictures as they are now."""
+
+    added: int
+    changed: int
+    vanished: int
+
+
+class RunStore:
+    """The one writer of a run. Create it through `open_store`."""
+
+    def __init__(self, connection: sqlite3.Connection, directory: Path) -> None:
+        self._db = connection
+        self.directory = directory
+        self._commits = 0
+
+    # -- what the run is made with -----------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, **values: str) -> None:
+        with _transaction(self._db):
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+
+    def claim(self, fingerprint: Mapping[str, str]) -> None:
+        """Record what this run is made with, or raise StoreMismatch showing what differs from before."""
+        stored = self.meta("fingerprint")
+        if stored is None:
+            self.set_meta(fingerprint=json.dumps(dict(fingerprint), sort_keys=True))
+            return
+        before: dict[str, str] = json.loads(stored)
+        changes = [
+            f"  {key}: {before.get(key, '(not set)')} -> {fingerprint.get(key, '(not set)')}"
+            for key in sorted(before.keys() | fingerprint.keys())
+            if before.get(key) != fingerprint.get(key)
+        ]
+        if changes:
+            raise StoreMismatch(
+                f"{self.directory} was labelled with other settings (then -> now):\n"
+                + "\n".join(changes)
+                + "\nuse the old settings to continue it, or another directory with run=... to start afresh"
+            )
+
+    # -- the manifest --------------------------------------------------------------------------------
+
+    def sync(self, listed: Iterable[Entry], *, root: str, unit_size: int) -> Synced:
+        """Freeze the manifest, or bring it up to date: new pictures are appended as new units, changed ones
+        are labelled again with their whole unit, vanished ones keep the record they have. A picture is changed
+        when its file or its annotations are.
+
+        Raises StoreMismatch when the pictures are those of another data set.
+        """
+        old = {
+            bytes(image_id): (ordinal, unit, size, mtime_ns, bytes(labels))
+            for ordinal, unit, image_id, size, mtime_ns, labels in self._db.execute(
+                "SELECT ordinal, unit, image_id, size, mtime_ns, labels FROM manifest"
+            )
+        }
+        seen: set[bytes] = set()
+        new: list[Entry] = []
+        moved: list[tuple[bytes, int, int, bytes, int]] = []
+        changed = 0
+        redo: set[int] = set()
+        for entry in listed:
+            key = os.fsencode(entry.ref.image_id)
+            seen.add(key)
+            if key not in old:
+                new.append(entry)
+                continue
+            ordinal, unit, size, mtime_ns, labels = old[key]
+            if (size, mtime_ns, labels) != (entry.size, entry.mtime_ns, entry.labels):
+                changed += 1
+                redo.add(unit)
+            moved.append((os.fsencode(entry.ref.path), entry.size, entry.mtime_ns, entry.labels, ordinal))
+        if new or len(seen) < len(old):
+            self._refuse_other_root(root)
+        with _transaction(self._db):
+            self._db.executemany(
+                "UPDATE manifest SET path = ?, size = ?, mtime_ns = ?, labels = ? WHERE ordinal = ?", moved
+            )
+            self._forget(redo)
+            self._append(new, unit_size)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))
+        return Synced(added=len(new) if old else 0, changed=changed, vanished=len(old) - len(moved))
+
+    def _refuse_other_root(self, root: str) -> None:
+        # A moved data set is welcome, so only a root that brings other pictures is refused.
+        before = self.meta("root")
+        if before is not None and before != root:
+            raise StoreMismatch(
+                f"{self.directory} holds the pictures of {before}, not those of {root}; "
+                "use another directory with run=..."
+            )
+
+    def _forget(self, units: set[int]) -> None:
+        for unit in units:
+            self._db.execute("DELETE FROM unit WHERE number = ?", (unit,))
+            self._db.execute(
+                "DELETE FROM record WHERE ordinal IN (SELECT ordinal FROM manifest WHERE unit = ?)", (unit,)
+            )
+
+    def _append(self, new: Sequence[Entry], unit_size: int) -> None:
+        first, unit = self._db.execute(
+            "SELECT coalesce(max(ordinal) + 1, 0), coalesce(max(unit) + 1, 0) FROM manifest"
+        ).fetchone()
+        self._db.executemany(
+            "INSERT INTO manifest VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (first + i, unit + i // unit_size, os.fsencode(e.ref.image_id), os.fsencode(e.ref.path), e.size,
+                 e.mtime_ns, e.labels)
+                for i, e in enumerate(new)
+            ),
+        )  # fmt: skip
+
+    # -- the work ------------------------------------------------------------------------------------
+
+    def pending(self, refs: Mapping[str, ImageRef]) -> Iterator[Unit]:
+        """Units without a commit, in order. A picture that is no longer in `refs` is asked for at its old path."""
+        numbers = [
+            number
+            for (number,) in self._db.execute(
+                "SELECT DISTINCT unit FROM manifest WHERE unit NOT IN (SELECT number FROM unit) ORDER BY unit"
+            )
+        ]
+        for number in numbers:
+            rows = self._db.execute(
+                "SELECT ordinal, image_id, path FROM manifest WHERE unit = ? ORDER BY ordinal", (number,)
+            ).fetchall()
+            members = ((os.fsdecode(image_id), os.fsdecode(path)) for _, image_id, path in rows)
+            yield Unit(number, rows[0][0], tuple(refs.get(i) or ImageRef(i, p) for i, p in members))
+
+    def pending_images(self) -> int:
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM manifest WHERE unit NOT IN (SELECT number FROM unit)"
+        ).fetchone()
+        return int(count)
+
+    def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
+        """All records of the unit in one transaction; a unit that is already there is left alone."""
+        rows = [
+            (unit.start + i, r.status, r.code, len(r.instances), len(r.dropped), encode_record(r))
+            for i, r in enumerate(records)
+        ]
+        assert [r.image_id for r in records] == [ref.image_id for ref in unit.refs], "records of another unit"
+        with _transaction(self._db):
+            if self._db.execute("INSERT OR IGNORE INTO unit VALUES (?)", (unit.number,)).rowcount:
+                self._db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._commits += 1
+        if self._commits % CHECKPOINT_EVERY == 0:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        # A reader that holds an old snapshot only delays the checkpoint; the next one catches up.
+        del busy
+
+    def close(self) -> None:
+        try:
+            self._checkpoint()
+            self._db.execute("PRAGMA journal_mode=DELETE")
+        finally:
+            self._db.close()
+
+
+class RunReader:
+    """A run as exporters see it; cannot write. Create it through `open_reader`."""
+
+    def __init__(self, connection: sqlite3.Connection, directory: Path) -> None:
+        self._db = connection
+        self.directory = directory
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return categories_from(self.meta("categories") or "[]")
+
+    def meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def records(self) -> Iterator[ImageRecord]:
+        """Every committed record in manifest order, streamed; can be called again."""
+        rows = self._db.execute(
+            "SELECT m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal) ORDER BY ordinal"
+        )
+        for image_id, path, data in rows:
+            yield decode_record(data, os.fsdecode(image_id), os.fsdecode(path))
+
+    def counts(self) -> dict[str, int]:
+        """Pictures by status, `failed:<code>` spelled out, and `pending` for those without a record."""
+        by_status = {
+            status if not code else f"{status}:{code}": int(n)
+            for status, code, n in self._db.execute(
+                "SELECT status, code, count(*) FROM record GROUP BY status, code ORDER BY status, code"
+            )
+        }
+        (total,) = self._db.execute("SELECT count(*) FROM manifest").fetchone()
+        pending = int(total) - sum(by_status.values())
+        return {**by_status, **({"pending": pending} if pending else {})}
+
+    def close(self) -> None:
+        self._db.close()
+
+
+@contextmanager
+def open_store(directory: Path) -> Iterator[RunStore]:
+    """Create or continue the run in `directory`. The caller holds the directory's lock."""
+    path = directory / FILE_NAME
+    with _sqlite_errors(path):
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        store = RunStore(connection, directory)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@contextmanager
+def open_reader(directory: Path) -> Iterator[RunReader]:
+    """Read the run in `directory`. Raises StoreError when there is none."""
+    path = directory / FILE_NAME
+    if not path.is_file():
+        raise StoreError(
+            f"{directory} is not a run directory (no {FILE_NAME}); label first: autolabel label PATH run=..."
+        )
+    with _sqlite_errors(path):
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            # A run from a stranger is data: its triggers and views must not act.
+            connection.execute("PRAGMA trusted_schema=OFF")
+            _check_is_ours(connection, path)
+            yield RunReader(connection, directory)
+        finally:
+            connection.close()
+
+
+def categories_from(text: str) -> tuple[Category, ...]:
+    return tuple(Category(int(i), str(name)) for i, name in json.loads(text))
+
+
+def categories_to(categories: Sequence[Category]) -> str:
+    return json.dumps([[c.id, c.name] for c in categories])
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA trusted_schema=OFF")
+    fresh = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if not fresh:
+        _check_is_ours(connection, path)
+    # PRAGMAs answer with what they did; one that did not take would break a promise silently.
+    for pragma, wanted in (("journal_mode=WAL", "wal"), ("wal_autocheckpoint=0", 0)):
+        (got,) = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if got != wanted:
+            raise StoreError(
+                f"{path}: SQLite answered {got!r} to {pragma}; is this a network file system? use a local run=..."
+            )
+    connection.execute("PRAGMA synchronous=FULL")
+    if fresh:
+        with _transaction(connection):
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise StoreCorrupt(f"{path} is not a run of autolabel; use another directory with run=...")
+    if version != SCHEMA_VERSION:
+        raise StoreCorrupt(f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        # A failed write is never tried again: a later success is no proof that the data is there.
+        raise StoreError(
+            f"{path}: {error}; is the disk full, read-only or damaged? what was committed is safe"
+        ) from error

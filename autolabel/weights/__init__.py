@@ -1,0 +1,1 @@
+"""Names to verified local files."""

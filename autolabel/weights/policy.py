@@ -1,0 +1,66 @@
+"""What is allowed about weights, and where they lie: four environment variables, read at each call.
+
+    AUTOLABEL_CACHE           the cache directory; else XDG_CACHE_HOME/autolabel, else ~/.cache/autolabel
+    AUTOLABEL_OFFLINE         1: never touch the network
+    AUTOLABEL_REQUIRE_PINNED  1: use only files whose sha256 the registry, the package or the caller states
+    AUTOLABEL_TRUST_FIRST     1: where no sha256 is published, accept the first file and pin it from then on
+
+The application sets them from its configuration, so that a constructor only has to name its weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autolabel.core.errors import ConfigError
+
+_YES = {"1", "true", "yes", "on"}
+_NO = {"", "0", "false", "no", "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`cache` is the cache directory; weights lie in `cache/weights`."""
+
+    cache: Path
+    offline: bool = False
+    require_pinned: bool = False
+    trust_first: bool = False
+
+    @property
+    def weights(self) -> Path:
+        return self.cache / "weights"
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Policy:
+    """The policy that the environment states. Raises ConfigError naming the variable."""
+    known = os.environ if environment is None else environment
+    return Policy(
+        cache=_cache(known),
+        offline=_flag(known, "AUTOLABEL_OFFLINE"),
+        require_pinned=_flag(known, "AUTOLABEL_REQUIRE_PINNED"),
+        trust_first=_flag(known, "AUTOLABEL_TRUST_FIRST"),
+    )
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "").strip().lower()
+    if value not in _YES | _NO:
+        raise ConfigError(f"{name} must be 1 or 0, got {environment[name]!r}")
+    return value in _YES
+
+
+def _cache(environment: Mapping[str, str]) -> Path:
+    if own := environment.get("AUTOLABEL_CACHE"):
+        return Path(own).expanduser().absolute()
+    xdg = environment.get("XDG_CACHE_HOME", "")
+    # The XDG specification tells programs to ignore a relative path.
+    if xdg and Path(xdg).is_absolute():
+        return Path(xdg) / "autolabel"
+    try:
+        return Path.home() / ".cache" / "autolabel"
+    except RuntimeError:
+        raise ConfigError("there is no home directory; set AUTOLABEL_CACHE to a folder for weights") from None

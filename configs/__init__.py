@@ -1,0 +1,1 @@
+"""The configuration tree: one folder a stage, one file a choice."""
