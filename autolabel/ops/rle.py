@@ -1,0 +1,211 @@
+"""Low-resolution logits straight to compressed COCO run lengths; the full-size mask is never made.
+
+Gives the bytes of `pycocotools.mask.encode(F.interpolate(logits, (H, W), mode="bilinear") > 0)` on a CPU, at a
+fraction of the cost: cells of the low-resolution grid whose corners have one sign hold no boundary, so only the
+others are looked at pixel by pixel. Why that is exact: bilinear weights are >= 0 and rounding is monotone, so a
+mix of two positive (or two non-positive) float32 keeps the sign.
+
+The arithmetic is that of torch's separable CPU kernel: source position `s = round32(scale * (k + 0.5)) - 0.5`,
+horizontal mix first, then vertical, each `fma(p, u, round32(q * v))` where the CPU has AVX2 (`fused`), else
+`round32(round32(p * u) + round32(q * v))`. The caller finds out which by comparing `interpolate` with torch's.
+The kernel is another one for H + W <= 128 and for three channels; those are not reproduced here.
+
+Letters: h, w low-resolution rows and columns; H, W those of the picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from autolabel.core.types import Float32, Int64, Rle, UInt8
+
+SMALLEST_H_PLUS_W = 129
+"""Below, torch takes a kernel with another order of operations."""
+
+
+@intrinsic
+def _fma32(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c with one rounding; Numba has no spelling for it."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), codegen
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _mix(p: float, u: float, q: float, v: float, fused: bool) -> float:
+    right = np.float32(q * v)
+    if fused:
+        return _fma32(p, u, right)
+    return np.float32(np.float32(p * u) + right)
+
+
+@njit(nogil=True, cache=True)
+def _axis(n: int, size: int) -> tuple[Int64, Float32, Float32]:
+    """For each of `size` outputs: the left one of its two taps among `n`, and the weights of both."""
+    source = np.empty(size, np.int64)
+    left = np.empty(size, np.float32)
+    right = np.empty(size, np.float32)
+    scale = np.float32(n) / np.float32(size)
+    half = np.float32(0.5)
+    for k in range(size):
+        position = np.float32(np.float32(scale * np.float32(np.float32(k) + half)) - half)
+        if position < np.float32(0):
+            position = np.float32(0)
+        tap = min(np.int64(position), n - 1)
+        weight = min(max(np.float32(position - np.float32(tap)), np.float32(0)), np.float32(1))
+        source[k] = tap
+        right[k] = weight
+        left[k] = np.float32(1) - weight
+    return source, left, right
+
+
+@njit(nogil=True, cache=True)
+def _interpolate(logits: Float32, height: int, width: int, fused: bool) -> Float32:
+    h, w = logits.shape
+    ys, y_top, y_bottom = _axis(h, height)
+    xs, x_left, x_right = _axis(w, width)
+    out = np.empty((height, width), np.float32)
+    for y in range(height):
+        i = ys[y]
+        j = min(i + 1, h - 1)
+        for x in range(width):
+            a = xs[x]
+            b = min(a + 1, w - 1)
+            top = _mix(logits[i, a], x_left[x], logits[i, b], x_right[x], fused)
+            bottom = _mix(logits[j, a], x_left[x], logits[j, b], x_right[x], fused)
+            out[y, x] = _mix(top, y_top[y], bottom, y_bottom[y], fused)
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _extent(logits: Float32) -> tuple[int, int, UInt8]:
+    """First and last row with a positive value (h, -1 when there is none), and which columns have one."""
+    h, w = logits.shape
+    first, last = h, -1
+    columns = np.zeros(w, np.uint8)
+    for r in range(h):
+        for c in range(w):
+            if logits[r, c] > 0:
+                columns[c] = 1
+                first = min(first, r)
+                last = r
+    return first, last, columns
+
+
+@njit(nogil=True, cache=True)
+def _runs(logits: Float32, height: int, width: int, fused: bool) -> Int64:
+    """Column-major run lengths, starting with background."""
+    h, w = logits.shape
+    first_row, last_row, columns = _extent(logits)
+    runs = np.empty(4 * (height + 2) + 64, np.int64)
+    count = 0
+    start = 0
+    inside = False
+    if last_row < 0:
+        runs[0] = height * width
+        return runs[:1].copy()
+    xs, x_left, x_right = _axis(w, width)
+    ys, y_top, y_bottom = _axis(h, height)
+    # cell_start[c]: the first output row whose upper tap is c or lower.
+    cell_start = np.full(h + 1, height, np.int64)
+    for y in range(height - 1, -1, -1):
+        cell_start[ys[y]] = y
+    for c in range(h - 1, -1, -1):
+        cell_start[c] = min(cell_start[c], cell_start[c + 1])
+    low = max(first_row - 1, 0)
+    high = last_row
+    top = cell_start[low]
+    bottom = cell_start[high + 1]
+    row = np.empty(h, np.float32)
+    for x in range(width):
+        a = xs[x]
+        b = min(a + 1, w - 1)
+        base = x * height
+        live = columns[a] or columns[b]
+        # A run that is open at the bottom of the last column ends where this column starts, unless its first
+        # pixel is looked at below.
+        if inside and (not live or top > 0):
+            runs[count] = base - start
+            count += 1
+            start = base
+            inside = False
+        if not live:
+            continue
+        if count + height + 4 > len(runs):
+            grown = np.empty(2 * len(runs) + height + 4, np.int64)
+            grown[:count] = runs[:count]
+            runs = grown
+        for r in range(low, min(high + 1, h - 1) + 1):
+            row[r] = _mix(logits[r, a], x_left[x], logits[r, b], x_right[x], fused)
+        for c in range(low, high + 1):
+            y0 = cell_start[c]
+            y1 = cell_start[c + 1]
+            if y0 == y1:
+                continue
+            p = row[c]
+            q = row[min(c + 1, h - 1)]
+            if (p > 0) == (q > 0):
+                if (p > 0) != inside:
+                    runs[count] = base + y0 - start
+                    count += 1
+                    start = base + y0
+                    inside = not inside
+                continue
+            for y in range(y0, y1):
+                if (_mix(p, y_top[y], q, y_bottom[y], fused) > 0) != inside:
+                    runs[count] = base + y - start
+                    count += 1
+                    start = base + y
+                    inside = not inside
+        if inside and bottom < height:
+            runs[count] = base + bottom - start
+            count += 1
+            start = base + bottom
+            inside = False
+    runs[count] = height * width - start
+    return runs[: count + 1].copy()
+
+
+@njit(nogil=True, cache=True)
+def _compress(runs: Int64) -> UInt8:
+    """COCO's string: differences to the run two before, five bits a character, least significant first."""
+    out = np.empty(len(runs) * 13, np.uint8)
+    n = 0
+    for k in range(len(runs)):
+        rest = runs[k] - runs[k - 2] if k > 2 else runs[k]
+        more = True
+        while more:
+            group = rest & 31
+            rest >>= 5
+            more = rest != -1 if group & 16 else rest != 0
+            if more:
+                group |= 32
+            out[n] = group + 48
+            n += 1
+    return out[:n].copy()
+
+
+def interpolate(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) -> Float32:
+    """Bilinear values (H, W) as torch's CPU kernel gives them; for finding out which arithmetic this CPU's has."""
+    return np.asarray(_interpolate(logits_hw, size_hw[0], size_hw[1], fused))
+
+
+def logits_to_rle(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) -> Rle:
+    """The mask `interpolated logits > 0` of a picture of `size_hw`. Logits (h, w) are float32 and finite.
+
+    Raises ValueError where torch uses another kernel (H + W <= 128) and for logits that are not float32.
+    """
+    height, width = size_hw
+    if height + width < SMALLEST_H_PLUS_W:
+        raise ValueError(f"H + W must be at least {SMALLEST_H_PLUS_W}, got {size_hw}")
+    if logits_hw.dtype != np.float32 or logits_hw.ndim != 2:
+        raise ValueError(f"logits must be float32 (h, w), got {logits_hw.dtype} {logits_hw.shape}")
+    runs = _runs(np.ascontiguousarray(logits_hw), height, width, fused)
+    return Rle((height, width), _compress(runs).tobytes())

@@ -1,0 +1,115 @@
+"""Every configuration file fits the class it names, and every choice composes."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from autolabel.app.compose import compose, expand, is_override, parse
+from autolabel.app.main import choices
+from autolabel.core.configs import configs_dir
+from autolabel.core.errors import ConfigError
+
+GROUPS = {group: names for group, names in choices().items() if group != "experiment"}
+CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
+REQUIRED = {"source": ["source.path=x"]}
+
+
+def composed(group: str, name: str) -> DictConfig:
+    value = f"[{name}]" if group == "export" else name
+    return compose("label", [f"{group}={value}", *REQUIRED["source"]])
+
+
+def targets(config: object) -> list[DictConfig]:
+    """Every node that names a class, nested ones too."""
+    if not isinstance(config, DictConfig):
+        return []
+    inner = [t for value in config.values() for t in targets(value)]
+    return [config, *inner] if "_target_" in config else inner
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_the_keys_of_a_choice_are_the_keywords_of_its_class(group, name):
+    nodes = targets(composed(group, name)[group])
+    assert nodes or name == "none", f"{group}/{name} names no class"
+    for node in nodes:
+        signature = inspect.signature(get_class(node["_target_"]).__init__)
+        keywords = {n for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        assert set(node) - {"_target_"} == keywords, f"{group}/{name}: {node['_target_']}"
+
+
+@pytest.mark.parametrize("name", choices()["experiment"])
+def test_every_experiment_composes(name):
+    config = compose("label", [f"experiment={name}", "source.path=x"])
+    assert targets(config.detect)
+    assert targets(config.segment)
+
+
+def test_the_default_pair_is_the_balanced_one():
+    default = compose("label", ["source.path=x"])
+    balanced = compose("label", ["source.path=x", "experiment=balanced"])
+    assert (default.detect, default.segment) == (balanced.detect, balanced.segment)
+
+
+def test_every_yaml_of_the_tree_is_used_by_a_group_or_a_command():
+    stray = [
+        path
+        for path in configs_dir().rglob("*.yaml")
+        if path.relative_to(configs_dir()).parts[0] not in {*choices(), "label.yaml", "export.yaml"}
+    ]
+    assert stray == []
+
+
+@pytest.mark.parametrize(
+    "override", ["detect.confidence=0.5", "detect=nothing", "source.path=[", "nonsense.key=1", "export=[tiff]"]
+)
+def test_a_wrong_setting_is_one_clear_line(override):
+    with pytest.raises(ConfigError) as caught:
+        compose("label", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_composing_leaves_no_hydra_state():
+    from hydra.core.global_hydra import GlobalHydra
+
+    compose("label", ["source.path=x"])
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_a_persons_own_configuration_folder_is_searched(tmp_path):
+    folder = tmp_path / "detect"
+    folder.mkdir()
+    OmegaConf.save({"_target_": "their.package.Detector", "conf": 0.3}, folder / "mine.yaml")
+    config = compose("label", ["detect=mine", "source.path=x"], str(tmp_path))
+    assert config.detect == {"_target_": "their.package.Detector", "conf": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [("detect=nano", True), ("detect.conf=0.4", True), ("+x.y=1", True), ("~refine.area=", True), ("hydra/x@y=1", True),
+     ("photos/", False), ("a=b/c d.json=", True), ("im(1)=2.jpg", False), ("=x", False), ("photo.jpg", False)],
+)  # fmt: skip
+def test_settings_are_told_from_paths(argument, expected):
+    assert is_override(argument) is expected
+
+
+def test_a_path_that_exists_is_a_path_even_with_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("detect=nano").mkdir()
+    assert parse(["detect=nano"]).path == "detect=nano"
+
+
+def test_two_paths_or_an_unknown_flag_are_refused():
+    with pytest.raises(ConfigError, match="one path"):
+        parse(["a", "b"])
+    with pytest.raises(ConfigError, match="--fast"):
+        parse(["--fast"])
+
+
+def test_a_sweep_is_every_combination():
+    jobs = expand(["detect.conf=0.2,0.4", "segment=nano,box", "run=x"])
+    assert sorted(jobs) == sorted(
+        ("detect.conf=" + c, "segment=" + s, "run=x") for c in ("0.2", "0.4") for s in ("nano", "box")
+    )

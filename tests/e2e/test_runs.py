@@ -1,0 +1,288 @@
+"""The command line as people use it: labelled, killed, continued, refused. No model: the stages are fakes."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from autolabel.app.main import main
+from autolabel.store.run import open_reader
+from tests.fakes import album, draw
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def configs(tmp_path):
+    """A person's own configuration folder: `detect=colour` is a detector of theirs."""
+    folder = tmp_path / "my configs"
+    (folder / "detect").mkdir(parents=True)
+    for name, delay in (("colour", 0.0), ("slow", 0.01)):
+        node = {"_target_": "tests.fakes.ColourDetector", "delay_s": delay}
+        OmegaConf.save(OmegaConf.create(node), folder / "detect" / f"{name}.yaml")
+    return str(folder)
+
+
+@pytest.fixture
+def label(configs, tmp_path):
+    def call(source, *settings, run="run", detect="colour"):
+        return main(
+            ["label", str(source), "--config-dir", configs, f"detect={detect}", "segment=box",
+             f'run="{tmp_path / run}"', "unit_size=4", "batch_size=2", *settings]
+        )  # fmt: skip
+
+    return call
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below `folder` and the hash of its bytes; links by where they point."""
+    return {
+        os.fsdecode(os.path.relpath(p, folder)): (
+            str(p.readlink()) if p.is_symlink() else hashlib.sha256(p.read_bytes()).hexdigest()
+        )
+        for p in sorted(folder.rglob("*"))
+        if p.is_symlink() or p.is_file()
+    }
+
+
+def test_one_command_labels_exports_and_accounts_for_everything(label, tmp_path, capsys):
+    album(tmp_path / "in", 11)
+    assert label(tmp_path / "in") == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == {"empty": 3, "ok": 8}
+    assert sum(summary["instances"].values()) == 15
+    coco = json.loads((tmp_path / "run/export/coco/instances.json").read_text())
+    assert len(coco["images"]) == 11
+    assert len(coco["annotations"]) == 15
+    assert (tmp_path / "run/export/yolo/data.yaml").is_file()
+    out = capsys.readouterr().out
+    assert "pictures   11: 3 empty, 8 ok" in out
+    assert "next" in out
+
+
+def test_inputs_are_untouched(label, tmp_path):
+    album(tmp_path / "in", 5)
+    before = tree(tmp_path / "in")
+    label(tmp_path / "in")
+    assert tree(tmp_path / "in") == before
+
+
+def test_a_second_run_computes_nothing_and_changes_no_export(label, tmp_path, capsys):
+    album(tmp_path / "in", 5)
+    label(tmp_path / "in")
+    before = tree(tmp_path / "run" / "export")
+    assert label(tmp_path / "in") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert tree(tmp_path / "run" / "export") == before
+
+
+def test_bad_files_get_one_failed_record_each_and_exit_code_2(label, tmp_path, capsys):
+    folder = album(tmp_path / "in", 6)
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "page.png").write_text("<html>")
+    (folder / "new\nline ü.png").write_bytes((folder / "1" / "picture 001.png").read_bytes())
+    (folder / "huge.png").write_bytes(
+        bytes.fromhex("89504e470d0a1a0a0000000d49484452000186a0000186a00802000000") + b"\0" * 40
+    )
+    assert label(folder) == 2
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert sum(summary["status"].values()) == 10
+    assert sorted(f["image_id"] for f in summary["failures"]) == ["empty.jpg", "huge.png", "page.png"]
+    out = capsys.readouterr().out
+    assert out.count("failed     ") == 3
+    assert "huge.png: too_large" in out
+
+
+def test_the_same_name_in_two_folders_never_collides(label, tmp_path):
+    for folder, channel in (("a", 0), ("b", 1)):
+        draw(tmp_path / "in" / folder / "0.png", {channel: (2, 2, 20, 20)})
+    label(tmp_path / "in")
+    coco = json.loads((tmp_path / "run/export/coco/instances.json").read_text())
+    names = {i["id"]: i["file_name"] for i in coco["images"]}
+    assert {names[a["image_id"]]: a["category_id"] for a in coco["annotations"]} == {"a/0.png": 1, "b/0.png": 2}
+    assert len([p for p in (tmp_path / "run/export/yolo/labels").rglob("*.txt") if p.read_text()]) == 2
+
+
+def test_other_settings_are_refused_with_the_difference(label, tmp_path, capsys):
+    album(tmp_path / "in", 3)
+    label(tmp_path / "in")
+    assert label(tmp_path / "in", "prompt.pad=0.1") == 1
+    error = capsys.readouterr().err
+    assert "prompt.pad: 0.0 -> 0.1" in error
+    assert "run=" in error
+
+
+def test_another_engine_continues_the_run(label, tmp_path):
+    album(tmp_path / "in", 3)
+    assert label(tmp_path / "in", "engine=inline") == 0
+    assert label(tmp_path / "in", "engine=threaded") == 0
+
+
+def test_engines_write_equal_files(label, tmp_path):
+    album(tmp_path / "in", 9)
+    label(tmp_path / "in", "engine=inline", run="a")
+    label(tmp_path / "in", "engine=threaded", run="b")
+    assert tree(tmp_path / "a" / "export") == tree(tmp_path / "b" / "export")
+
+
+def test_export_needs_no_model_and_equals_the_first(label, tmp_path):
+    album(tmp_path / "in", 5)
+    label(tmp_path / "in")
+    before = tree(tmp_path / "run" / "export" / "coco")
+    shutil.rmtree(tmp_path / "run" / "export")
+    program = (
+        "import sys; from autolabel.app.main import main; code = main(sys.argv[1:]);"
+        "assert not {'torch', 'ultralytics', 'sam2'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "export", str(tmp_path / "run"), "export=[coco]"], cwd=ROOT
+    )
+    assert done.returncode == 0
+    assert tree(tmp_path / "run" / "export" / "coco") == before
+
+
+def test_a_sweep_makes_one_run_for_each_value(configs, tmp_path):
+    album(tmp_path / "in", 3)
+    code = main(
+        ["label", "-m", str(tmp_path / "in"), "--config-dir", configs, "detect=colour", "segment=box",
+         "prompt.pad=0.0,0.2", f"run={tmp_path / 'sweep'}"]
+    )  # fmt: skip
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["prompt.pad=0.0", "prompt.pad=0.2"]
+
+
+def command(configs, tmp_path, run):
+    return [
+        sys.executable, "-m", "autolabel.app.main", "label", str(tmp_path / "in"), "--config-dir", configs,
+        "detect=slow", "segment=box", f'run="{tmp_path / run}"', "unit_size=4", "batch_size=2",
+    ]  # fmt: skip
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_killed_at_any_moment_and_continued_gives_the_same_exports(configs, tmp_path):
+    album(tmp_path / "in", 60)
+    assert (
+        subprocess.run(command(configs, tmp_path, "whole"), env=environment(), capture_output=True).returncode == 0
+    )
+    dice = random.Random(0)
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(
+            command(configs, tmp_path, "killed"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            process.communicate(timeout=dice.uniform(0.6, 1.6))
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    assert process.returncode == 0
+    assert kills >= 1, "the run was never killed: the test proves nothing"
+    assert tree(tmp_path / "killed" / "export") == tree(tmp_path / "whole" / "export")
+    with open_reader(tmp_path / "killed") as reader:
+        assert sum(reader.counts().values()) == 60
+        assert len({r.image_id for r in reader.records()}) == 60
+
+
+def test_sigterm_commits_what_is_in_hand_and_says_how_to_go_on(configs, tmp_path):
+    album(tmp_path / "in", 400)
+    process = subprocess.Popen(
+        command(configs, tmp_path, "run"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not committed(tmp_path / "run"):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "the same command continues" in out
+    assert 0 < committed(tmp_path / "run") < 400
+
+
+def committed(run: Path) -> int:
+    try:
+        with open_reader(run) as reader:
+            counts = reader.counts()
+    except Exception:  # noqa: BLE001 - not created yet
+        return 0
+    return sum(n for status, n in counts.items() if status != "pending")
+
+
+def test_a_second_process_on_the_same_run_is_refused(configs, tmp_path, label, capsys):
+    album(tmp_path / "in", 200)
+    process = subprocess.Popen(
+        command(configs, tmp_path, "run"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not committed(tmp_path / "run"):
+        time.sleep(0.05)
+    assert label(tmp_path / "in", detect="slow") == 1
+    assert f"process {process.pid}" in capsys.readouterr().err
+    process.kill()
+    process.communicate()
+
+
+def test_no_picture_is_a_clear_error(label, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("nothing here")
+    assert label(tmp_path / "in") == 1
+    error = capsys.readouterr().err
+    assert "no picture" in error
+    assert "txt" in error
+
+
+@pytest.mark.parametrize("source", ["/does/not/exist", "https://example.com/photos"])
+def test_a_source_that_is_not_there_is_one_clear_line(source, label, capsys):
+    assert label(source) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert source in error
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_any_model(tmp_path, configs, capsys):
+    album(tmp_path / "in", 1)
+    (tmp_path / "file").write_text("in the way")
+    code = main(
+        ["label", str(tmp_path / "in"), "--config-dir", configs, "detect=colour", f"run={tmp_path / 'file/run'}"]
+    )
+    assert code == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_python_interface_gives_masks_boxes_and_classes(configs, tmp_path, monkeypatch):
+    from autolabel import AutoLabeler
+    from autolabel.app import api
+
+    original = api.compose
+    monkeypatch.setattr(api, "compose", lambda name, overrides: original(name, overrides, configs))
+    draw(tmp_path / "in" / "a.png", {0: (2, 3, 12, 9), 1: (30, 3, 40, 9)})
+    draw(tmp_path / "in" / "b.png", {})
+    labeler = AutoLabeler.from_config(["detect=colour", "segment=box"])
+    two, none = labeler.label(tmp_path / "in")
+    assert two.masks.shape == (2, 40, 60)
+    assert two.masks.sum(axis=(1, 2)).tolist() == [60, 60]
+    assert two.classes == ("cat", "dog")
+    np.testing.assert_array_equal(two.boxes[0], [2, 3, 12, 9])
+    assert none.masks.shape == (0, 40, 60)
+    two.save(tmp_path / "out", ["coco"])
+    assert json.loads((tmp_path / "out/coco/instances.json").read_text())["annotations"]
+    (single,) = labeler.label([tmp_path / "in" / "a.png"])
+    assert single.record.image_id == "a.png"

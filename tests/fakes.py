@@ -1,0 +1,123 @@
+"""Ordinary components that need no model: deterministic, quick, and placed at the seams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from autolabel.core.types import (
+    Category,
+    Detections,
+    Frame,
+    ImageRef,
+    PromptedMask,
+    Prompts,
+    Rle,
+)
+from autolabel.engine.labeler import PipelineLabeler
+from autolabel.ops.masks import encode
+from autolabel.prompt.box import BoxPrompter
+from autolabel.segment.box import BoxSegmenter
+
+CATEGORIES = (Category(1, "cat"), Category(2, "dog"), Category(3, "owl"))
+
+
+class ColourDetector:
+    """Finds axis-aligned blocks of pure red, green and blue: classes 1, 2, 3. Takes `delay_s` a picture."""
+
+    def __init__(self, *, delay_s: float = 0.0) -> None:
+        self.calls = 0
+        self.delay_s = delay_s
+
+    categories = CATEGORIES
+    identity: Mapping[str, str] = {"weights sha256": "none"}
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        self.calls += len(frames)
+        return [self._one(frame) for frame in frames]
+
+    def _one(self, frame: Frame) -> Detections:
+        time.sleep(self.delay_s)
+        boxes, ids = [], []
+        for channel in range(3):
+            others = frame.image_rgb.sum(2) - frame.image_rgb[..., channel]
+            ys, xs = np.nonzero((frame.image_rgb[..., channel] > 250) & (others < 10))
+            if len(xs):
+                boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+                ids.append(channel + 1)
+        n = len(boxes)
+        scores = np.linspace(0.9, 0.5, n, dtype=np.float32)
+        return Detections(np.array(boxes, np.float32).reshape(n, 4), scores, np.array(ids, np.int64))
+
+
+class DroppingSegmenter:
+    """The filled box, but prompt number `silent` of every image is never answered."""
+
+    identity: Mapping[str, str] = {"weights sha256": "none"}
+
+    def __init__(self, silent: int) -> None:
+        self.silent = silent
+        self.inner = BoxSegmenter()
+
+    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
+        return [[m for m in masks if m.prompt != self.silent] for masks in self.inner.segment(frames, prompts)]
+
+
+class Pictures:
+    """A Source over files that exist."""
+
+    categories: tuple[Category, ...] = ()
+    ignored: Mapping[str, int] = {}
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def images(self) -> Iterator[ImageRef]:
+        for path in sorted(self.folder.rglob("*.png")):
+            yield ImageRef(path.relative_to(self.folder).as_posix(), str(path))
+
+
+def labeler(
+    detector: object = None, segmenter: object = None, refiners: Sequence[object] = (), batch_size: int = 2
+) -> PipelineLabeler:
+    return PipelineLabeler(
+        detector=detector or ColourDetector(),
+        prompter=BoxPrompter(pad=0.0),
+        segmenter=segmenter or BoxSegmenter(),
+        refiners=list(refiners),
+        batch_size=batch_size,
+        max_pixels=10**8,
+        min_side=1,
+    )
+
+
+def draw(path: Path, blocks: Mapping[int, tuple[int, int, int, int]], size_hw: tuple[int, int] = (40, 60)) -> Path:
+    """A grey picture with a block of colour `channel` (0 red, 1 green, 2 blue) at each xyxy; returns its path."""
+    image = np.full((*size_hw, 3), 120, np.uint8)
+    for channel, (x0, y0, x1, y1) in blocks.items():
+        image[y0:y1, x0:x1] = np.eye(3, dtype=np.uint8)[channel] * 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, data = cv2.imencode(".png", image[..., ::-1])
+    assert ok
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def album(folder: Path, count: int, seed: int = 0) -> Path:
+    """`count` small pictures with no to three blocks each."""
+    random = np.random.default_rng(seed)
+    for i in range(count):
+        blocks = {}
+        for channel in range(i % 4):
+            x, y = 20 * channel + int(random.integers(0, 8)), int(random.integers(0, 20))
+            blocks[channel] = (x, y, x + int(random.integers(2, 12)), y + int(random.integers(2, 20)))
+        draw(folder / f"{i % 3}" / f"picture {i:03}.png", blocks)
+    return folder
+
+
+def full_mask(size_hw: tuple[int, int]) -> Rle:
+    return encode(np.ones(size_hw, np.uint8))

@@ -1,0 +1,171 @@
+"""Engines agree, end cleanly, and the labeler loses nothing."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.protocols import Unit
+from autolabel.core.types import Detections, Frame, ImageRef
+from autolabel.engine.inline import InlineEngine
+from autolabel.engine.threaded import ThreadedEngine
+from autolabel.engine.units import batches
+from autolabel.refine.area import AreaRefiner
+from autolabel.store.memory import MemoryStore
+from tests.fakes import ColourDetector, DroppingSegmenter, Pictures, album, draw, labeler
+
+ENGINES = [InlineEngine(), *(ThreadedEngine(workers=w, ahead=a) for w, a in [(1, 1), (3, 2), (4, 50)])]
+
+
+def units_of(folder, size=3):
+    refs = list(Pictures(folder).images())
+    return [Unit(n, n * size, tuple(some)) for n, some in enumerate(batches(refs, size))]
+
+
+def run(engine, folder, the_labeler=None):
+    store = MemoryStore()
+    engine.run(the_labeler or labeler(), units_of(folder), store)
+    return list(store.records())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_gives_the_records_of_the_inline_engine(engine, tmp_path):
+    album(tmp_path, 11)
+    assert run(engine, tmp_path) == run(InlineEngine(), tmp_path)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_whatever_raises_no_thread_stays_and_committed_units_stay(engine, tmp_path):
+    album(tmp_path, 11)
+
+    class Broken(ColourDetector):
+        def detect(self, frames):
+            if any("009" in f.ref.image_id for f in frames):
+                raise RuntimeError("the model broke")
+            return super().detect(frames)
+
+    store = MemoryStore()
+    with pytest.raises(RuntimeError, match="the model broke"):
+        engine.run(labeler(Broken()), units_of(tmp_path), store)
+    assert not [t for t in threading.enumerate() if t.name.startswith("autolabel")]
+    ids = [ref.image_id for unit in units_of(tmp_path) for ref in unit.refs]
+    broken = next(i for i, name in enumerate(ids) if "009" in name)
+    assert [r.image_id for r in store.records()] == ids[: broken // 3 * 3]
+
+
+def test_no_picture_is_decoded_far_ahead_of_its_turn(tmp_path):
+    album(tmp_path, 30)
+    loaded = []
+
+    class Watched(type(labeler())):
+        def load(self, ref):
+            loaded.append(ref)
+            return super().load(ref)
+
+        def label(self, items):
+            assert len(loaded) <= self.done + 2 * (1 + 2), "more than `ahead` batches wait"
+            self.done += len(items)
+            return super().label(items)
+
+        done = 0
+
+    original = labeler()
+    watched = Watched.__new__(Watched)
+    watched.__dict__.update(original.__dict__)
+    assert len(run(ThreadedEngine(workers=2, ahead=2), tmp_path, watched)) == 30
+
+
+def test_a_class_never_moves_when_the_middle_mask_is_dropped(tmp_path):
+    draw(tmp_path / "a.png", {0: (0, 0, 8, 8), 1: (20, 0, 28, 8), 2: (40, 0, 48, 8)})
+    (record,) = run(InlineEngine(), tmp_path, labeler(segmenter=DroppingSegmenter(1)))
+    assert [(i.category_id, i.box_xyxy[0]) for i in record.instances] == [(1, 0.0), (3, 40.0)]
+    assert [(d.instance.category_id, d.reason.partition(":")[0]) for d in record.dropped] == [(2, "no_mask")]
+
+
+@pytest.mark.parametrize(
+    "bad", [[np.nan, 0, 5, 5], [9, 9, 3, 3], [5, 5, 5, 9], [100, 100, 120, 120], [0, 0, np.inf, 5]]
+)
+def test_a_bad_box_is_recorded_and_never_reaches_the_model(bad, tmp_path):
+    draw(tmp_path / "a.png", {0: (0, 0, 8, 8)})
+
+    class Careless(ColourDetector):
+        def detect(self, frames):
+            boxes = np.array([bad, [0, 0, 8, 8]], np.float32)
+            return [Detections(boxes, np.ones(2, np.float32), np.array([1, 2])) for _ in frames]
+
+    (record,) = run(InlineEngine(), tmp_path, labeler(Careless()))
+    assert [i.category_id for i in record.instances] == [2]
+    assert [d.reason.partition(":")[0] for d in record.dropped] == ["bad_box"]
+
+
+def test_a_box_over_the_border_is_clipped(tmp_path):
+    draw(tmp_path / "a.png", {0: (0, 0, 8, 8)}, (40, 60))
+
+    class Overhanging(ColourDetector):
+        def detect(self, frames):
+            boxes = np.array([[-5, -5, 10, 10]], np.float32)
+            return [Detections(boxes, np.ones(1, np.float32), np.array([1])) for _ in frames]
+
+    (record,) = run(InlineEngine(), tmp_path, labeler(Overhanging()))
+    assert record.status == "ok"
+
+
+def test_a_picture_that_spoils_its_batch_fails_alone(tmp_path):
+    album(tmp_path, 6)
+
+    class Picky(ColourDetector):
+        def detect(self, frames):
+            if any("003" in f.ref.image_id for f in frames):
+                raise ImageError("size_mismatch", "the label file says 3 x 4")
+            return super().detect(frames)
+
+    records = run(InlineEngine(), tmp_path, labeler(Picky(), batch_size=3))
+    assert [r.image_id for r in records if r.status == "failed"] == ["0/picture 003.png"]
+    assert len(records) == 6
+
+
+def test_unreadable_pictures_get_one_failed_record_each(tmp_path):
+    album(tmp_path, 3)
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("<html>not found</html>")
+    whole = (tmp_path / "1" / "picture 001.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    records = run(ThreadedEngine(workers=2, ahead=1), tmp_path)
+    by_id = {r.image_id: r for r in records}
+    assert len(records) == 6
+    assert {by_id[i].status for i in ("empty.png", "text.png", "cut.png")} == {"failed"}
+    assert all(by_id[i].code and by_id[i].detail for i in ("empty.png", "text.png", "cut.png"))
+
+
+def test_images_without_boxes_never_reach_the_segmenter(tmp_path):
+    draw(tmp_path / "bare.png", {})
+
+    class Forbidden(DroppingSegmenter):
+        def segment(self, frames, prompts):
+            raise AssertionError("asked about a picture without boxes")
+
+    (record,) = run(InlineEngine(), tmp_path, labeler(segmenter=Forbidden(0)))
+    assert record.status == "empty"
+
+
+def test_dropped_by_a_refiner_is_kept_as_a_candidate(tmp_path):
+    draw(tmp_path / "a.png", {0: (0, 0, 2, 2), 1: (20, 0, 40, 20)})
+    area = AreaRefiner(min_px=100, max_px=None, min_fraction=0.0, max_fraction=1.0)
+    (record,) = run(InlineEngine(), tmp_path, labeler(refiners=[area]))
+    assert [i.category_id for i in record.instances] == [2]
+    assert record.dropped[0].instance.mask is not None
+    assert "4" in record.dropped[0].reason
+
+
+def test_a_frame_is_decoded_once_for_detector_and_segmenter(tmp_path):
+    path = draw(tmp_path / "a.png", {0: (0, 0, 8, 8)})
+    frame = labeler().load(ImageRef("a.png", str(path)))
+    assert isinstance(frame, Frame)
+    assert frame.image_rgb.shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(-1, 1), (1, 0)])
+def test_engine_settings_out_of_range_name_their_key(workers, ahead):
+    with pytest.raises(ConfigError, match=r"engine\.(workers|ahead)"):
+        ThreadedEngine(workers=workers, ahead=ahead)

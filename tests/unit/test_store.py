@@ -1,0 +1,222 @@
+"""The run store: nothing lost, nothing twice, nothing foreign."""
+
+import dataclasses
+import os
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreMismatch
+from autolabel.core.protocols import Unit
+from autolabel.core.types import Category, ImageInfo, ImageRecord, ImageRef, Instance, Problem, Rle, Verdict
+from autolabel.store.codec import decode_record, encode_record
+from autolabel.store.lock import exclusive
+from autolabel.store.manifest import entries
+from autolabel.store.run import categories_to, open_reader, open_store
+
+MASK = Rle((4, 5), b"04")
+
+
+def record_of(ref, **changes):
+    found = Instance(0, 1, (0.0, 0.0, 4.0, 4.0), 0.5, MASK, 0.75, 0.5, 1.0)
+    values = {
+        "image_id": ref.image_id,
+        "path": ref.path,
+        "status": "ok",
+        "info": ImageInfo(5, 4, 6, "ab", ("note",)),
+        "candidates": (found, dataclasses.replace(found, index=1, mask=None)),
+        "verdicts": (Verdict(mask=Rle((4, 5), b"13")), Verdict("bad_box: zero area")),
+    }
+    return ImageRecord(**{**values, **changes})
+
+
+def refs_in(folder, names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        if not (folder / name).exists():
+            (folder / name).write_bytes(name.encode())
+    return {name: ImageRef(name, str(folder / name)) for name in names}
+
+
+def label_all(directory, refs, *, unit_size=2, root="/data", units=None):
+    with open_store(directory) as store:
+        synced = store.sync(entries(refs.values()), root=root, unit_size=unit_size)
+        done = []
+        for unit in store.pending(refs):
+            if units is not None and len(done) == units:
+                break
+            store.commit(unit, [record_of(ref) for ref in unit.refs])
+            done.append(unit)
+    return synced, done
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b", "c"])
+    label_all(tmp_path, refs)
+    with open_reader(tmp_path) as reader:
+        assert list(reader.records()) == [record_of(ref) for ref in refs.values()]
+        assert list(reader.records()) == list(reader.records())
+        assert reader.counts() == {"ok": 3}
+
+
+def test_equal_records_are_equal_bytes():
+    ref = ImageRef("a", "/x/a")
+    assert encode_record(record_of(ref)) == encode_record(record_of(ImageRef("b", "/y/b")))
+
+
+@given(st.binary(max_size=200))
+def test_damaged_bytes_are_refused_and_never_a_record(blob):
+    with pytest.raises(StoreCorrupt):
+        decode_record(blob, "a", "/a")
+
+
+def test_only_uncommitted_units_are_pending_and_they_are_whole(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b", "c", "d", "e"])
+    label_all(tmp_path, refs, units=1)
+    _, done = label_all(tmp_path, refs)
+    assert [[r.image_id for r in u.refs] for u in done] == [["c", "d"], ["e"]]
+    assert label_all(tmp_path, refs)[1] == []
+
+
+def test_a_unit_that_comes_twice_is_stored_once(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a"])
+    with open_store(tmp_path) as store:
+        store.sync(entries(refs.values()), root="/data", unit_size=2)
+        (unit,) = store.pending(refs)
+        store.commit(unit, [record_of(refs["a"])])
+        store.commit(unit, [record_of(refs["a"], status="empty", candidates=(), verdicts=())])
+    with open_reader(tmp_path) as reader:
+        assert [r.status for r in reader.records()] == ["ok"]
+
+
+def test_a_commit_that_breaks_leaves_nothing_of_its_unit(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b"])
+    with open_store(tmp_path) as store:
+        store.sync(entries(refs.values()), root="/data", unit_size=2)
+        (unit,) = store.pending(refs)
+        with pytest.raises(AssertionError):
+            store.commit(unit, [record_of(refs["a"])])
+        assert store.pending_images() == 2
+
+
+def test_new_pictures_are_appended_as_new_units(tmp_path):
+    refs = refs_in(tmp_path / "in", ["b", "c", "d"])
+    label_all(tmp_path, refs)
+    synced, done = label_all(tmp_path, refs_in(tmp_path / "in", ["a", "b", "c", "d"]))
+    assert (synced.added, synced.changed, synced.vanished) == (1, 0, 0)
+    assert [[r.image_id for r in u.refs] for u in done] == [["a"]]
+
+
+def test_a_changed_picture_redoes_its_unit(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b", "c"])
+    label_all(tmp_path, refs)
+    (tmp_path / "in" / "a").write_bytes(b"longer than before")
+    synced, done = label_all(tmp_path, refs)
+    assert synced.changed == 1
+    assert [[r.image_id for r in u.refs] for u in done] == [["a", "b"]]
+
+
+def test_a_mended_label_file_redoes_its_unit(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b"])
+    broken = {**refs, "b": dataclasses.replace(refs["b"], problem=Problem("bad_label", "line 3"))}
+    label_all(tmp_path, broken, unit_size=1)
+    synced, done = label_all(tmp_path, refs, unit_size=1)
+    assert synced.changed == 1
+    assert [u.refs[0].image_id for u in done] == ["b"]
+
+
+def test_a_vanished_picture_keeps_its_record(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b"])
+    label_all(tmp_path, refs)
+    synced, done = label_all(tmp_path, {"a": refs["a"]})
+    assert (synced.vanished, done) == (1, [])
+    with open_reader(tmp_path) as reader:
+        assert len(list(reader.records())) == 2
+
+
+def test_a_moved_data_set_is_welcome_and_another_one_is_not(tmp_path):
+    label_all(tmp_path, refs_in(tmp_path / "in", ["a", "b"]), root="/old")
+    (tmp_path / "in").rename(tmp_path / "moved")
+    moved = {n: ImageRef(n, str(tmp_path / "moved" / n)) for n in ("a", "b")}
+    assert label_all(tmp_path, moved, root="/new")[1] == []
+    with open_reader(tmp_path) as reader:
+        assert [r.path for r in reader.records()] == [r.path for r in moved.values()]
+    with pytest.raises(StoreMismatch, match="/new"):
+        label_all(tmp_path, refs_in(tmp_path / "in", ["a", "x"]), root="/other")
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path):
+    with open_store(tmp_path) as store:
+        store.claim({"detect.conf": "0.25", "same": "1"})
+        store.claim({"detect.conf": "0.25", "same": "1"})
+        with pytest.raises(StoreMismatch, match=r"detect\.conf: 0\.25 -> 0\.5") as caught:
+            store.claim({"detect.conf": "0.5", "same": "1"})
+    assert "same" not in str(caught.value).replace("the same", "")
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "new\nline", os.fsdecode(b"\xff\xfe"), "'; DROP TABLE record; --"])
+def test_any_file_name_survives(name, tmp_path):
+    refs = {name: ImageRef(name, str(tmp_path / name))}
+    label_all(tmp_path, refs)
+    with open_reader(tmp_path) as reader:
+        assert [r.image_id for r in reader.records()] == [name]
+
+
+def test_a_closed_run_is_one_file_that_opens_read_only(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    label_all(run, refs_in(tmp_path / "in", ["a"]))
+    assert [p.name for p in run.iterdir()] == ["run.sqlite"]
+    run.chmod(0o555)
+    try:
+        with open_reader(run) as reader:
+            assert reader.counts() == {"ok": 1}
+    finally:
+        run.chmod(0o755)
+
+
+def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path):
+    with (
+        exclusive(tmp_path),
+        pytest.raises(StoreBusy, match=f"process {os.getpid()}"),
+        exclusive(tmp_path),
+    ):
+        raise AssertionError("both hold the lock")
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_foreign_database_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "run.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE mine(x)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreCorrupt), open_store(tmp_path):
+        pass
+    with pytest.raises(StoreCorrupt), open_reader(tmp_path):
+        pass
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all, " * 50])
+def test_what_is_no_database_is_a_clear_error(content, tmp_path):
+    (tmp_path / "run.sqlite").write_bytes(content)
+    with pytest.raises(StoreError), open_reader(tmp_path) as reader:
+        reader.counts()
+
+
+def test_categories_survive(tmp_path):
+    with open_store(tmp_path) as store:
+        store.set_meta(categories=categories_to([Category(3, "ü"), Category(7, "b")]))
+    with open_reader(tmp_path) as reader:
+        assert reader.categories == (Category(3, "ü"), Category(7, "b"))
+
+
+def test_a_unit_keeps_its_place_in_the_manifest(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b", "c"])
+    _, done = label_all(tmp_path, refs)
+    assert [(u.number, u.start) for u in done] == [(0, 0), (1, 2)]
+    assert all(isinstance(u, Unit) for u in done)
