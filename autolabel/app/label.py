@@ -88,6 +88,7 @@ def label(config: DictConfig) -> Summary:
     with exclusive(directory), run_log(directory):
         started = time.monotonic()
         refs = listed(source)
+        say_kind(source, len(refs))
         with open_store(directory) as store, stop_on_signals() as stop:
             done = continue_run(config, values, source, refs, store, stop)
         seconds = time.monotonic() - started
@@ -125,11 +126,14 @@ def continue_run(
 def build_labeler(
     config: DictConfig, source_categories: Sequence[Category]
 ) -> tuple[PipelineLabeler, tuple[Category, ...]]:
-    """The pipeline that `config` describes, and the classes it labels."""
+    """The pipeline that `config` describes, and the classes it labels. Fetches weights that are missing."""
+    from autolabel.app.weights import Bar
     from autolabel.engine.labeler import PipelineLabeler
+    from autolabel.weights import progress_to
 
-    detector: Detector = build(config.detect)
-    segmenter: Segmenter = build(config.segment)
+    with Bar() as bar, progress_to(bar):
+        detector: Detector = build(config.detect)
+        segmenter: Segmenter = build(config.segment)
     categories = tuple(source_categories) if detector.categories is None else detector.categories
     if not categories:
         raise ConfigError(
@@ -159,6 +163,13 @@ def listed(source: Source) -> dict[str, ImageRef]:
         seen = ", ".join(f"{n} {what}" for what, n in source.ignored.items())
         raise SourceError("there is no picture in the source" + (f" (ignored: {seen})" if seen else ""))
     return refs
+
+
+def say_kind(source: Source, count: int) -> None:
+    """One line about what a bare path was taken for."""
+    kind, reason = getattr(source, "kind", None), getattr(source, "reason", None)
+    if kind and reason:
+        sys.stderr.write(f"source: {kind} ({reason}), {count} pictures\n")
 
 
 def export_all(reader: Any, exporters: Mapping[str, Any], directory: Path) -> dict[str, Any]:

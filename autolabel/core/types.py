@@ -197,7 +197,11 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class PromptedMask:
-    """The segmenter's answer to prompt number `prompt` of an image; a prompt may go unanswered."""
+    """The segmenter's answer to prompt number `prompt` of an image; a prompt may go unanswered.
+
+    All scores are in [0, 1]: the model's own guess of its mask's IoU, the probability that there is an object,
+    and the IoU of the mask with itself under a shifted threshold.
+    """
 
     prompt: int
     mask: Rle

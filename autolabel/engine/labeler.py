@@ -87,6 +87,7 @@ class PipelineLabeler:
     ) -> list[tuple[list[Instance], dict[int, str]]]:
         """Per image: one candidate a detection, and the reasons of those that never became a mask."""
         from autolabel.ops.boxes import box_problem, clip_xyxy
+        from autolabel.ops.masks import area_px
 
         problems: list[dict[int, str]] = []
         asked: list[list[int]] = []
@@ -104,6 +105,9 @@ class PipelineLabeler:
         for detections, reasons, indices, masks in zip(found, problems, asked, answers, strict=True):
             by_index = {indices[answer.prompt]: answer for answer in masks}
             reasons.update({i: "no_mask: the segmenter gave no mask" for i in indices if i not in by_index})
+            reasons.update(
+                {i: "empty_mask: no pixel is inside" for i, a in by_index.items() if not area_px(a.mask)}
+            )
             result.append((instances_of(detections, by_index), reasons))
         return result
 

@@ -13,6 +13,9 @@ The kernel is another one for H + W <= 128 and for three channels; those are not
 Letters: h, w low-resolution rows and columns; H, W those of the picture.
 """
 
+# Numba's decorators carry no types; the public functions at the end do.
+# mypy: disable-error-code="untyped-decorator, call-overload, arg-type"
+
 from __future__ import annotations
 
 from typing import Any
@@ -39,7 +42,7 @@ def _fma32(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _mix(p: float, u: float, q: float, v: float, fused: bool) -> float:
+def _mix(p: Any, u: Any, q: Any, v: Any, fused: bool) -> Any:
     right = np.float32(q * v)
     if fused:
         return _fma32(p, u, right)

@@ -1,4 +1,4 @@
-"""The cache directory: hashes, the lock of one file, and the record of hashes trusted on first use."""
+"""The cache directory: hashes, the lock of one file, and the record of hashes that a person vouches for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from autolabel.core.errors import WeightsError, WeightsMissing
 
@@ -75,18 +76,20 @@ def replace_durably(written: Path, target: Path) -> None:
         os.close(folder)
 
 
-def trusted(directory: Path, file: str) -> str | None:
-    """The sha256 that was recorded when `file` was first accepted; None when it never was."""
+def trusted(directory: Path, file: str, *, stated_only: bool = False) -> str | None:
+    """The sha256 recorded for `file`; None when there is none, or none that a person stated."""
     entry = _read_trusted(directory).get(file)
-    return None if entry is None else entry["sha256"]
+    if entry is None or (stated_only and entry.get("how") != "stated"):
+        return None
+    return entry["sha256"]
 
 
-def trust(directory: Path, file: str, *, sha256: str, url: str) -> None:
-    """Record the hash of a first file; every later file of that name must equal it."""
+def trust(directory: Path, file: str, *, sha256: str, how: Literal["stated", "first use"]) -> None:
+    """Record a hash that the registry does not know; every later file of that name must equal it."""
     path = directory / "trusted.json"
     with locked(path):
         entries = _read_trusted(directory)
-        entries[file] = {"sha256": sha256, "url": url}
+        entries[file] = {"sha256": sha256, "how": how}
         temporary = path.with_suffix(".tmp")
         try:
             temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -113,9 +113,8 @@ PUBLISHED: tuple[Published, ...] = (
 )
 # fmt: on
 
-_BY_NAME: dict[str, Published | Shipped] = {
-    key: entry for entry in (*SHIPPED, *PUBLISHED) for key in (entry.name, f"{entry.name}.pt")
-}
+ENTRIES: tuple[Published | Shipped, ...] = (*SHIPPED, *PUBLISHED)
+_BY_NAME = {key: entry for entry in ENTRIES for key in (entry.name, f"{entry.name}.pt")}
 
 
 def find(name: str) -> Published | Shipped | None:
@@ -126,4 +125,4 @@ def find(name: str) -> Published | Shipped | None:
 def similar(name: str) -> list[str]:
     """Up to three known names that look like `name`, best first."""
     stem = name.removesuffix(".pt").lower()
-    return get_close_matches(stem, [e.name for e in (*SHIPPED, *PUBLISHED)], n=3, cutoff=0.6)
+    return get_close_matches(stem, [e.name for e in ENTRIES], n=3, cutoff=0.6)
