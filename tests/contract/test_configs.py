@@ -22,9 +22,11 @@ def composed(group: str, name: str) -> DictConfig:
     return compose("label", [f"{group}={value}", *REQUIRED["source"]])
 
 
-def targets(config: object) -> list[DictConfig]:
+def targets(config: object) -> list[dict[str, object]]:
     """Every node that names a class, nested ones too."""
-    if not isinstance(config, DictConfig):
+    if isinstance(config, DictConfig):
+        return targets(OmegaConf.to_container(config))
+    if not isinstance(config, dict):
         return []
     inner = [t for value in config.values() for t in targets(value)]
     return [config, *inner] if "_target_" in config else inner

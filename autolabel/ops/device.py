@@ -1,0 +1,78 @@
+"""Where a model computes, in which precision, and in pieces of which size. Holds no model.
+
+torch is imported inside the calls, so that this module stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeVar
+
+from autolabel.core.errors import ConfigError
+
+Precision = Literal["float32", "bfloat16"]
+T = TypeVar("T")
+
+
+def choose_device(device: str, *, key: str) -> Any:
+    """The torch.device meant by `auto`, `cpu`, `cuda` or `cuda:N`; `key` names the setting in errors."""
+    import torch
+
+    kind, _, number = device.partition(":")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ConfigError(f"{key} must be auto, cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{key} is {device}, but torch sees {torch.cuda.device_count()} CUDA devices; use {key}=auto"
+        )
+    return torch.device(device)
+
+
+def choose_precision(precision: str, device_kind: str, *, key: str) -> Precision:
+    """The precision meant by `auto` (bfloat16 on CUDA, float32 on the CPU), `float32` or `bfloat16`."""
+    if precision == "auto":
+        return "bfloat16" if device_kind == "cuda" else "float32"
+    if precision == "float32":
+        return "float32"
+    if precision == "bfloat16":
+        return "bfloat16"
+    raise ConfigError(f"{key} must be auto, float32 or bfloat16, got {precision!r}")
+
+
+def autocast(device_kind: str, precision: Precision) -> AbstractContextManager[Any]:
+    """What a forward pass runs in: nothing for float32."""
+    import torch
+
+    if precision == "float32":
+        return nullcontext()
+    context: AbstractContextManager[Any] = torch.autocast(device_kind, dtype=torch.bfloat16)
+    return context
+
+
+def in_chunks(count: int, chunk: int, run: Callable[[int, int], list[T]]) -> list[T]:
+    """`run(start, stop)` over `0..count` in pieces of `chunk`, joined in order.
+
+    When the device is out of memory the piece is halved and asked again; the smaller size is kept for the
+    rest of this call. A single item that does not fit raises torch.OutOfMemoryError.
+    """
+    import torch
+
+    done: list[T] = []
+    start = 0
+    while start < count:
+        stop = min(start + chunk, count)
+        try:
+            done += run(start, stop)
+        except torch.OutOfMemoryError:
+            if stop - start == 1:
+                raise
+            chunk = (stop - start) // 2
+        else:
+            start = stop
+            continue
+        # Outside the handler: the exception keeps the tensors of its frames alive.
+        torch.cuda.empty_cache()
+    return done

@@ -1,0 +1,401 @@
+"""What a picture file says about itself before anything is decoded: kind, size, orientation, alpha, depth.
+
+Reads bytes only: no pixels, no decoder, no allocation that depends on the claimed size. It does not judge
+whether the picture is good, only whether its header can be read. AVIF alone goes through Pillow: its header
+is a tree of boxes in which size and rotation belong to items.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from autolabel.core.errors import ImageError
+
+try:
+    from PIL import AvifImagePlugin
+except ImportError:  # Pillow before 11.3
+    AvifImagePlugin = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from PIL.AvifImagePlugin import AvifImageFile
+
+Alpha = Literal["none", "straight", "premultiplied", "dropped"]
+
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, MemoryError, RuntimeError, OverflowError)
+"""The closed list that Pillow's own fuzzers allow, and the RuntimeError of its AVIF decoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Stored (not upright) size in pixels. `alpha` is how the decoder hands the transparency on, `deep` says
+    more than 8 bits a channel, `orientation_at` where a TIFF keeps its tag's value (offset, struct format)."""
+
+    kind: str
+    width: int
+    height: int
+    orientation: int = 1
+    alpha: Alpha = "none"
+    deep: bool = False
+    multi_frame: bool = False
+    orientation_at: tuple[int, str] | None = None
+
+
+def read_header(data: bytes) -> Header:
+    """Raises ImageError: `not_an_image`, `unsupported`, `truncated` or `corrupt`."""
+    kind = _kind(data)
+    try:
+        header = _READERS[kind](data)
+    except (IndexError, struct.error) as e:
+        raise ImageError("truncated", f"the {kind} header ends early") from e
+    except ValueError as e:
+        raise ImageError("corrupt", f"{kind} header: {e}") from e
+    if header.width < 1 or header.height < 1:
+        raise ImageError("corrupt", f"{kind} header says {header.width}x{header.height} pixels")
+    return header
+
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+)
+_UNSUPPORTED = (
+    (b"II+\0", "BigTIFF"),
+    (b"MM\0+", "BigTIFF"),
+    (b"8BPS", "Photoshop"),
+    (b"%PDF", "PDF"),
+    (b"\0\0\1\0", "icon"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"v/1\1", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"\x1aE\xdf\xa3", "Matroska video"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def _kind(data: bytes) -> str:
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[4:8] == b"ftyp":
+        return _ftyp_kind(data)
+    if len(data) > 2 and data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
+        return "PNM"
+    for magic, kind in _UNSUPPORTED:
+        if data.startswith(magic):
+            raise ImageError("unsupported", f"{kind} files are not read; convert it to PNG or JPEG")
+    raise ImageError("not_an_image", f"no picture format starts with {data[:12]!r}")
+
+
+def _ftyp_kind(data: bytes) -> str:
+    brands = [data[8:12], *(data[i : i + 4] for i in range(16, min(_be32(data, 0), 256), 4))]
+    if b"avif" in brands or b"avis" in brands:
+        return "AVIF"
+    if any(brand in _HEIF_BRANDS for brand in brands):
+        raise ImageError("unsupported", "HEIC is not read; convert it first (heif-convert in.heic out.jpg)")
+    raise ImageError("unsupported", f"a video or other media file (brand {brands[0]!r})")
+
+
+def _be16(data: bytes, at: int) -> int:
+    return int(struct.unpack_from(">H", data, at)[0])
+
+
+def _be32(data: bytes, at: int) -> int:
+    return int(struct.unpack_from(">I", data, at)[0])
+
+
+def _le24(data: bytes, at: int) -> int:
+    return data[at] | data[at + 1] << 8 | data[at + 2] << 16
+
+
+# JPEG -----------------------------------------------------------------------------------------------------
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment's payload, up to and with the first scan (0xDA)."""
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise ValueError(f"no marker at byte {at}")
+        while data[at] == 0xFF:
+            at += 1
+        marker, at = data[at], at + 1
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
+            continue
+        end = at + _be16(data, at)
+        yield marker, at + 2, end
+        if marker == 0xDA:
+            return
+        at = end
+
+
+def _jpeg(data: bytes) -> Header:
+    size: tuple[int, int] | None = None
+    orientation = 0
+    for marker, start, end in jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            size = _be16(data, start + 3), _be16(data, start + 1)
+        elif marker == 0xE1 and not orientation and data[start : start + 6] == b"Exif\0\0":
+            orientation = exif_orientation(data[start + 6 : end])
+    if size is None:
+        raise ValueError("no frame before the first scan")
+    return Header("JPEG", *size, orientation or 1)
+
+
+def jpeg_is_complete(data: bytes) -> bool:
+    """Whether an end marker follows the first scan. (Inside a scan every 0xFF is escaped.)"""
+    try:
+        start = next(end for marker, _, end in jpeg_segments(data) if marker == 0xDA)
+    except (IndexError, struct.error, ValueError, StopIteration):
+        return False
+    return data.rfind(b"\xff\xd9", start) >= 0
+
+
+# TIFF and EXIF --------------------------------------------------------------------------------------------
+
+_ORIENTATION = 0x0112
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ifd:
+    """Integer tags of one TIFF directory, where each value stands, and the offset of the next directory."""
+
+    values: dict[int, tuple[int, ...]]
+    places: dict[int, tuple[int, str]]
+    next_at: int
+
+
+def _ifd(data: bytes, at: int | None = None) -> _Ifd:
+    if data[:2] not in (b"II", b"MM"):
+        raise ValueError("no byte order mark")
+    order = "<" if data[:2] == b"II" else ">"
+    at = struct.unpack_from(order + "I", data, 4)[0] if at is None else at
+    count = struct.unpack_from(order + "H", data, at)[0]
+    values, places = {}, {}
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
+        if kind not in _TIFF_TYPES or not 1 <= length <= 16:
+            continue
+        fmt = f"{order}{length}{_TIFF_TYPES[kind]}"
+        inline = struct.calcsize(fmt) <= 4
+        where = entry + 8 if inline else struct.unpack_from(order + "I", data, entry + 8)[0]
+        values[tag], places[tag] = struct.unpack_from(fmt, data, where), (where, fmt)
+    return _Ifd(values, places, struct.unpack_from(order + "I", data, at + 2 + 12 * count)[0])
+
+
+def exif_orientation(exif: bytes) -> int:
+    """1..8 from an EXIF block (a TIFF without pixels); 1 when it has none or cannot be read.
+
+    A broken EXIF block is no reason to refuse a picture: every viewer shows it unrotated.
+    """
+    blob = exif.removeprefix(b"Exif\0\0")
+    try:
+        value = _ifd(blob).values.get(_ORIENTATION, (1,))[0]
+    except (IndexError, struct.error, ValueError):
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _tiff(data: bytes) -> Header:
+    ifd = _ifd(data)
+
+    def tag(number: int, default: int) -> int:
+        return ifd.values.get(number, (default,))[0]
+
+    bits, photometric = tag(258, 1), tag(262, 1)
+    if tag(339, 1) != 1 or bits > 16:
+        raise ImageError("unsupported", f"TIFF with {bits}-bit or float samples; convert it to 8 or 16 bit")
+    orientation = tag(_ORIENTATION, 1)
+    return Header(
+        "TIFF",
+        tag(256, 0),
+        tag(257, 0),
+        orientation if 1 <= orientation <= 8 else 1,
+        alpha=_tiff_alpha(ifd, photometric, bits),
+        deep=bits > 8,
+        multi_frame=ifd.next_at != 0,
+        orientation_at=ifd.places.get(_ORIENTATION),
+    )
+
+
+def _tiff_alpha(ifd: _Ifd, photometric: int, bits: int) -> Alpha:
+    extra = ifd.values.get(338, (0,))[0]
+    samples = ifd.values.get(277, (1,))[0]
+    if extra not in (1, 2):
+        return "none"
+    if photometric != 2 or samples != 4:
+        return "dropped"
+    # Below 16 bits libtiff's RGBA interface multiplies the colours by the alpha itself.
+    return "straight" if extra == 2 and bits == 16 else "premultiplied"
+
+
+# PNG ------------------------------------------------------------------------------------------------------
+
+
+def _png(data: bytes) -> Header:
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    orientation, has_alpha, animated = 1, colour in (4, 6), False
+    for name, start, end in _png_chunks(data):
+        if name == b"eXIf":
+            orientation = exif_orientation(data[start:end])
+        has_alpha |= name == b"tRNS"
+        animated |= name == b"acTL" and _be32(data, start) > 1
+    alpha: Alpha = "straight" if has_alpha else "none"
+    return Header("PNG", width, height, orientation, alpha, deep=bits == 16, multi_frame=animated)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    at, view = 8, memoryview(data)
+    while True:
+        length, name = _be32(data, at), data[at + 4 : at + 8]
+        start, end = at + 8, at + 8 + length
+        if zlib.crc32(view[at + 4 : end]) != _be32(data, end):
+            raise ValueError(f"checksum of chunk {name!r} at byte {at} is wrong")
+        yield name, start, end
+        if name == b"IEND":
+            return
+        at = end + 4
+
+
+# The others -----------------------------------------------------------------------------------------------
+
+
+def _webp(data: bytes) -> Header:
+    first, body = data[12:16], 20
+    if first == b"VP8X":
+        return _webp_extended(data, body)
+    if first == b"VP8L":
+        bits = struct.unpack_from("<I", data, body + 1)[0]
+        alpha: Alpha = "straight" if bits >> 28 & 1 else "none"
+        return Header("WebP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, alpha=alpha)
+    if first == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, body + 6)
+        return Header("WebP", width & 0x3FFF, height & 0x3FFF)
+    raise ValueError(f"unknown chunk {first!r}")
+
+
+def _webp_extended(data: bytes, body: int) -> Header:
+    flags = data[body]
+    width, height = _le24(data, body + 4) + 1, _le24(data, body + 7) + 1
+    orientation, at = 1, 12
+    while flags & 0x08 and at + 8 <= len(data):
+        length = struct.unpack_from("<I", data, at + 4)[0]
+        if data[at : at + 4] == b"EXIF":
+            orientation = exif_orientation(data[at + 8 : at + 8 + length])
+            break
+        at += 8 + length + (length & 1)
+    alpha: Alpha = "straight" if flags & 0x10 else "none"
+    return Header("WebP", width, height, orientation, alpha, multi_frame=bool(flags & 0x02))
+
+
+def _gif(data: bytes) -> Header:
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at = 13 + _palette_bytes(flags)
+    frames, alpha = 0, False
+    while frames < 2 and at < len(data) and data[at] in (0x21, 0x2C):
+        if data[at] == 0x21:
+            alpha |= frames == 0 and data[at + 1] == 0xF9 and bool(data[at + 3] & 1)
+            at = _gif_sub_blocks(data, at + 2)
+        else:
+            frames += 1
+            at = _gif_sub_blocks(data, at + 11 + _palette_bytes(data[at + 9]))
+    return Header("GIF", width, height, alpha="straight" if alpha else "none", multi_frame=frames > 1)
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _gif_sub_blocks(data: bytes, at: int) -> int:
+    # The data ends early in a cut file; the decoder says so better.
+    while at < len(data) and data[at]:
+        at += data[at] + 1
+    return at + 1
+
+
+def _bmp(data: bytes) -> Header:
+    # The fourth byte of 32-bit rows is padding in most files: a BMP is taken as opaque.
+    if _le24(data, 14) == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+        return Header("BMP", width, height)
+    width, height = struct.unpack_from("<ii", data, 18)
+    return Header("BMP", width, abs(height))
+
+
+def _pnm(data: bytes) -> Header:
+    fields: list[int] = []
+    at, wanted = 2, 2 if data[1:2] in b"14" else 3
+    while len(fields) < wanted:
+        while data[at : at + 1].isspace():
+            at += 1
+        if data[at] == ord("#"):
+            at = data.index(b"\n", at)
+            continue
+        start = at
+        while data[at : at + 1].isdigit():
+            at += 1
+        fields.append(int(data[start : min(at, start + 10)]))
+    return Header("PNM", fields[0], fields[1], deep=wanted == 3 and fields[2] > 255)
+
+
+def _jpeg2000(data: bytes) -> Header:
+    # The codestream's SIZ marker is the truth in both the raw and the boxed form.
+    siz = data.index(b"\xff\x4f\xff\x51") + 8
+    right, bottom, left, top = struct.unpack_from(">IIII", data, siz)
+    channels, depth = _be16(data, siz + 32), (data[siz + 34] & 0x7F) + 1
+    alpha: Alpha = "straight" if channels == 4 else "dropped" if channels == 2 else "none"
+    return Header("JPEG2000", right - left, bottom - top, alpha=alpha, deep=depth > 8)
+
+
+def _avif(data: bytes) -> Header:
+    image = open_avif(data)
+    exif, frames = image.info.get("exif", b""), getattr(image, "n_frames", 1)
+    alpha: Alpha = "straight" if image.mode == "RGBA" else "none"
+    return Header("AVIF", *image.size, exif_orientation(exif), alpha, multi_frame=frames > 1)
+
+
+# Filters of the warnings module are the process's: one thread at a time may set them aside.
+_warnings_lock = threading.Lock()
+
+
+def open_avif(data: bytes) -> AvifImageFile:
+    """Pillow's lazy view of an AVIF; its orientation stands in `info["exif"]`. Raises ImageError."""
+    if AvifImagePlugin is None or not AvifImagePlugin.SUPPORTED:
+        raise ImageError("unsupported", "AVIF needs Pillow 11.3 or newer; convert it to PNG or JPEG")
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The plugin's class, not Image.open: ultralytics replaces that function in the whole process.
+            return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+    except PILLOW_ERRORS as e:
+        raise ImageError("corrupt", f"AVIF header: {e}") from e
+
+
+_READERS = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WebP": _webp,
+    "GIF": _gif,
+    "BMP": _bmp,
+    "TIFF": _tiff,
+    "PNM": _pnm,
+    "JPEG2000": _jpeg2000,
+    "AVIF": _avif,
+}

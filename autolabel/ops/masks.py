@@ -1,0 +1,119 @@
+"""Binary masks between arrays and compressed COCO run lengths. The only file that calls pycocotools' mask functions.
+
+Arrays are (H, W), nonzero inside. A crop is the part of a mask inside its tight box; `x0, y0` is where it
+lies. Nothing here knows about rings (polygons.py), parts or holes (components.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from autolabel.core.types import Int64, Polygon, Rle, UInt8
+
+
+def encode(mask: NDArray[np.bool_] | UInt8) -> Rle:
+    """(H, W) to run lengths. Any nonzero value is inside."""
+    if mask.ndim != 2:
+        raise ValueError(f"a mask must have shape (H, W), got {mask.shape}")
+    # pycocotools starts a new run at every change of value, so 255 beside 1 would tear a run in two.
+    found = coco_mask.encode(np.asfortranarray(mask != 0).view(np.uint8))
+    return Rle((int(mask.shape[0]), int(mask.shape[1])), found["counts"])
+
+
+def decode(rle: Rle) -> UInt8:
+    """Run lengths to (H, W) of 0 and 1, column-major in memory. Raises ValueError for a damaged string.
+
+    Not by pycocotools, whose `decode` trusts the string and warns on every call with numpy 2.
+    """
+    height, width = rle.size_hw
+    return _values(run_lengths(rle)).reshape(width, height).T
+
+
+def area_px(rle: Rle) -> int:
+    """Number of pixels inside."""
+    return int(coco_mask.area(_coco(rle)))
+
+
+def bounds_xyxy(rle: Rle) -> tuple[int, int, int, int] | None:
+    """The tight half-open box in pixels; None for an empty mask."""
+    x, y, w, h = (int(v) for v in coco_mask.toBbox(_coco(rle)))
+    return (x, y, x + w, y + h) if w and h else None
+
+
+def iou(a: Rle, b: Rle) -> float:
+    """Intersection over union in pixels; 0 when either is empty. Raises ValueError for masks of two sizes."""
+    if a.size_hw != b.size_hw:
+        raise ValueError(f"masks of two sizes: {a.size_hw} and {b.size_hw}")
+    return float(coco_mask.iou([_coco(a)], [_coco(b)], [0])[0, 0])
+
+
+def run_lengths(rle: Rle) -> Int64:
+    """Lengths of the runs in column-major order, starting with background.
+
+    Raises ValueError when they do not cover the image exactly, as a damaged string does.
+    """
+    runs = _parse_counts(rle.counts)
+    height, width = rle.size_hw
+    if (runs < 0).any() or int(runs.sum()) != height * width:
+        raise ValueError(f"run lengths cover {int(runs.sum())} of {height * width} px of a {width}x{height} mask")
+    return runs
+
+
+def decode_crop(rle: Rle) -> tuple[UInt8, int, int]:
+    """The mask inside its tight box as a row-major (h, w) array of 0 and 1, and its `x0, y0`.
+
+    Costs what the object's columns cost, not what the image costs. An empty mask gives a (0, 0) array.
+    """
+    bounds = bounds_xyxy(rle)
+    if bounds is None:
+        return np.zeros((0, 0), np.uint8), 0, 0
+    x0, y0, x1, y1 = bounds
+    height = rle.size_hw[0]
+    ends = np.clip(np.cumsum(run_lengths(rle)), x0 * height, x1 * height) - x0 * height
+    lengths = np.diff(ends, prepend=0)
+    columns = _values(lengths).reshape(x1 - x0, height)
+    return np.ascontiguousarray(columns[:, y0:y1].T), x0, y0
+
+
+def encode_crop(crop: UInt8, x0: int, y0: int, size_hw: tuple[int, int]) -> Rle:
+    """The mask of an image of `size_hw` that is `crop` at `x0, y0` and empty elsewhere."""
+    mask = np.zeros(size_hw, np.uint8, order="F")
+    mask[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]] = crop
+    return encode(mask)
+
+
+def from_polygons(polygons: tuple[Polygon, ...], size_hw: tuple[int, int]) -> Rle:
+    """The union of polygons as pycocotools rasterises them: pixel (x, y) covers [x, x+1] x [y, y+1]."""
+    height, width = size_hw
+    parts = coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width)
+    return Rle(size_hw, coco_mask.merge(parts)["counts"])
+
+
+def _values(lengths: Int64) -> UInt8:
+    """Runs of 0 and 1 in turn, written out."""
+    return np.repeat((np.arange(len(lengths)) % 2).astype(np.uint8), lengths)
+
+
+def _coco(rle: Rle) -> dict[str, object]:
+    return {"size": list(rle.size_hw), "counts": rle.counts}
+
+
+def _parse_counts(counts: bytes) -> Int64:
+    """COCO's string: 5 bits a byte from 48 up, bit 5 says "more", bit 4 of the last byte is the sign, and from
+    the fourth number on each is the difference to the one two before (maskApi.c, rleFrString)."""
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if len(digits) == 0:
+        return np.zeros(0, np.int64)
+    last = np.flatnonzero((digits & 0x20) == 0)
+    if len(last) == 0 or last[-1] != len(digits) - 1:
+        raise ValueError("the run-length string ends within a number")
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    values = np.add.reduceat((digits & 0x1F) << (5 * np.minimum(place, 11)), first)
+    negative = (digits[last] & 0x10) != 0
+    values[negative] -= np.int64(1) << (5 * np.minimum(last - first + 1, 12)[negative])
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

@@ -1,0 +1,257 @@
+"""Pascal VOC: one XML a picture, with boxes. Reads no segmentation PNGs.
+
+XML boxes are 1-based and inclusive: `xmin=1, xmax=w` is the whole width, so only the minima move. `difficult`
+objects are objects like any other. Entities, external or not, are refused by defusedxml.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from autolabel.core.errors import SourceError
+from autolabel.core.types import Category, ImageRef, Labels, Problem
+from autolabel.source.locate import (
+    check_optional_path,
+    check_path,
+    contained,
+    read_label_bytes,
+    read_label_text,
+)
+from autolabel.source.pairs import Pair, pairs, with_extension
+from autolabel.source.walk import Tree, count_ignored, extension, walk
+
+_MAX_XML = 8 << 20
+_MAX_LIST = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Annotation:
+    """What one XML says. `boxes` are 0-based and half-open."""
+
+    filename: str
+    size_hw: tuple[int, int] | None
+    names: tuple[str, ...]
+    boxes: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where things lie; `prefix` goes in front of a picture's relative name to give its image id."""
+
+    images: str
+    annotations: str
+    prefix: str
+    splits: str | None = None
+
+
+class VocSource:
+    """Categories are all class names of the data set, sorted, with ids from 1.
+
+    `path` is a devkit year (`JPEGImages/` or `images/`, `Annotations/` or `annotations/`, and
+    `ImageSets/Main/{train,val,test}.txt` for the splits), or a folder of XML files whose pictures are in `images_dir`, in `images/` beside it, or among
+    them. A picture belongs to the XML of the same relative path without extension, else to the XML whose
+    `filename` names it. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
+    An XML that cannot be read makes its picture `failed:bad_label`; all XML files are read before the first
+    picture is given out, since the classes are known only then.
+    """
+
+    def __init__(self, *, path: str, images_dir: str | None) -> None:
+        self._path = check_path("source.path", path)
+        self._images_dir = check_optional_path("source.images_dir", images_dir)
+        self._ignored: Counter[str] = Counter()
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        return self._ignored
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return tuple(Category(id_, name) for name, id_ in self._category_ids.items())
+
+    def images(self) -> Iterator[ImageRef]:
+        """Raises SourceError when the folders are not there, or two XML files name one picture."""
+        layout, ids = self._layout, self._category_ids
+        images, labels = self._trees
+        splits = _splits(layout.splits)
+        first: dict[str, str | None] = {}
+        for pair in self._pairs:
+            ref = self._ref(pair, images, ids, splits)
+            if ref.image_id in first:
+                both = f"{first[ref.image_id]!r} and {pair.label!r}"
+                raise SourceError(f"{self._path!r}: {both} describe the same picture {ref.image_id!r}")
+            first[ref.image_id] = pair.label
+            yield ref
+        yield from images.unreadable_refs(layout.prefix)
+        if labels.root != images.root:
+            yield from labels.unreadable_refs("Annotations/")
+        xml = frozenset(with_extension(labels, ".xml")) if labels.root == images.root else frozenset[str]()
+        self._ignored = count_ignored(images, xml)
+
+    def _ref(self, pair: Pair, images: Tree, ids: Mapping[str, int], splits: Mapping[str, str]) -> ImageRef:
+        found = None if pair.label is None else self._annotations[pair.label]
+        name = pair.image or pair.stem
+        image_id, path = self._layout.prefix + name, images.path(name)
+        split = splits.get(pair.stem)
+        if isinstance(found, Problem):
+            return ImageRef(image_id, path, split=split, problem=found)
+        if pair.image is None:
+            problem = Problem("missing", f"{pair.label!r} has no picture: no {pair.stem}.* in {images.root!r}")
+            return ImageRef(image_id, path, split=split, problem=problem)
+        return ImageRef(image_id, path, None if found is None else _labels(found, ids), split)
+
+    @cached_property
+    def _layout(self) -> _Layout:
+        path = posixpath.abspath(self._path)
+        if not posixpath.isdir(path):
+            raise SourceError(f"no such folder: {self._path!r}")
+        given = None if self._images_dir is None else posixpath.abspath(self._images_dir)
+        if (found := devkit_folders(path)) is not None:
+            annotations, pictures = found
+            splits = posixpath.join(path, "ImageSets", "Main")
+            prefix = "" if given else f"{pictures}/"
+            return _Layout(
+                given or posixpath.join(path, pictures), posixpath.join(path, annotations), prefix, splits
+            )
+        beside = posixpath.join(posixpath.dirname(path), "images")
+        if given is None and posixpath.isdir(beside):
+            return _Layout(beside, path, "images/")
+        return _Layout(given or path, path, "")
+
+    @cached_property
+    def _trees(self) -> tuple[Tree, Tree]:
+        return walk(self._layout.images), walk(self._layout.annotations)
+
+    @cached_property
+    def _annotations(self) -> dict[str, _Annotation | Problem]:
+        """By the XML's relative path."""
+        labels = self._trees[1]
+        return {name: _parse(labels.path(name)) for name in with_extension(labels, ".xml")}
+
+    @cached_property
+    def _category_ids(self) -> dict[str, int]:
+        read = [a for a in self._annotations.values() if isinstance(a, _Annotation)]
+        names = sorted({name for annotation in read for name in annotation.names})
+        return {name: id_ for id_, name in enumerate(names, 1)}
+
+    @cached_property
+    def _pairs(self) -> tuple[Pair, ...]:
+        images, labels = self._trees
+        found = list(pairs(images, labels, list(self._annotations)))
+        bare = {pair.image for pair in found if pair.label is None}
+        lonely = [pair.label for pair in found if pair.image is None and pair.label]
+        matched = [Pair(name, label) for label in lonely if (name := self._named(label)) in bare]
+        taken = {pair.image for pair in matched} | {pair.label for pair in matched}
+        joined = [p for p in found if p.image not in taken and p.label not in taken] + matched
+        return tuple(sorted(joined, key=lambda p: os.fsencode(p.image or p.stem)))
+
+    def _named(self, label: str) -> str | None:
+        """The picture that an XML's `filename` states, beside the XML's own place; None if it leads outside."""
+        found = self._annotations[label]
+        if isinstance(found, Problem) or not found.filename:
+            return None
+        try:
+            return posixpath.join(posixpath.dirname(label), contained(found.filename, label))
+        except SourceError:
+            return None
+
+
+def _parse(path: str) -> _Annotation | Problem:
+    try:
+        top = fromstring(read_label_bytes(path, _MAX_XML))
+        return _annotation(top)
+    except SourceError as e:
+        return Problem("bad_label", str(e))
+    except DefusedXmlException as e:
+        return Problem("bad_label", f"{path}: entities are refused: {type(e).__name__}")
+    except (ParseError, ValueError, LookupError) as e:
+        return Problem("bad_label", f"{path}: {e}")
+
+
+def _annotation(top: Element) -> _Annotation:
+    if top.tag != "annotation":
+        raise ValueError(f"the top element is <{top.tag[:40]}>, not <annotation>")
+    objects = top.findall("object")
+    names = tuple(_text(o, "name", at) for at, o in enumerate(objects, 1))
+    boxes = tuple(_box(o, at) for at, o in enumerate(objects, 1))
+    return _Annotation(top.findtext("filename", "").strip(), _size(top), names, boxes)
+
+
+def _text(element: Element, tag: str, number: int) -> str:
+    text = element.findtext(tag, "").strip()
+    if not text:
+        raise ValueError(f"object {number} has no <{tag}>")
+    return text
+
+
+def _box(element: Element, number: int) -> tuple[float, ...]:
+    bounds = element.find("bndbox")
+    if bounds is None:
+        raise ValueError(f"object {number} has no <bndbox>")
+    try:
+        x0, y0, x1, y1 = (float(_text(bounds, tag, number)) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    except ValueError as e:
+        raise ValueError(f"object {number}: bad <bndbox>: {e}") from e
+    return x0 - 1, y0 - 1, x1, y1
+
+
+def _size(top: Element) -> tuple[int, int] | None:
+    """None when the file states none; many tools write 0."""
+    try:
+        h, w = (int(float(top.findtext(f"size/{tag}", "0"))) for tag in ("height", "width"))
+    except (ValueError, OverflowError):
+        return None
+    return (h, w) if h > 0 and w > 0 else None
+
+
+def _labels(found: _Annotation, ids: Mapping[str, int]) -> Labels:
+    n = len(found.names)
+    return Labels(
+        np.array(found.boxes, np.float32).reshape(-1, 4),
+        np.array([ids[name] for name in found.names], np.int64),
+        (None,) * n,
+        (None,) * n,
+        (False,) * n,
+        size_hw=found.size_hw,
+    )
+
+
+def _splits(folder: str | None) -> dict[str, str]:
+    """Picture stem to split."""
+    found: dict[str, str] = {}
+    for split in ("train", "val", "test"):
+        path = posixpath.join(folder or "", f"{split}.txt")
+        if folder and posixpath.isfile(path):
+            for line in read_label_text(path, _MAX_LIST).splitlines():
+                if line.split():
+                    found.setdefault(line.split()[0], split)
+    return found
+
+
+def devkit_folders(path: str) -> tuple[str, str] | None:
+    """Names of the folders of XML files and of pictures in a data set folder; None if it has no such pair."""
+    for labels in ("Annotations", "annotations"):
+        for pictures in ("JPEGImages", "images", "Images"):
+            if all(posixpath.isdir(posixpath.join(path, name)) for name in (labels, pictures)):
+                return labels, pictures
+    return None
+
+
+def is_voc_file(path: str) -> bool:
+    """Whether a file looks like a VOC annotation, from its first bytes."""
+    if extension(path) != ".xml":
+        return False
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return b"<annotation" in file.read(1024)
+    except OSError:
+        return False

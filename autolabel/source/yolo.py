@@ -1,0 +1,294 @@
+"""A YOLO data set: `data.yaml`, or a folder of images and labels, or a bare folder of label files.
+
+Own reader: nothing in a data.yaml is ever run (`download:` is passed over with a warning), nothing outside
+the data set's folder is read, and no cache is written beside the pictures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from autolabel.core.errors import SourceError
+from autolabel.core.types import Category, ImageRef, Problem
+from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
+from autolabel.source.pairs import Pair, pairs, with_extension
+from autolabel.source.walk import Tree, count_ignored, extension, walk
+from autolabel.source.yolo_rows import BadRow, parse_rows
+
+logger = logging.getLogger(__name__)
+
+_MAX_YAML = 16 << 20
+_MAX_LABEL = 64 << 20
+_SPLITS = ("train", "val", "test")
+_NOT_LABELS = frozenset(
+    {"classes.txt", "obj.names", "labels.txt", "train.txt", "val.txt", "test.txt", "readme.txt"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """`label` is a path; None when no label file exists. `missing` is for a label that has no picture."""
+
+    image_id: str
+    path: str
+    label: str | None
+    split: str | None = None
+    problem: Problem | None = None
+
+
+class YoloSource:
+    """Category ids are class indices + 1. A picture without a label file has no labels; a label file with a
+    bad row makes its picture `failed:bad_label`; a label file without a picture is `failed:missing`.
+
+    `path` is a data.yaml (image ids relative to its `path:` folder); a folder that has `images/` beside
+    `labels/` (or `yolo/`); or a folder of label files, whose pictures are in `images_dir`, in `images/` beside
+    it, or among them. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
+    `root` allows a data.yaml whose `path:` leads elsewhere: it replaces that path.
+    """
+
+    def __init__(self, *, path: str, images_dir: str | None, root: str | None) -> None:
+        self._path = check_path("source.path", path)
+        self._images_dir = check_optional_path("source.images_dir", images_dir)
+        self._root = check_optional_path("source.root", root)
+        self._ignored: Counter[str] = Counter()
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        return self._ignored
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return tuple(Category(index + 1, name) for index, name in sorted(self._names.items()))
+
+    def images(self) -> Iterator[ImageRef]:
+        """Raises SourceError for an unreadable data set, ImageRefs with a problem for unreadable labels."""
+        num_classes = max(self._names, default=-1) + 1
+        for picture in self._pictures:
+            yield _read(picture, num_classes)
+
+    @cached_property
+    def _is_yaml(self) -> bool:
+        return extension(self._path) in (".yaml", ".yml")
+
+    @cached_property
+    def _yaml(self) -> dict[str, Any]:
+        text = read_label_text(self._path, _MAX_YAML)
+        try:
+            top = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError) as e:
+            raise SourceError(f"{self._path!r} is not YAML: {' '.join(str(e).split())}") from e
+        if not isinstance(top, dict) or not any(split in top for split in _SPLITS):
+            raise SourceError(f"{self._path!r} is not a YOLO data.yaml: it has none of train, val and test")
+        if "kpt_shape" in top:
+            raise SourceError(f"{self._path!r} describes keypoints (kpt_shape); only boxes and polygons are read")
+        if top.get("download"):
+            logger.warning("%r: its `download:` is passed over; nothing in a data.yaml is run", self._path)
+        return top
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        if self._is_yaml:
+            return _yaml_names(self._path, self._yaml)
+        labels = self._folders[1]
+        for place in (labels, posixpath.dirname(labels)):
+            for name in ("classes.txt", "obj.names"):
+                file = posixpath.join(place, name)
+                if posixpath.isfile(file):
+                    lines = [line.strip() for line in read_label_text(file, _MAX_YAML).splitlines()]
+                    return dict(enumerate(itertools.takewhile(bool, lines)))
+        return self._guessed_names()
+
+    def _guessed_names(self) -> dict[int, str]:
+        """`class_0` … up to the largest index in use; a bare label folder names no classes."""
+        found = {-1}
+        for picture in self._pictures:
+            labels = _read(picture, None).labels
+            found |= set() if labels is None else {int(i) - 1 for i in labels.category_ids}
+        logger.warning("%r has no classes.txt; its classes are called class_0 …", self._path)
+        return {index: f"class_{index}" for index in range(max(found) + 1)}
+
+    @cached_property
+    def _pictures(self) -> tuple[_Picture, ...]:
+        found = self._from_yaml() if self._is_yaml else self._from_folders()
+        first: dict[str, _Picture] = {}
+        for picture in found:
+            if picture.image_id in first:
+                self._ignored[f"also in split {picture.split}"] += 1
+            else:
+                first[picture.image_id] = picture
+        return tuple(first.values())
+
+    # Folders ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _folders(self) -> tuple[str, str, str]:
+        """The folders of pictures and of labels, and what goes in front of a picture's relative name."""
+        path = posixpath.abspath(self._path)
+        if not posixpath.isdir(path):
+            raise SourceError(f"no such folder or data.yaml: {self._path!r}")
+        below = [name for name in ("labels", "yolo") if posixpath.isdir(posixpath.join(path, name))]
+        labels = posixpath.join(path, below[0]) if below else path
+        if self._images_dir is not None:
+            return posixpath.abspath(self._images_dir), labels, ""
+        beside = posixpath.join(posixpath.dirname(labels), "images")
+        return (beside, labels, "images/") if posixpath.isdir(beside) else (labels, labels, "")
+
+    def _from_folders(self) -> Iterator[_Picture]:
+        images_dir, labels_dir, prefix = self._folders
+        images, labels = walk(images_dir), walk(labels_dir)
+        names = [n for n in with_extension(labels, ".txt") if posixpath.basename(n).lower() not in _NOT_LABELS]
+        yield from _paired(images, labels, names, prefix, None)
+        self._ignored.update(
+            count_ignored(images, frozenset(names) if images.root == labels.root else frozenset())
+        )
+
+    # data.yaml --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _base(self) -> str:
+        """The folder all paths of a data.yaml are relative to."""
+        if self._root is not None:
+            return posixpath.abspath(self._root)
+        here = posixpath.dirname(posixpath.abspath(self._path))
+        stated = self._yaml.get("path") or "."
+        joined = posixpath.normpath(posixpath.join(here, str(stated)))
+        if joined != here and not joined.startswith(here.rstrip("/") + "/"):
+            raise SourceError(
+                f"{self._path!r}: path: {stated!r} leads out of the folder of the file; "
+                f"if that is where the pictures are, say source.root=<that folder>"
+            )
+        # `path: coco128` inside the folder coco128 means the folder itself.
+        return joined if posixpath.isdir(joined) else here
+
+    def _from_yaml(self) -> Iterator[_Picture]:
+        for split in _SPLITS:
+            places = self._yaml.get(split) or []
+            for place in places if isinstance(places, list) else [places]:
+                yield from self._from_place(self._inside(place, split), split)
+
+    def _inside(self, place: object, split: str) -> str:
+        where = f"{self._path!r}: {split}"
+        if not isinstance(place, str):
+            raise SourceError(f"{where} must be a path or a list of paths, got {place!r}")
+        base = self._base.rstrip("/") + "/"
+        stated = place[len(base) :] if place.startswith(base) else place
+        # Roboflow writes `../train/images` for what lies beside the yaml.
+        if stated.startswith("../") and posixpath.exists(posixpath.join(self._base, stated[3:])):
+            stated = stated[3:]
+        return "" if stated in (".", "./") else contained(stated, where)
+
+    def _from_place(self, place: str, split: str) -> Iterator[_Picture]:
+        path = posixpath.join(self._base, place)
+        if extension(place) == ".txt":
+            yield from self._from_list(path, split)
+            return
+        if not posixpath.isdir(path):
+            raise SourceError(f"{self._path!r}: {split}: no such folder: {path!r}")
+        images = walk(path)
+        prefix = f"{place}/" if place else ""
+        labels_dir = posixpath.join(self._base, _label_path(posixpath.join(place, "x.jpg"))).removesuffix("x.txt")
+        labels = walk(labels_dir) if posixpath.isdir(labels_dir) else Tree(labels_dir, (), ())
+        names = [n for n in with_extension(labels, ".txt") if posixpath.basename(n).lower() not in _NOT_LABELS]
+        yield from _paired(images, labels, names, prefix, split)
+        self._ignored.update(
+            count_ignored(images, frozenset(names) if images.root == labels.root else frozenset())
+        )
+
+    def _from_list(self, path: str, split: str) -> Iterator[_Picture]:
+        folder = posixpath.relpath(posixpath.dirname(path), self._base)
+        for number, line in enumerate(read_label_text(path, _MAX_LABEL).splitlines(), 1):
+            name = line.strip()
+            if not name:
+                continue
+            where = f"{path!r} line {number}"
+            base = self._base.rstrip("/") + "/"
+            if name.startswith(base):
+                image_id = contained(name[len(base) :], where)
+            else:
+                image_id = contained(posixpath.join(folder, name), where)
+                plain = contained(name, where) if not name.startswith("..") else image_id
+                # Some tools write the lines relative to the data set instead.
+                if not self._exists(image_id) and self._exists(plain):
+                    image_id = plain
+            label = _label_path(image_id)
+            full = posixpath.join(self._base, label)
+            yield _Picture(
+                image_id,
+                posixpath.join(self._base, image_id),
+                full if self._exists(label) else None,
+                split,
+            )
+
+    def _exists(self, relative: str) -> bool:
+        return posixpath.exists(posixpath.join(self._base, relative))
+
+
+def _label_path(image: str) -> str:
+    """The last folder called `images` becomes `labels`, as in the ultralytics loader."""
+    parts = posixpath.splitext(image)[0].split("/")
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at] == "images":
+            parts[at] = "labels"
+            break
+    return "/".join(parts) + ".txt"
+
+
+def _yaml_names(path: str, top: dict[str, Any]) -> dict[int, str]:
+    names = top.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if names is None and isinstance(top.get("nc"), int):
+        names = {index: f"class_{index}" for index in range(min(top["nc"], 100_000))}
+    if not isinstance(names, dict) or not names:
+        raise SourceError(f"{path!r}: `names` must list the classes, got {names!r}")
+    try:
+        return {_index(key): str(name) for key, name in names.items()}
+    except ValueError as e:
+        raise SourceError(f"{path!r}: the keys of `names` must be class indices from 0: {e}") from e
+
+
+def _index(key: object) -> int:
+    index = int(str(key))
+    if index < 0:
+        raise ValueError(f"{index} is negative")
+    return index
+
+
+def _paired(images: Tree, labels: Tree, names: list[str], prefix: str, split: str | None) -> Iterator[_Picture]:
+    for pair in pairs(images, labels, names):
+        yield _picture(pair, images, labels, prefix, split)
+    for tree in {images.root: images, labels.root: labels}.values():
+        for ref in tree.unreadable_refs(prefix if tree is images else "labels/"):
+            yield _Picture(ref.image_id, ref.path, None, split, ref.problem)
+
+
+def _picture(pair: Pair, images: Tree, labels: Tree, prefix: str, split: str | None) -> _Picture:
+    label = None if pair.label is None else labels.path(pair.label)
+    if pair.image is not None:
+        return _Picture(prefix + pair.image, images.path(pair.image), label, split)
+    problem = Problem("missing", f"{label!r} has no picture: no {pair.stem}.* in {images.root!r}")
+    return _Picture(prefix + pair.stem, images.path(pair.stem), label, split, problem)
+
+
+def _read(picture: _Picture, num_classes: int | None) -> ImageRef:
+    ref = ImageRef(picture.image_id, picture.path, split=picture.split, problem=picture.problem)
+    if picture.label is None or picture.problem is not None:
+        return ref
+    try:
+        labels = parse_rows(read_label_text(picture.label, _MAX_LABEL), num_classes)
+    except BadRow as e:
+        problem = Problem("bad_label", f"{picture.label}:{str(e).removeprefix('line ')}")
+    except SourceError as e:
+        problem = Problem("bad_label", str(e))
+    else:
+        return replace(ref, labels=labels)
+    return replace(ref, problem=problem)

@@ -1,0 +1,312 @@
+"""The decoder: every picture upright RGB uint8, or one ImageError with a stable code."""
+
+import errno
+import hashlib
+import io
+import os
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from autolabel.core.errors import ImageError
+from autolabel.core.types import ImageRef, Problem
+from autolabel.ops.images import decode_rgb, load_frame, read_bytes, retry_transient
+
+H, W = 12, 20
+MANY = 10**6
+
+
+def gradient(height=H, width=W):
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [x * 255 // (width - 1), y * 255 // (height - 1), (3 * x + 5 * y) % 256]
+    return np.stack(channels, -1).astype(np.uint8)
+
+
+RGB = gradient()
+RGBA = np.dstack([RGB, np.linspace(0, 255, W).astype(np.uint8)[None].repeat(H, 0)])
+DEEP = (np.mgrid[0:H, 0:W][1] * 3000).astype(np.uint16)
+LOSSLESS_WEBP = {"lossless": True, "exact": True}
+
+
+def encoded(pixels, kind, mode=None, **options):
+    image = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def on_white(data):
+    """What a viewer shows, by Pillow."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+
+
+def png(width, height, *chunks):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in ((b"IHDR", header), *chunks, (b"IEND", b""))
+    )
+    return b"\x89PNG\r\n\x1a\n" + rows
+
+
+def code_of(data, max_pixels=MANY):
+    with pytest.raises(ImageError) as caught:
+        decode_rgb(data, max_pixels=max_pixels)
+    return caught.value.code
+
+
+def with_orientation(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"tiffinfo": {0x0112: orientation}} if kind == "TIFF" else {"exif": exif}
+    if kind == "AVIF":
+        options |= {"quality": 100, "subsampling": "4:4:4"}
+    return encoded(RGB, kind, **options, **(LOSSLESS_WEBP if kind == "WEBP" else {}))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_applied_once_and_recorded(kind, orientation):
+    data = with_orientation(kind, orientation)
+    image, info = decode_rgb(data, max_pixels=MANY)
+    assert info.orientation == orientation
+    assert (image == on_white(data)).all()
+    assert image.shape == (info.height, info.width, 3) == ((W, H, 3) if orientation > 4 else (H, W, 3))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_deep_tiff_is_turned_too(orientation):
+    data = encoded(DEEP, "TIFF", tiffinfo={0x0112: orientation})
+    image, info = decode_rgb(data, max_pixels=MANY)
+    assert info.orientation == orientation
+    assert image.shape[:2] == ((W, H) if orientation == 6 else (H, W))
+
+
+def test_a_baseline_jpeg_has_the_pixels_of_opencv_and_of_pillow():
+    data = encoded(gradient(40, 60), "JPEG", quality=80)
+    image, info = decode_rgb(data, max_pixels=MANY)
+    assert (image == cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]).all()
+    assert (image == np.asarray(Image.open(io.BytesIO(data)))).all()
+    assert info.sha256 == hashlib.sha256(data).hexdigest()
+    assert info.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *[("PNG", "L"), ("PNG", "P"), ("PNG", "1"), ("TIFF", "CMYK"), ("TIFF", "1"), ("TIFF", "P"), ("GIF", "P")],
+        *[("JPEG", "L"), ("BMP", "RGB"), ("BMP", "RGBA"), ("PPM", "RGB"), ("PPM", "L"), ("JPEG2000", "RGB")],
+    ],
+)
+def test_every_mode_comes_out_as_three_channels(kind, mode):
+    data = encoded(RGB, kind, mode)
+    image, info = decode_rgb(data, max_pixels=MANY)
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    assert info.notes == ()
+    assert (image == on_white(data)).all()
+
+
+def test_a_cmyk_jpeg_looks_as_in_pillow():
+    data = encoded(RGB, "JPEG", "CMYK", quality=95)
+    image, _ = decode_rgb(data, max_pixels=MANY)
+    assert np.abs(image.astype(int) - on_white(data)).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG2000", "LA"])
+def test_transparency_is_laid_on_white(kind):
+    options = LOSSLESS_WEBP if kind == "WEBP" else {}
+    data = encoded(RGBA, "PNG", "LA") if kind == "LA" else encoded(RGBA, kind, **options)
+    image, info = decode_rgb(data, max_pixels=MANY)
+    assert info.notes == ("alpha_composited",)
+    assert (image[:, 0] == 255).all()
+    assert np.abs(image.astype(int) - on_white(data)).max() <= 1
+
+
+def test_an_opaque_alpha_channel_changes_nothing():
+    image, info = decode_rgb(encoded(RGB, "PNG", "RGBA"), max_pixels=MANY)
+    assert info.notes == ()
+    assert (image == RGB).all()
+
+
+def test_a_transparent_palette_entry_is_laid_on_white():
+    image, info = decode_rgb(encoded(np.full((4, 4), 3, np.uint8), "PNG", "P", transparency=3), max_pixels=MANY)
+    assert info.notes == ("alpha_composited",)
+    assert (image == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
+def test_sixteen_bits_keep_the_high_byte(kind):
+    image, info = decode_rgb(encoded(DEEP, kind), max_pixels=MANY)
+    assert info.notes == ("16bit_reduced",)
+    assert (image == (DEEP >> 8)[..., None]).all()
+
+
+def test_twelve_bit_data_in_sixteen_bits_is_scaled_and_said():
+    dark = (DEEP // 15).astype(np.uint16)
+    image, info = decode_rgb(encoded(dark, "PNG"), max_pixels=MANY)
+    assert info.notes == ("12bit_scaled",)
+    assert (image == (dark >> 4)[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "AVIF"])
+def test_of_several_frames_the_first_is_taken_and_said(kind):
+    others = [Image.fromarray(RGB[::-1].copy()), Image.fromarray(RGB[:, ::-1].copy())]
+    data = encoded(RGB, kind, save_all=True, append_images=others)
+    image, info = decode_rgb(data, max_pixels=MANY)
+    assert info.notes == ("multi_frame",)
+    assert np.abs(image.astype(int) - on_white(data)).max() <= 2
+
+
+def test_bytes_behind_the_end_of_a_jpeg_do_no_harm():
+    data = encoded(RGB, "JPEG")
+    plain, _ = decode_rgb(data, max_pixels=MANY)
+    image, _ = decode_rgb(data + b"trailing", max_pixels=MANY)
+    assert (image == plain).all()
+
+
+def test_a_broken_exif_block_means_upright():
+    data = encoded(RGB, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x00garbage")
+    assert decode_rgb(data, max_pixels=MANY)[1].orientation == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "empty"),
+        (b"hello, I am text", "not_an_image"),
+        (b"<!doctype html><html></html>", "not_an_image"),
+        (b"\xff\xd8\xff", "truncated"),
+        (encoded(RGB, "JPEG")[:-2], "truncated"),
+        (encoded(gradient(60, 60), "JPEG")[:700], "truncated"),
+        (encoded(RGB, "PNG")[:-20], "truncated"),
+        (encoded(RGB, "PNG").replace(b"IDAT", b"IDAX"), "corrupt"),
+        (encoded(RGB, "WEBP")[:-30], "corrupt"),
+        (encoded(RGB, "BMP")[:-30], "corrupt"),
+        (encoded(DEEP.astype(np.float32), "TIFF"), "unsupported"),
+        (encoded(DEEP.astype(np.int32), "TIFF"), "unsupported"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "unsupported"),
+        (b"8BPS\0\1" + bytes(30), "unsupported"),
+        (png(0, 5), "corrupt"),
+        (png(100_000, 100_000), "too_large"),
+        (png(1001, 1000), "too_large"),
+        (png(5, 5), "corrupt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_picture_has_one_code(data, code):
+    assert code_of(data) == code
+
+
+def test_a_wrong_checksum_inside_a_png_is_corrupt():
+    data = bytearray(encoded(RGB, "PNG"))
+    data[data.index(b"IDAT") + 10] ^= 1
+    assert code_of(bytes(data)) == "corrupt"
+
+
+def test_the_size_cap_names_the_pixels():
+    with pytest.raises(ImageError, match=r"100000x100000 = 10000000000 pixels, more than max_pixels = 99"):
+        decode_rgb(png(100_000, 100_000), max_pixels=99)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1)])
+def test_extreme_shapes_decode(size):
+    pixels = np.full((*size, 3), 7, np.uint8)
+    assert (decode_rgb(encoded(pixels, "PNG"), max_pixels=MANY)[0] == pixels).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF"])
+def test_random_damage_gives_a_picture_or_an_image_error(kind):
+    rng = np.random.default_rng(0)
+    data = encoded(RGB, kind)
+    for _ in range(60):
+        damaged = bytearray(data[: rng.integers(1, len(data) + 1)])
+        for _ in range(3):
+            damaged[rng.integers(0, len(damaged))] = rng.integers(0, 256)
+        try:
+            image, info = decode_rgb(bytes(damaged), max_pixels=MANY)
+        except ImageError:
+            continue
+        assert image.shape == (info.height, info.width, 3)
+
+
+def test_reading_names_what_is_wrong_with_a_path(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    for name, code in [
+        ("absent.jpg", "missing"),
+        ("empty.jpg/x.jpg", "missing"),
+        ("a" * 300, "missing"),
+        ("nul\0.jpg", "missing"),
+        ("empty.jpg", "empty"),
+        ("pipe.jpg", "not_a_file"),
+        ("loop.jpg", "io_error"),
+        ("", "is_a_directory"),
+    ]:
+        with pytest.raises(ImageError) as caught:
+            read_bytes(f"{tmp_path}/{name}")
+        assert caught.value.code == code, name
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_permission(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    with pytest.raises(ImageError, match="permission"):
+        read_bytes(str(path))
+
+
+def test_passing_errors_are_tried_again_and_lasting_ones_are_not():
+    def failing(*numbers):
+        left = list(numbers)
+        calls.clear()
+
+        def call():
+            calls.append(1)
+            if left:
+                raise OSError(left.pop(0), "failed")
+            return "data"
+
+        return call
+
+    calls = []
+    assert retry_transient(failing(errno.ESTALE, errno.EIO), (0, 0)) == "data"
+    with pytest.raises(OSError, match="failed"):
+        retry_transient(failing(errno.EIO, errno.EIO, errno.EIO), (0, 0))
+    assert len(calls) == 3
+    with pytest.raises(PermissionError):
+        retry_transient(failing(errno.EACCES), (0, 0))
+    assert len(calls) == 1
+
+
+def test_a_frame_is_the_picture_of_its_ref(tmp_path):
+    name = os.fsdecode(b"line\nbreak \xff.png")
+    path = tmp_path / name
+    path.write_bytes(encoded(RGB, "PNG"))
+    ref = ImageRef(name, str(path))
+    frame = load_frame(ref, max_pixels=MANY, min_side=1)
+    assert frame.ref is ref
+    assert (frame.image_rgb == RGB).all()
+    with pytest.raises(ImageError, match=f"too_small: {W}x{H} px"):
+        load_frame(ref, max_pixels=MANY, min_side=H + 1)
+    with pytest.raises(ImageError, match="bad_label: line 3"):
+        load_frame(ImageRef(name, str(path), problem=Problem("bad_label", "line 3")), max_pixels=MANY, min_side=1)
+
+
+def test_a_replaced_image_open_is_never_asked(monkeypatch):
+    def replaced(*args, **kwargs):
+        raise AssertionError("ultralytics replaces Image.open and may call pip")
+
+    data = encoded(RGB, "AVIF")
+    monkeypatch.setattr(Image, "open", replaced)
+    assert decode_rgb(data, max_pixels=MANY)[0].shape == (H, W, 3)
+    assert code_of(b"no picture at all") == "not_an_image"

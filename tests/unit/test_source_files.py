@@ -1,0 +1,146 @@
+"""Folder, glob and list: every picture once, in a fixed order, and everything else counted."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from autolabel.core.errors import ConfigError, SourceError
+from autolabel.source.folder import FolderSource
+from autolabel.source.glob import GlobSource
+from autolabel.source.list import ListSource
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def ids(source):
+    return [ref.image_id for ref in source.images()]
+
+
+def test_a_folder_gives_every_picture_below_it_in_the_order_of_bytes(tmp_path):
+    touch(tmp_path, "b.JPG", "a/z.png", "a.jpeg", "a/b/c.TIFF", "Z.webp", "ä.gif")
+    assert ids(FolderSource(path=str(tmp_path))) == ["Z.webp", "a.jpeg", "a/b/c.TIFF", "a/z.png", "b.JPG", "ä.gif"]
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    touch(tmp_path, "a.jpg", ".hidden.jpg", ".git/b.jpg", "notes.txt", "x/more.TXT", "README", "trailing.jpg ")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    source = FolderSource(path=str(tmp_path))
+    assert ids(source) == ["a.jpg"]
+    assert source.ignored == {
+        "hidden": 2,
+        ".txt": 2,
+        "no extension": 1,
+        ".jpg ": 1,
+        "not a regular file": 1,
+    }
+
+
+def test_any_file_name_is_kept_byte_for_byte(tmp_path):
+    names = [b"new\nline.jpg", b"tab\t.jpg", b"quote'\".jpg", b"\xff\xfe.jpg", b"a b.jpg", b"x" * 251 + b".jpg"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(b"data")
+    refs = list(FolderSource(path=str(tmp_path)).images())
+    assert [os.fsencode(ref.image_id) for ref in refs] == sorted(names)
+    for ref in refs:
+        assert Path(ref.path).read_bytes() == b"data"
+
+
+def test_a_loop_of_links_ends_and_the_real_place_gives_the_name(tmp_path):
+    touch(tmp_path, "z/real/a.jpg")
+    (tmp_path / "a_link").symlink_to(tmp_path / "z" / "real")
+    (tmp_path / "z" / "real" / "up").symlink_to(tmp_path)
+    source = FolderSource(path=str(tmp_path))
+    assert ids(source) == ["z/real/a.jpg"]
+    assert source.ignored == {"folder seen before": 2}
+
+
+def test_a_link_to_nothing_still_names_its_picture(tmp_path):
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert ids(FolderSource(path=str(tmp_path))) == ["gone.jpg"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_listed_is_a_failed_record(tmp_path):
+    touch(tmp_path, "a.jpg", "locked/b.jpg")
+    (tmp_path / "locked").chmod(0)
+    try:
+        refs = list(FolderSource(path=str(tmp_path)).images())
+    finally:
+        (tmp_path / "locked").chmod(0o755)
+    assert [(ref.image_id, ref.problem and ref.problem.code) for ref in refs] == [
+        ("a.jpg", None),
+        ("locked/", "permission"),
+    ]
+
+
+def test_one_picture_is_a_source_too(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg")
+    assert ids(FolderSource(path=str(tmp_path / "a.jpg"))) == ["a.jpg"]
+
+
+def test_an_empty_folder_has_no_pictures_and_a_missing_one_is_an_error(tmp_path):
+    assert ids(FolderSource(path=str(tmp_path))) == []
+    with pytest.raises(SourceError, match="no such folder"):
+        ids(FolderSource(path=str(tmp_path / "absent")))
+    with pytest.raises(ConfigError, match=r"source\.path"):
+        FolderSource(path="")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "b 1.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b 1.jpg", "cam1/x.jpg", "cam2/deep/y.jpg"]),
+        ("cam?/*", ["cam1/x.jpg"]),
+        ("cam[!1]/**", ["cam2/deep/y.jpg"]),
+        ("cam[12]/x.jpg", ["cam1/x.jpg"]),
+        ("*/deep/*.jpg", ["cam2/deep/y.jpg"]),
+        ("nothing*", []),
+    ],
+)
+def test_a_pattern_gives_what_it_says(tmp_path, pattern, expected):
+    touch(tmp_path, "a.jpg", "b 1.jpg", "cam1/x.jpg", "cam1/x.txt", "cam2/deep/y.jpg", ".jpg")
+    assert ids(GlobSource(path=f"{tmp_path}/{pattern}")) == expected
+
+
+def test_a_pattern_counts_the_matches_that_are_no_pictures(tmp_path):
+    touch(tmp_path, "a.jpg", "a.txt", "b.txt")
+    source = GlobSource(path=f"{tmp_path}/a.*")
+    assert ids(source) == ["a.jpg"]
+    assert source.ignored == {".txt": 1}
+
+
+def test_ids_of_a_pattern_start_at_its_first_wildcard(tmp_path):
+    touch(tmp_path, "x/cam1/a.jpg")
+    assert ids(GlobSource(path=f"{tmp_path}/x/cam*/*.jpg")) == ["cam1/a.jpg"]
+    with pytest.raises(SourceError, match="no such folder"):
+        ids(GlobSource(path=f"{tmp_path}/absent/*.jpg"))
+
+
+def test_a_list_gives_its_lines_in_its_order(tmp_path):
+    touch(tmp_path, "lists/b.jpg", "other/c.jpg")
+    text = b"\xef\xbb\xbf# pictures\nb.jpg\r\n\n./sub/../b.jpg\n../other/c.jpg\nabsent \xff.jpg\n"
+    (tmp_path / "lists" / "all.txt").write_bytes(text)
+    source = ListSource(path=str(tmp_path / "lists" / "all.txt"))
+    refs = list(source.images())
+    assert [os.fsencode(ref.image_id) for ref in refs] == [
+        b"b.jpg",
+        os.fsencode(tmp_path / "other" / "c.jpg").lstrip(b"/"),
+        b"absent \xff.jpg",
+    ]
+    assert [Path(ref.path).exists() for ref in refs] == [True, True, False]
+    assert source.ignored == {"named twice": 1}
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\0\1\2")
+    with pytest.raises(SourceError, match="not a text file"):
+        ids(ListSource(path=str(tmp_path / "a.txt")))
+    with pytest.raises(SourceError, match="no such file"):
+        ids(ListSource(path=str(tmp_path / "absent.txt")))

@@ -1,0 +1,72 @@
+"""A bare path is enough: the kind is told in one line, or what was looked for."""
+
+import json
+
+import pytest
+
+from autolabel.core.errors import SourceError
+from autolabel.core.protocols import Source
+from autolabel.source.infer import AutoSource, infer_kind
+
+COCO = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []})
+ROW = "0 0.5 0.5 0.1 0.1\n"
+XML = "<annotation><filename>a.jpg</filename></annotation>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "files"),
+    [
+        ("folder", "", {"a.jpg": ""}),
+        ("folder", "", {"deep/er/a.jpg": "", "notes.txt": "hello"}),
+        ("folder", "a.JPG", {"a.JPG": ""}),
+        ("glob", "*.jpg", {"a.jpg": ""}),
+        ("list", "x.txt", {"x.txt": "a.jpg\n", "a.jpg": ""}),
+        ("coco", "x.json", {"x.json": COCO, "a.jpg": ""}),
+        ("coco", "", {"instances.json": COCO, "a.jpg": ""}),
+        ("coco", "", {"_annotations.coco.json": COCO, "a.jpg": ""}),
+        ("yolo", "my.yaml", {"my.yaml": "train: .\nnames: [a]\n", "a.jpg": ""}),
+        ("yolo", "", {"data.yaml": "train: .\nnames: [a]\n", "a.jpg": ""}),
+        ("yolo", "", {"classes.txt": "a", "images/a.jpg": "", "labels/a.txt": ROW}),
+        ("yolo", "", {"classes.txt": "a", "a.jpg": "", "a.txt": ROW}),
+        ("yolo", "yolo", {"yolo/classes.txt": "a", "images/a.jpg": "", "yolo/a.txt": ROW}),
+        ("voc", "", {"JPEGImages/a.jpg": "", "Annotations/a.xml": XML}),
+        ("voc", "", {"images/a.jpg": "", "annotations/a.xml": XML}),
+        ("voc", "", {"a.jpg": "", "a.xml": XML}),
+        ("voc", "voc", {"images/a.jpg": "", "voc/a.xml": XML}),
+    ],
+)
+def test_the_kind_is_inferred_and_one_picture_found(tmp_path, kind, path, files):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    source: Source = AutoSource(path=f"{tmp_path}/{path}".rstrip("/"), images_dir=None)
+    assert source.kind == kind
+    assert "\n" not in source.reason
+    (ref,) = source.images()
+    assert ref.image_id.split("/")[-1].lower() == "a.jpg"
+    assert ref.problem is None
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("https://example.com/a.jpg", "remote sources are not read"),
+        ("s3://bucket/images", "remote sources are not read"),
+        ("absent", "no such file or folder"),
+        ("film.mp4", "is a video"),
+        ("one.xml", "give the folder"),
+        ("thing.bin", "neither a picture, a list"),
+        ("empty", "looked for pictures"),
+    ],
+)
+def test_what_fits_nothing_says_what_was_looked_for(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("film.mp4", "one.xml", "thing.bin", "empty/readme.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(SourceError, match=message):
+        infer_kind(path)
+
+
+def test_nothing_is_looked_at_before_it_is_asked_for():
+    AutoSource(path="/no/such/place", images_dir=None)

@@ -1,0 +1,198 @@
+"""YOLO: strict rows with their line numbers, every layout, and nothing outside the data set's folder."""
+
+import numpy as np
+import pytest
+
+from autolabel.core.errors import SourceError
+from autolabel.core.types import Category
+from autolabel.source.yolo import YoloSource
+from autolabel.source.yolo_rows import BadRow, parse_rows
+
+BOX = "0 0.5 0.5 0.2 0.4\n"
+
+
+def write(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def read(path, images_dir=None, root=None):
+    source = YoloSource(path=str(path), images_dir=images_dir, root=root)
+    return {ref.image_id: ref for ref in source.images()}, source
+
+
+def test_a_box_row_and_a_polygon_row_may_stand_in_one_file():
+    labels = parse_rows("\ufeff1 0.5 0.5 0.2 0.4\n\n0 0.1 0.2 0.9 0.2 0.5 0.8\n".removeprefix("\ufeff"), 2)
+    np.testing.assert_allclose(labels.boxes_xyxy, [[0.4, 0.3, 0.6, 0.7], [0.1, 0.2, 0.9, 0.8]], rtol=1e-6)
+    assert labels.category_ids.tolist() == [2, 1]
+    assert labels.shapes == (None, ((0.1, 0.2, 0.9, 0.2, 0.5, 0.8),))
+    assert labels.normalized
+    assert labels.convention == "yolo"
+
+
+def test_an_empty_file_has_no_objects():
+    assert parse_rows("", 1).boxes_xyxy.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("0 0.5 0.5 0.2", "5 numbers"),
+        ("0 0.5 0.5 0.2 0.4 0.9", "5 numbers"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.9", "5 numbers"),
+        ("0", "5 numbers"),
+        ("0 0.5 0.5 nan 0.4", "nan is not a fraction"),
+        ("0 0.5 0.5 inf 0.4", "inf is not a fraction"),
+        ("0 0.5 0.5 -0.2 0.4", "-0.2 is not a fraction"),
+        ("0 320 240 64 32", "320.0 is not a fraction"),
+        ("2 0.5 0.5 0.2 0.4", "class 2, but there are 2 classes"),
+        ("-1 0.5 0.5 0.2 0.4", "whole number, got '-1'"),
+        ("1.0 0.5 0.5 0.2 0.4", "whole number, got '1.0'"),
+        ("0,0.5,0.5,0.2,0.4", "whole number"),
+        ("0 0.5 0.5 0,2 0.4", "not a number"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_line(row, reason):
+    with pytest.raises(BadRow, match=f"line 2: .*{reason}"):
+        parse_rows(BOX + row, 2)
+
+
+@pytest.mark.parametrize("row", ["0 0.5 0.5 0 0", "0 0.999 0.5 0.1 0.1", "0 1.005 0.5 0.1 0.1"])
+def test_empty_and_overhanging_boxes_are_passed_on(row):
+    assert len(parse_rows(row, 1)) == 1
+
+
+def test_images_beside_labels(tmp_path):
+    write(
+        tmp_path,
+        {
+            "classes.txt": "cat\nbig dog\n",
+            "images/a.jpg": "",
+            "images/sub/b.png": "",
+            "images/background.jpg": "",
+            "labels/a.txt": BOX + "1 0.5 0.5 0.1 0.1\n",
+            "labels/sub/b.txt": BOX + "7 0.5 0.5 0.1 0.1\n",
+            "labels/orphan.txt": BOX,
+            "images/notes.md": "",
+        },
+    )
+    refs, source = read(tmp_path)
+    assert source.categories == (Category(1, "cat"), Category(2, "big dog"))
+    assert list(refs) == ["images/a.jpg", "images/background.jpg", "images/orphan", "images/sub/b.png"]
+    assert refs["images/a.jpg"].labels.category_ids.tolist() == [1, 2]
+    assert refs["images/background.jpg"].labels is None
+    assert refs["images/orphan"].problem.code == "missing"
+    assert refs["images/sub/b.png"].problem.code == "bad_label"
+    assert "labels/sub/b.txt:2: class 7" in refs["images/sub/b.png"].problem.detail
+    assert source.ignored == {".md": 1}
+
+
+def test_a_bare_label_folder_finds_its_pictures(tmp_path):
+    write(
+        tmp_path,
+        {"yolo/a.txt": BOX, "images/a.jpg": "", "elsewhere/a.jpg": "", "mixed/b.txt": BOX, "mixed/b.jpg": ""},
+    )
+    assert list(read(tmp_path / "yolo")[0]) == ["images/a.jpg"]
+    refs, _ = read(tmp_path / "yolo", images_dir=str(tmp_path / "elsewhere"))
+    assert [(i, r.path) for i, r in refs.items()] == [("a.jpg", str(tmp_path / "elsewhere" / "a.jpg"))]
+    (tmp_path / "images" / "a.jpg").unlink()
+    (tmp_path / "images").rmdir()
+    assert list(read(tmp_path / "mixed")[0]) == ["b.jpg"]
+
+
+def test_classes_without_names_are_numbered(tmp_path, caplog):
+    write(tmp_path, {"a.jpg": "", "a.txt": "2 0.5 0.5 0.1 0.1\n"})
+    refs, source = read(tmp_path)
+    assert [c.name for c in source.categories] == ["class_0", "class_1", "class_2"]
+    assert refs["a.jpg"].labels.category_ids.tolist() == [3]
+    assert "no classes.txt" in caplog.text
+
+
+def test_a_data_yaml_with_folders_lists_and_lists_of_both(tmp_path):
+    write(
+        tmp_path,
+        {
+            "data.yaml": "train: [images/train, more.txt]\nval: val.txt\ntest: images/test/\nnames: {0: cat, 1: dog}\n",
+            "images/train/a.jpg": "",
+            "labels/train/a.txt": BOX,
+            "images/test/t.jpg": "",
+            "extra/images/m.jpg": "",
+            "extra/labels/m.txt": "1 0.5 0.5 0.1 0.1\n",
+            "more.txt": "./extra/images/m.jpg\n\nimages/train/a.jpg\n",
+            "val.txt": f"{tmp_path}/images/train/a.jpg\nimages/val/absent.jpg\n",
+        },
+    )
+    refs, source = read(tmp_path / "data.yaml")
+    assert {i: r.split for i, r in refs.items()} == {
+        "images/train/a.jpg": "train",
+        "extra/images/m.jpg": "train",
+        "images/val/absent.jpg": "val",
+        "images/test/t.jpg": "test",
+    }
+    assert refs["extra/images/m.jpg"].labels.category_ids.tolist() == [2]
+    assert refs["images/test/t.jpg"].labels is None
+    assert source.ignored == {"also in split train": 1, "also in split val": 1}
+    assert source.categories == (Category(1, "cat"), Category(2, "dog"))
+
+
+def test_a_download_entry_is_never_run(tmp_path, caplog):
+    marker = tmp_path / "was_run"
+    script = f"open({str(marker)!r}, 'w')"
+    write(tmp_path, {"data.yaml": f"train: .\nnames: [a]\ndownload: |\n  {script}\n", "a.jpg": "", "a.txt": BOX})
+    refs, _ = read(tmp_path / "data.yaml")
+    assert len(refs["a.jpg"].labels) == 1
+    assert not marker.exists()
+    assert "passed over" in caplog.text
+
+
+def test_roboflow_paths_are_understood(tmp_path):
+    files = {
+        "data.yaml": "train: ../train/images\nnames: [a]\n",
+        "train/images/a.jpg": "",
+        "train/labels/a.txt": BOX,
+    }
+    write(tmp_path, files)
+    refs, _ = read(tmp_path / "data.yaml")
+    assert len(refs["train/images/a.jpg"].labels) == 1
+
+
+def test_a_root_of_ones_own_replaces_the_path_of_the_yaml(tmp_path):
+    write(tmp_path, {"y/data.yaml": "path: /elsewhere\ntrain: images\nnames: [a]\n", "set/images/a.jpg": ""})
+    with pytest.raises(SourceError, match=r"source\.root="):
+        read(tmp_path / "y" / "data.yaml")
+    assert list(read(tmp_path / "y" / "data.yaml", root=str(tmp_path / "set"))[0]) == ["images/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path: /etc\ntrain: .\nnames: [a]\n", "leads out of the folder"),
+        ("path: ..\ntrain: .\nnames: [a]\n", "leads out of the folder"),
+        ("train: /etc\nnames: [a]\n", "absolute path"),
+        ("train: ../../etc\nnames: [a]\n", "leads out of"),
+        ("train: list.txt\nnames: [a]\n", "list.txt' line 1: .*leads out of"),
+        ("train: absent\nnames: [a]\n", "no such folder"),
+        ("train: {a: 1}\nnames: [a]\n", "train must be a path"),
+        ("names: [a]\n", "none of train, val and test"),
+        ("train: .\n", "`names` must list the classes"),
+        ("train: .\nnames: {x: a}\n", "class indices from 0"),
+        ("train: .\nkpt_shape: [17, 3]\nnames: [a]\n", "keypoints"),
+        ("train: [\n", "is not YAML"),
+        ("!!python/object/apply:os.system ['touch x']\n", "is not YAML"),
+        ("just text", "not a YOLO data.yaml"),
+    ],
+)
+def test_a_data_yaml_that_cannot_be_trusted_is_refused(tmp_path, text, message):
+    write(tmp_path, {"set/data.yaml": text, "set/list.txt": "../../x.jpg\n"})
+    with pytest.raises(SourceError, match=message):
+        read(tmp_path / "set" / "data.yaml")
+
+
+def test_utf_16_labels_fail_their_picture(tmp_path):
+    write(tmp_path, {"classes.txt": "a", "a.jpg": ""})
+    (tmp_path / "a.txt").write_text(BOX, encoding="utf-16")
+    refs, _ = read(tmp_path)
+    assert refs["a.jpg"].problem.code == "bad_label"
+    assert "not UTF-8" in refs["a.jpg"].problem.detail
