@@ -26,6 +26,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
 from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+from autolabel.weights.policy import from_environment
 
 _PAD_VALUE = 114
 # Ultralytics' own floor for models that choose their best boxes without NMS.
@@ -51,7 +52,8 @@ class YoloDetector:
     `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. A `.pt` carries its
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
-    threshold; models without NMS (YOLO26, RT-DETR) ignore it. `classes` are the names to keep, null for all.
+    threshold; models without NMS (YOLO26, RT-DETR) ignore it. `batch` images go through the network at once, 0
+    chooses by device. `classes` are the names to keep, null for all.
     """
 
     def __init__(
@@ -73,10 +75,14 @@ class YoloDetector:
         _check_fraction("detect.iou", iou)
         _check_count("detect.max_det", max_det, 30_000)
         _check_count("detect.image_size", image_size, 7680)
-        _check_count("detect.batch", batch, 1024)
+        if batch != 0:
+            _check_count("detect.batch", batch, 1024)
         self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
-        self._image_size, self._batch, self._agnostic_nms = image_size, batch, bool(agnostic_nms)
+        self._image_size, self._agnostic_nms = image_size, bool(agnostic_nms)
         self._device = choose_device(device, key="detect.device")
+        # On a CPU a batch gains nothing, and one picture alone is computed by other kernels than several: its
+        # boxes move by a thousandth of a pixel. One at a time they never do.
+        self._batch = batch or (16 if self._device.type == "cuda" else 1)
         self._precision = choose_precision(precision, self._device.type, key="detect.precision")
         with _import_lock, ultralytics_at_bay():
             loaded = load_detector(weights, architecture)
@@ -113,7 +119,7 @@ class YoloDetector:
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Boxes of each frame, best score first, clipped to the image. Numbers that are not finite are passed on.
 
-        Raises torch.OutOfMemoryError when a single image does not fit on the device.
+        Raises ImageError `out_of_memory` when a single image does not fit on the device.
         """
 
         def run(start: int, stop: int) -> list[Detections]:
@@ -127,12 +133,12 @@ class YoloDetector:
 
         return in_chunks(len(frames), self._batch, run)
 
-    def _forward(self, images_BHW3: UInt8) -> list[Float32]:
-        """Per image (N, 6): box in pixels of the square, score, class index; best first."""
+    def _forward(self, images: UInt8) -> list[Float32]:
+        """For images (B, side, side, 3), each (N, 6): box in pixels of the square, score, class index; best first."""
         import torch
 
         with self._lock, torch.inference_mode():
-            pixels = torch.from_numpy(images_BHW3).to(self._device)
+            pixels = torch.from_numpy(images).to(self._device)
             inputs = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
             with autocast(self._device.type, self._precision):
                 output = self._model(inputs)
@@ -359,8 +365,7 @@ def quiet_environment() -> None:
 
 
 def _settings_folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "autolabel" / "ultralytics"
+    folder = from_environment().cache / "ultralytics"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -372,8 +377,8 @@ def _settings_folder() -> Path:
 def ultralytics_at_bay() -> Iterator[None]:
     """What ultralytics changes in the process while it is imported or loads a model is undone afterwards.
 
-    That is: PIL.Image.open (would call pip on a broken picture), torch.save, OMP_NUM_THREADS=1, and whether
-    torch was imported under that 1.
+    That is: PIL.Image.open (would call pip on a broken picture), torch.save, and OMP_NUM_THREADS=1. torch is
+    imported first, so that it never sees that 1.
     """
     import PIL.Image
     import torch

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
-
-import numpy as np
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import Detector, Prompter, Refiner, Segmenter
@@ -17,12 +16,21 @@ from autolabel.core.types import (
     ImageRef,
     Instance,
     PromptedMask,
-    Prompts,
     Rle,
     Verdict,
 )
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """About one image: `boxes` to ask for, the detections they belong to, and why others are not asked for."""
+
+    asked: tuple[int, ...]
+    boxes: Detections
+    problems: Mapping[int, str]
 
 
 class PipelineLabeler:
@@ -73,56 +81,53 @@ class PipelineLabeler:
 
     def _label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
         found = one_by_one_on_error(self.detector.detect, frames)
-        good = [(f, d) for f, d in zip(frames, found, strict=True) if isinstance(d, Detections)]
-        candidates = iter(self._segment([f for f, _ in good], [d for _, d in good]))
-        return [
-            failed(frame.ref, detections.code, detections.detail, frame.info)
-            if isinstance(detections, ImageError)
-            else self._record(frame, *next(candidates))
-            for frame, detections in zip(frames, found, strict=True)
-        ]
+        good = [(f, d) for f, d in zip(frames, found, strict=True) if not isinstance(d, ImageError)]
+        questions = [self._question(frame, detections) for frame, detections in good]
+        answers = one_by_one_on_error(self._ask, [(f, q) for (f, _), q in zip(good, questions, strict=True)])
+        judged = iter(zip(questions, answers, strict=True))
+        records = []
+        for frame, detections in zip(frames, found, strict=True):
+            question, answer = (None, detections) if isinstance(detections, ImageError) else next(judged)
+            if isinstance(answer, ImageError):
+                records.append(failed(frame.ref, answer.code, answer.detail, frame.info))
+            else:
+                assert question is not None
+                assert isinstance(detections, Detections)
+                records.append(self._record(frame, detections, question, answer))
+        return records
 
-    def _segment(
-        self, frames: list[Frame], found: list[Detections]
-    ) -> list[tuple[list[Instance], dict[int, str]]]:
-        """Per image: one candidate a detection, and the reasons of those that never became a mask."""
+    def _question(self, frame: Frame, detections: Detections) -> Question:
+        """What to ask about one image: the boxes that have no mask yet and that a model may see."""
         from autolabel.ops.boxes import box_problem, clip_xyxy
+
+        # An existing mask needs no prompt, whatever its box is.
+        todo = [i for i, mask in enumerate(detections.masks) if mask is None]
+        problems = {i: box_problem(detections.boxes_xyxy[i], frame.info.size_hw) for i in todo}
+        asked = tuple(i for i in todo if problems[i] is None)
+        boxes = detections.select(asked)
+        clipped = replace(boxes, boxes_xyxy=clip_xyxy(boxes.boxes_xyxy, frame.info.size_hw))
+        return Question(asked, clipped, {i: reason for i, reason in problems.items() if reason is not None})
+
+    def _ask(self, pairs: Sequence[tuple[Frame, Question]]) -> list[list[PromptedMask]]:
+        """Masks for the images that have a question; the others never reach the encoder."""
+        busy = [(frame, question) for frame, question in pairs if question.asked]
+        if not busy:
+            return [[] for _ in pairs]
+        frames = [frame for frame, _ in busy]
+        prompts = self.prompter.prompt(frames, [question.boxes for _, question in busy])
+        answers = iter(self.segmenter.segment(frames, prompts))
+        return [next(answers) if question.asked else [] for _, question in pairs]
+
+    def _record(
+        self, frame: Frame, detections: Detections, question: Question, answer: Sequence[PromptedMask]
+    ) -> ImageRecord:
         from autolabel.ops.masks import area_px
 
-        problems: list[dict[int, str]] = []
-        asked: list[list[int]] = []
-        questions: list[Detections] = []
-        for frame, detections in zip(frames, found, strict=True):
-            # An existing mask needs no prompt, whatever its box is.
-            todo = [i for i, mask in enumerate(detections.masks) if mask is None]
-            bad = {i: box_problem(detections.boxes_xyxy[i], frame.info.size_hw) for i in todo}
-            problems.append({i: reason for i, reason in bad.items() if reason is not None})
-            asked.append([i for i in todo if bad[i] is None])
-            valid = detections.select(asked[-1])
-            questions.append(with_boxes(valid, clip_xyxy(valid.boxes_xyxy, frame.info.size_hw)))
-        answers = self._answers(frames, questions)
-        result = []
-        for detections, reasons, indices, masks in zip(found, problems, asked, answers, strict=True):
-            by_index = {indices[answer.prompt]: answer for answer in masks}
-            reasons.update({i: "no_mask: the segmenter gave no mask" for i in indices if i not in by_index})
-            reasons.update(
-                {i: "empty_mask: no pixel is inside" for i, a in by_index.items() if not area_px(a.mask)}
-            )
-            result.append((instances_of(detections, by_index), reasons))
-        return result
-
-    def _answers(self, frames: list[Frame], questions: list[Detections]) -> list[list[PromptedMask]]:
-        """Ask for the images that have a question; the others never reach the encoder."""
-        busy = [i for i, q in enumerate(questions) if len(q)]
-        answers: list[list[PromptedMask]] = [[] for _ in frames]
-        if busy:
-            some_frames = [frames[i] for i in busy]
-            prompts: list[Prompts] = self.prompter.prompt(some_frames, [questions[i] for i in busy])
-            for i, masks in zip(busy, self.segmenter.segment(some_frames, prompts), strict=True):
-                answers[i] = masks
-        return answers
-
-    def _record(self, frame: Frame, candidates: list[Instance], reasons: dict[int, str]) -> ImageRecord:
+        by_index = {question.asked[mask.prompt]: mask for mask in answer}
+        reasons = dict(question.problems)
+        reasons.update({i: "no_mask: the segmenter gave no mask" for i in question.asked if i not in by_index})
+        reasons.update({i: "empty_mask: no pixel is inside" for i, m in by_index.items() if not area_px(m.mask)})
+        candidates = instances_of(detections, by_index)
         verdicts = decide(candidates, reasons, self.refiners, frame.info)
         return ImageRecord(
             image_id=frame.ref.image_id,
@@ -183,27 +188,15 @@ def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> li
 
 
 def one_by_one_on_error(
-    call: Callable[[Sequence[Frame]], list[Answer]], frames: Sequence[Frame]
+    call: Callable[[Sequence[Item]], list[Answer]], items: Sequence[Item]
 ) -> list[Answer | ImageError]:
     """The batch's answers; when a picture spoils its batch, each picture's own answer or its error."""
     try:
-        return list(call(frames)) if frames else []
+        return list(call(items)) if items else []
     except ImageError as error:
-        if len(frames) == 1:
+        if len(items) == 1:
             return [error]
-        return [answer for frame in frames for answer in one_by_one_on_error(call, [frame])]
-
-
-def with_boxes(detections: Detections, boxes_xyxy: np.ndarray) -> Detections:
-    return Detections(
-        boxes_xyxy.astype(np.float32, copy=False),
-        detections.scores,
-        detections.category_ids,
-        detections.masks,
-        detections.polygons,
-        detections.source_ids,
-        detections.crowd,
-    )
+        return [answer for item in items for answer in one_by_one_on_error(call, [item])]
 
 
 def failed(ref: ImageRef, code: str, detail: str, info: ImageInfo | None = None) -> ImageRecord:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeVar
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ConfigError, ImageError
 
 Precision = Literal["float32", "bfloat16"]
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def in_chunks(count: int, chunk: int, run: Callable[[int, int], list[T]]) -> lis
     """`run(start, stop)` over `0..count` in pieces of `chunk`, joined in order.
 
     When the device is out of memory the piece is halved and asked again; the smaller size is kept for the
-    rest of this call. A single item that does not fit raises torch.OutOfMemoryError.
+    rest of this call. Raises ImageError `out_of_memory` for a single item that does not fit.
     """
     import torch
 
@@ -66,9 +66,10 @@ def in_chunks(count: int, chunk: int, run: Callable[[int, int], list[T]]) -> lis
         stop = min(start + chunk, count)
         try:
             done += run(start, stop)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if stop - start == 1:
-                raise
+                detail = "one picture or prompt does not fit on the device; a smaller model, or device=cpu, does"
+                raise ImageError("out_of_memory", detail) from error
             chunk = (stop - start) // 2
         else:
             start = stop

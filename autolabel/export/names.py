@@ -1,0 +1,66 @@
+"""Image ids as file paths that every reader can take. Pure functions on strings.
+
+An image id is somebody's path: it may hold control characters, bytes that are not UTF-8, hidden folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import PurePosixPath
+
+_LONGEST = 200
+"""Bytes of one path component; file systems take 255, and suffixes are added."""
+
+
+def safe_path(image_id: str) -> str:
+    """The id as a relative path: control characters and stray bytes as %XX, no hidden and no upward component.
+
+    Two ids can meet in one path; `TreeNames` keeps them apart.
+    """
+    return "/".join(_safe_component(part) for part in image_id.split("/") if part)
+
+
+def _safe_component(part: str) -> str:
+    text = "".join(char if char.isprintable() else _escaped(char) for char in part)
+    if text.startswith("."):  # hidden files are not listed by readers that glob, and `..` leaves the tree
+        text = f"_{text}"
+    if len(text.encode()) > _LONGEST:
+        suffix = PurePosixPath(text).suffix[:16]
+        digest = hashlib.sha256(part.encode(errors="surrogateescape")).hexdigest()[:12]
+        text = f"{text.encode()[: _LONGEST - 40].decode(errors='ignore')}~{digest}{suffix}"
+    return text
+
+
+def _escaped(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode(errors="surrogateescape"))
+
+
+class TreeNames:
+    """Gives every image of a tree a path whose stem nobody shares, so that a label file belongs to one image.
+
+    First `announce` every path, then `name` each. Images that share a stem (`a.jpg` and `a.png`) keep their
+    suffix in it: `a.jpg.jpg` and `a.png.png`, with labels `a.jpg.txt` and `a.png.txt`.
+    """
+
+    def __init__(self) -> None:
+        self._announced: Counter[str] = Counter()
+        self._given: set[str] = set()
+        self.renamed = 0
+
+    def announce(self, path: str) -> None:
+        self._announced[_stem(path)] += 1
+
+    def name(self, path: str) -> str:
+        stem, suffix = _stem(path), PurePosixPath(path).suffix
+        if self._announced[stem] == 1:
+            return path
+        self.renamed += 1
+        while self._announced[stem] or stem in self._given:
+            stem += suffix or "_"
+        self._given.add(stem)
+        return stem + suffix
+
+
+def _stem(path: str) -> str:
+    return path.removesuffix(PurePosixPath(path).suffix)

@@ -1,0 +1,34 @@
+"""Does the mask fill the box that asked for it? A mask of something else in or around the box does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
+from autolabel.ops.boxes import iou_xyxy
+from autolabel.ops.masks import bounds_xyxy
+from autolabel.refine.each import drop_each, limit
+
+
+class BoxFitRefiner:
+    """Drops a mask whose tight box and prompt box have an IoU below `min_iou`; null is off. Instances of the
+    source's own labels are left alone."""
+
+    def __init__(self, *, min_iou: float | None) -> None:
+        self._min_iou = limit("refine.box_fit.min_iou", min_iou, 0, 1)
+
+    def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
+        return drop_each(instances, self._why)
+
+    def _why(self, instance: Instance, mask: Rle) -> str | None:
+        if self._min_iou is None:
+            return None
+        bounds = bounds_xyxy(mask)
+        fit = 0.0 if bounds is None else float(iou_xyxy(_row(bounds), _row(instance.box_xyxy))[0, 0])
+        return None if fit >= self._min_iou else f"box_fit: {fit:.3f} < {self._min_iou:g}"
+
+
+def _row(box_xyxy: Sequence[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    return np.array([list(box_xyxy)], np.float32)

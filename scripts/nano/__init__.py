@@ -1,0 +1,1 @@
+"""What the two trainers of the embedded nano models share: their pictures."""

@@ -1,0 +1,189 @@
+"""How good the nano segmenter's masks are: IoU on validation pictures, beside answers that look at no pixel.
+
+Every IoU is taken at the picture's own size, from logits interpolated as SAM2ImagePredictor does.
+"""
+
+# ruff: noqa: N803  (shape suffixes)
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from scripts.nano.dataset import ObjectMask, Picture
+from scripts.nano.segmenter import (
+    BOTTOM_RIGHT,
+    POSITIVE,
+    TOP_LEFT,
+    decode,
+    encode,
+    normalize,
+    single_mask,
+    stretch,
+)
+
+Mask = NDArray[np.bool_]
+PROMPTS_A_CALL = 8
+# COCO's limits of small and medium, in pixels of the stored picture.
+SMALL_PX, MEDIUM_PX = 32**2, 96**2
+
+
+class Score(NamedTuple):
+    group: str
+    box_iou: float  # box prompt, one mask
+    box_predicted_iou: float
+    click_iou: float  # one click, the mask the model believes in
+    click_best_iou: float  # one click, the best of its three masks
+    filled_box_iou: float
+    ellipse_iou: float
+    grabcut_iou: float | None
+
+
+def group_of(picture: Picture, target: ObjectMask) -> str:
+    if picture.dataset == "coco_train":
+        size = "small" if target.area_px < SMALL_PX else "medium" if target.area_px < MEDIUM_PX else "large"
+        return f"coco_{size}"
+    if picture.dataset == "ccp_fashion":
+        return "ccp_garment" if target.is_part else "ccp_person"
+    return "duts"
+
+
+def choose(pictures: Sequence[Picture], limit_a_group: int | None) -> list[tuple[Picture, list[ObjectMask]]]:
+    """Objects of at least 16 px to score, at most `limit_a_group` of each kind, spread over the pictures."""
+    by_group: dict[str, list[tuple[Picture, ObjectMask]]] = defaultdict(list)
+    for picture in pictures:
+        for target in picture.objects:
+            if not target.is_crowd and target.area_px >= 16:
+                by_group[group_of(picture, target)].append((picture, target))
+    chosen: dict[str, tuple[Picture, list[ObjectMask]]] = {}
+    for members in by_group.values():
+        count = len(members) if limit_a_group is None else min(limit_a_group, len(members))
+        for index in np.linspace(0, len(members) - 1, count).astype(int):
+            picture, target = members[index]
+            chosen.setdefault(picture.name, (picture, []))[1].append(target)
+    return list(chosen.values())
+
+
+@torch.inference_mode()
+def score(
+    model: Any, chosen: Sequence[tuple[Picture, list[ObjectMask]]], *, grabcut: bool = False
+) -> Iterator[Score]:
+    model.eval()
+    device = next(model.parameters()).device
+    for picture, targets in chosen:
+        image = stretch(picture.image_rgb, model.image_size)
+        features = encode(model, normalize(image[None], str(device)))
+        for start in range(0, len(targets), PROMPTS_A_CALL):
+            yield from _score_some(model, features, picture, targets[start : start + PROMPTS_A_CALL], grabcut)
+
+
+def _score_some(
+    model: Any, features: list[torch.Tensor], picture: Picture, targets: list[ObjectMask], grabcut: bool
+) -> Iterator[Score]:
+    h, w = picture.size_hw
+    truths = [target.decode().astype(bool) for target in targets]
+    to_input = np.array([model.image_size / w, model.image_size / h], np.float32)
+    corners = np.array([t.bbox_xyxy for t in targets], np.float32).reshape(-1, 2, 2) * to_input
+    clicks = np.array([[_innermost(truth)] for truth in truths], np.float32) * to_input
+
+    def ask(points: NDArray[np.float32], labels: list[int]) -> Any:
+        device = features[0].device
+        return decode(
+            model,
+            features,
+            torch.zeros(len(points), dtype=torch.long, device=device),
+            torch.from_numpy(points).to(device),
+            torch.tensor(labels, device=device).expand(len(points), -1),
+        )
+
+    box_logits, box_predicted = single_mask(model, ask(corners, [TOP_LEFT, BOTTOM_RIGHT]))
+    clicked = ask(clicks, [POSITIVE])
+    box_masks = _at_size(box_logits[:, None], (h, w))[:, 0]
+    click_masks = _at_size(clicked.logits_N4hw[:, 1:], (h, w))
+    believed = clicked.ious_N4[:, 1:].argmax(dim=1).tolist()
+    for i, (target, truth) in enumerate(zip(targets, truths, strict=True)):
+        click_ious = [iou(mask, truth) for mask in click_masks[i]]
+        yield Score(
+            group=group_of(picture, target),
+            box_iou=iou(box_masks[i], truth),
+            box_predicted_iou=float(box_predicted[i]),
+            click_iou=click_ious[believed[i]],
+            click_best_iou=max(click_ious),
+            filled_box_iou=iou(filled_box(target, (h, w)), truth),
+            ellipse_iou=iou(inscribed_ellipse(target, (h, w)), truth),
+            grabcut_iou=iou(grab_cut(picture.image_rgb, target), truth) if grabcut else None,
+        )
+
+
+def summarize(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
+    """Means per group, and over all objects of the COCO pictures and of everything."""
+    groups: dict[str, list[Score]] = defaultdict(list)
+    for one in scores:
+        groups[one.group].append(one)
+        if one.group.startswith("coco_"):
+            groups["coco_all"].append(one)
+    return {name: _means(members) for name, members in sorted(groups.items())} | {"all": _means(scores)}
+
+
+def _means(scores: Sequence[Score]) -> dict[str, float]:
+    means: dict[str, float] = {"objects": len(scores)}
+    for field in Score._fields[1:]:
+        values = [getattr(one, field) for one in scores if getattr(one, field) is not None]
+        if values:
+            means[field] = round(float(np.mean(values)), 4)
+    gaps = [abs(one.box_predicted_iou - one.box_iou) for one in scores]
+    means["box_predicted_gap"] = round(float(np.mean(gaps)), 4)
+    means["box_iou_over_half"] = round(float(np.mean([one.box_iou > 0.5 for one in scores])), 4)
+    return means
+
+
+def iou(mask: Mask, truth: Mask) -> float:
+    union = np.count_nonzero(mask | truth)
+    return np.count_nonzero(mask & truth) / union if union else 0.0
+
+
+def filled_box(target: ObjectMask, size_hw: tuple[int, int]) -> Mask:
+    mask = np.zeros(size_hw, bool)
+    x0, y0, x1, y1 = (round(value) for value in target.bbox_xyxy)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def inscribed_ellipse(target: ObjectMask, size_hw: tuple[int, int]) -> Mask:
+    x0, y0, x1, y1 = target.bbox_xyxy
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]] + 0.5
+    return ((2 * x - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y - y0 - y1) / (y1 - y0)) ** 2 <= 1
+
+
+def grab_cut(image_rgb: NDArray[np.uint8], target: ObjectMask) -> Mask:
+    """Colour models and a graph cut, without learning; the box if OpenCV finds nothing to model."""
+    x0, y0, x1, y1 = (round(value) for value in target.bbox_xyxy)
+    labels = np.zeros(image_rgb.shape[:2], np.uint8)
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    try:
+        rectangle = (x0, y0, x1 - x0, y1 - y0)
+        cv2.grabCut(
+            np.ascontiguousarray(image_rgb), labels, rectangle, background, foreground, 5, cv2.GC_INIT_WITH_RECT
+        )
+    except cv2.error:  # no background left to learn from
+        return filled_box(target, image_rgb.shape[:2])
+    return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+
+
+def _at_size(logits_NMhw: torch.Tensor, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    resized = functional.interpolate(logits_NMhw, size_hw, mode="bilinear", align_corners=False)
+    return (resized > 0).cpu().numpy()
+
+
+def _innermost(truth: Mask) -> tuple[float, float]:
+    """The pixel farthest from the outline: a careful person's click."""
+    depth = cv2.distanceTransform(np.pad(truth, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(x), float(y)

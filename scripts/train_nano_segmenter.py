@@ -1,0 +1,574 @@
+"""Train the embedded nano SAM 2 from nothing, on one CPU core if need be.
+
+    python -m scripts.train_nano_segmenter --workdir /somewhere/segmenter --minutes 120
+    python -m scripts.train_nano_segmenter --workdir /somewhere/segmenter --until 08:30 --resume
+
+The budget is time (`--minutes`, `--until`) or `--steps`, and the schedule follows it: learning rate, input
+size (128, 256, then 512 px) and batch size are functions of the share of the budget that is spent. Weights
+are exported as it goes, and scored and exported at the end. On a CPU start it with
+`OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000`: no page faults, a tenth faster.
+"""
+
+# ruff: noqa: N803, N815  (shape suffixes)
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import hashlib
+import json
+import logging
+import math
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scripts.nano.dataset import load_pictures
+from scripts.nano.geometry import teach_boxes
+from scripts.nano.muon import Muon
+from scripts.nano.scenes import Scene, SceneMaker
+from scripts.nano.scoring import choose, score, summarize
+from scripts.nano.segmenter import (
+    BOTTOM_RIGHT,
+    NEGATIVE,
+    POSITIVE,
+    TOP_LEFT,
+    WEIGHTS,
+    Decoded,
+    build_segmenter,
+    decode,
+    encode,
+    normalize,
+    save_weights,
+)
+
+logger = logging.getLogger("train_nano_segmenter")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What holds from `start` (share of the budget spent) on."""
+
+    start: float
+    size_px: int
+    batch: int
+    boxes: int  # an image
+    clicks: int
+    mosaic_rate: float
+
+
+PHASES = (
+    Phase(start=0.0, size_px=128, batch=16, boxes=4, clicks=1, mosaic_rate=0.15),
+    Phase(start=0.35, size_px=256, batch=8, boxes=5, clicks=2, mosaic_rate=0.2),
+    # Stored pictures are smaller than 512 px: whole ones would be enlarged and soft, four of them are not.
+    Phase(start=0.78, size_px=512, batch=4, boxes=6, clicks=2, mosaic_rate=0.45),
+)
+SMOKE_PHASES = (
+    Phase(start=0.0, size_px=128, batch=2, boxes=2, clicks=1, mosaic_rate=0.3),
+    Phase(start=0.7, size_px=256, batch=1, boxes=2, clicks=1, mosaic_rate=0.3),
+)
+CORRECTION_RATE = 0.25  # of the steps: a second round with a click where the first was wrong
+EMPTY_BOX_RATE = 0.4  # of the fully labelled scenes: one box with nothing in it
+EMA_DECAY = 0.995
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    images_B3SS: Tensor
+    image_of_prompt_N: Tensor
+    targets_Nhw: Tensor  # coverage 0..1 at a quarter of the input
+    has_object_N: Tensor
+    points_NT2: Tensor
+    labels_NT: Tensor
+
+
+# --- prompts ---------------------------------------------------------------------------------------------
+
+
+def jittered_box(rng: np.random.Generator, mask: np.ndarray, size: int) -> np.ndarray:
+    """Tight in a third of the cases, else off by as much as a detector's box."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+    sides = np.array([box[2] - box[0], box[3] - box[1]] * 2)
+    off = rng.choice([0.0, 0.03, 0.08], p=[0.35, 0.35, 0.3])
+    moved = box + np.clip(rng.standard_normal(4), -2, 2) * (off * sides + (off > 0) * size / 400)
+    moved = np.clip(moved, 0, size).astype(np.float32)
+    return moved if (moved[2:] - moved[:2] >= 2).all() else box
+
+
+def empty_box(rng: np.random.Generator, scene: Scene) -> np.ndarray | None:
+    """A box that touches no labelled object, or None where there is no room."""
+    size = scene.image_rgb.shape[0]
+    covered = (scene.masks > 0).any(axis=0)
+    for _ in range(8):
+        w, h = np.exp(rng.uniform(np.log(0.05), np.log(0.4), 2)) * size
+        x, y = rng.uniform(0, size - w), rng.uniform(0, size - h)
+        if not covered[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1].any():
+            return np.array([x, y, x + w, y + h], np.float32)
+    return None
+
+
+def random_click(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    rows, columns = np.nonzero(mask)
+    i = rng.integers(len(rows))
+    return np.array([columns[i], rows[i]], np.float32)
+
+
+def make_batches(rng: np.random.Generator, maker: SceneMaker, phase: Phase, device: str) -> tuple[Batch, Batch]:
+    """The same scenes twice: asked with boxes, and asked with single clicks."""
+    scenes = []
+    while len(scenes) < phase.batch:
+        scene = maker.make(rng, phase.size_px, phase.mosaic_rate)
+        if len(scene.masks):
+            scenes.append(scene)
+    images = normalize(np.stack([scene.image_rgb for scene in scenes]), device)
+    targets = [_quarter(scene.masks) for scene in scenes]
+
+    boxes, clicks = _Prompts(), _Prompts()
+    for b, (scene, coverage) in enumerate(zip(scenes, targets, strict=True)):
+        solid = scene.masks >= 128
+        order = _each_before_again(rng, len(solid), phase.boxes + phase.clicks)
+        for i in order[: phase.boxes]:
+            box = jittered_box(rng, solid[i], phase.size_px)
+            boxes.add(b, coverage[i], True, box.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
+        for i in order[phase.boxes :]:
+            clicks.add(b, coverage[i], True, random_click(rng, solid[i])[None], [POSITIVE])
+        if scene.complete_labels and rng.random() < EMPTY_BOX_RATE:
+            nothing = empty_box(rng, scene)
+            if nothing is not None:
+                boxes.add(b, np.zeros_like(coverage[0]), False, nothing.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
+    return boxes.as_batch(images), clicks.as_batch(images)
+
+
+class _Prompts:
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, np.ndarray, bool, np.ndarray, list[int]]] = []
+
+    def add(self, image: int, target: np.ndarray, has_object: bool, points: np.ndarray, labels: list[int]) -> None:
+        self._rows.append((image, target, has_object, points, labels))
+
+    def as_batch(self, images: Tensor) -> Batch:
+        image, target, has_object, points, labels = zip(*self._rows, strict=True)
+        device = images.device
+        return Batch(
+            images_B3SS=images,
+            image_of_prompt_N=torch.tensor(image, device=device),
+            targets_Nhw=torch.from_numpy(np.stack(target)).to(device),
+            has_object_N=torch.tensor(has_object, device=device),
+            points_NT2=torch.from_numpy(np.stack(points)).to(device),
+            labels_NT=torch.tensor(labels, device=device),
+        )
+
+
+def _quarter(masks: np.ndarray) -> np.ndarray:
+    n, size, _ = masks.shape
+    blocks = masks.reshape(n, size // 4, 4, size // 4, 4)
+    return blocks.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)
+
+
+def _each_before_again(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
+    rounds = [rng.permutation(count) for _ in range(math.ceil(wanted / count))]
+    return np.concatenate(rounds)[:wanted].tolist()
+
+
+# --- loss ------------------------------------------------------------------------------------------------
+
+
+def mask_losses(logits_N4hw: Tensor, targets_Nhw: Tensor) -> Tensor:
+    """(N, 4). Cross-entropy near the object and over the picture, and dice: a small object counts like a large."""
+    targets = targets_Nhw[:, None].expand_as(logits_N4hw)
+    entropy = functional.binary_cross_entropy_with_logits(logits_N4hw, targets, reduction="none")
+    near = _neighbourhood(targets_Nhw)[:, None]
+    near_mean = (entropy * near).sum((2, 3)) / near.sum((2, 3)).clamp(min=1)
+    probability = logits_N4hw.sigmoid()
+    overlap = (probability * targets).sum((2, 3))
+    dice = 1 - (2 * overlap + 0.5) / (probability.sum((2, 3)) + targets.sum((2, 3)) + 0.5)
+    return near_mean + 2 * entropy.mean((2, 3)) + dice
+
+
+def _neighbourhood(targets_Nhw: Tensor) -> Tensor:
+    """1 inside the object's box grown by a third of its sides, else 0."""
+    h, w = targets_Nhw.shape[1:]
+    ranges = []
+    for length, present in ((h, (targets_Nhw > 0).any(2)), (w, (targets_Nhw > 0).any(1))):
+        at = torch.arange(length, device=targets_Nhw.device)
+        first = torch.where(present, at, length).amin(1)
+        last = torch.where(present, at, -1).amax(1)
+        margin = ((last - first) / 3).clamp(min=2)
+        ranges.append((at >= (first - margin)[:, None]) & (at <= (last + margin)[:, None]))
+    rows, columns = ranges
+    return (rows[:, :, None] & columns[:, None, :]).float()
+
+
+def real_ious(logits_N4hw: Tensor, targets_Nhw: Tensor) -> Tensor:
+    masks, truth = logits_N4hw > 0, (targets_Nhw > 0.5)[:, None]
+    return (masks & truth).sum((2, 3)) / (masks | truth).sum((2, 3)).clamp(min=1)
+
+
+def prompt_loss(decoded: Decoded, batch: Batch, single: float, several: float) -> tuple[Tensor, dict[str, float]]:
+    """`single` weighs mask token 0, `several` the best of the other three, of which none may be forgotten."""
+    losses = mask_losses(decoded.logits_N4hw, batch.targets_Nhw)
+    best = losses[:, 1:].amin(1) * 0.9 + losses[:, 1:].mean(1) * 0.1
+    there = batch.has_object_N.float()
+    masks = ((single * losses[:, 0] + several * best) * there).sum() / there.sum().clamp(min=1)
+    with torch.no_grad():
+        ious = real_ious(decoded.logits_N4hw, batch.targets_Nhw)
+    predicted = (functional.mse_loss(decoded.ious_N4, ious, reduction="none").mean(1) * there).mean()
+    objects = functional.binary_cross_entropy_with_logits(decoded.object_logits_N, there)
+    seen = batch.has_object_N
+    report = {
+        "mask": masks.item(),
+        "iou": ious[seen, 0].mean().item(),
+        "iou_best": ious[seen, 1:].amax(1).mean().item(),
+        "iou_gap": (decoded.ious_N4[seen, 0] - ious[seen, 0]).abs().mean().item(),
+    }
+    return masks + 2 * predicted + 0.05 * objects, report
+
+
+def corrected(batch: Batch, decoded: Decoded, with_mask: bool) -> tuple[Batch, Tensor | None]:
+    """The prompts with one more click each, where mask 0 is wrong: on it if it is missing, off it if too much."""
+    logits = decoded.logits_N4hw[:, 0].detach()
+    n, _, w = logits.shape
+    truth = batch.targets_Nhw > 0.5
+    wrong = ((logits > 0) != truth).flatten(1).float()
+    # A mask without errors gets a click anywhere; it is then told what it knows.
+    weights = torch.where(wrong.sum(1, keepdim=True) > 0, wrong, torch.ones_like(wrong))
+    at = torch.multinomial(weights, 1)
+    click = torch.cat([at % w, at // w], 1) * 4 + torch.rand(n, 2, device=logits.device) * 4 - 0.5
+    label = torch.where(truth.flatten(1).gather(1, at), POSITIVE, NEGATIVE)
+    asked = Batch(
+        images_B3SS=batch.images_B3SS,
+        image_of_prompt_N=batch.image_of_prompt_N,
+        targets_Nhw=batch.targets_Nhw,
+        has_object_N=batch.has_object_N,
+        points_NT2=torch.cat([batch.points_NT2, click[:, None]], 1),
+        labels_NT=torch.cat([batch.labels_NT, label], 1),
+    )
+    return asked, logits[:, None].clamp(-32, 32) if with_mask else None
+
+
+def step_loss(
+    model: Any, boxes: Batch, clicks: Batch, rng: np.random.Generator
+) -> tuple[Tensor, dict[str, float]]:
+    features = encode(model, boxes.images_B3SS)
+
+    def ask(batch: Batch, mask_input: Tensor | None = None) -> Decoded:
+        return decode(model, features, batch.image_of_prompt_N, batch.points_NT2, batch.labels_NT, mask_input)
+
+    box_answer, click_answer = ask(boxes), ask(clicks)
+    box_loss, box_report = prompt_loss(box_answer, boxes, single=1.0, several=0.35)
+    click_loss, click_report = prompt_loss(click_answer, clicks, single=0.25, several=1.0)
+    loss = box_loss + click_loss * len(clicks.targets_Nhw) / len(boxes.targets_Nhw)
+    if rng.random() < CORRECTION_RATE:
+        first, answer = (boxes, box_answer) if rng.random() < 0.6 else (clicks, click_answer)
+        again, mask_input = corrected(first, answer, with_mask=bool(rng.random() < 0.6))
+        more, _ = prompt_loss(ask(again, mask_input), again, single=1.0, several=0.2)
+        loss = loss + 0.7 * more * len(again.targets_Nhw) / len(boxes.targets_Nhw)
+    report = {f"box_{name}": value for name, value in box_report.items()}
+    return loss, report | {f"click_{name}": value for name, value in click_report.items()}
+
+
+# --- optimisation ----------------------------------------------------------------------------------------
+
+
+class Optimizers:
+    """AdamW, or Muon for the matrices inside the network and AdamW for the rest."""
+
+    def __init__(self, model: nn.Module, *, kind: str, lr: float) -> None:
+        matrices, decayed, plain = [], [], []
+        for name, parameter in model.named_parameters():
+            inner = parameter.ndim == 2 and "embed" not in name and "token" not in name
+            if kind == "muon" and inner and min(parameter.shape) > 8:
+                matrices.append(parameter)
+            elif parameter.ndim >= 2 and "embed" not in name and "token" not in name:
+                decayed.append(parameter)
+            else:
+                plain.append(parameter)
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+        self._all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))]
+        if matrices:
+            self._all.append(Muon(matrices, lr=lr, weight_decay=0.05))
+        self._peak_lr = lr
+
+    def step(self, share_of_peak: float) -> None:
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
+                group["lr"] = self._peak_lr * share_of_peak
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer in self._all]
+
+    def restore(self, states: list[dict[str, Any]]) -> None:
+        for optimizer, state in zip(self._all, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def learning_rate_share(progress: float, step: int, warmup_steps: int) -> float:
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return min(1.0, (step + 1) / warmup_steps) * max(cosine, 0.01)
+
+
+class Budget:
+    """How much of the time or of the steps is spent, 0 to 1."""
+
+    def __init__(self, *, seconds: float | None, steps: int | None, spent_s: float) -> None:
+        self._seconds, self._steps = seconds, steps
+        self._started = time.monotonic() - spent_s
+
+    def spent_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def progress(self, step: int) -> float:
+        by_time = self.spent_s() / self._seconds if self._seconds else 0.0
+        return max(by_time, step / self._steps if self._steps else 0.0)
+
+
+class Trainer:
+    def __init__(self, args: argparse.Namespace, phases: tuple[Phase, ...]) -> None:
+        self._args, self._phases = args, phases
+        self._workdir: Path = args.workdir
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(args.seed)
+        self._rng = np.random.default_rng(args.seed)
+        pictures = load_pictures(args.data, args.cache or args.workdir / "cache")
+        if args.smoke:
+            pictures = pictures[:24] + [p for p in pictures if p.dataset != "duts_tr"][::40]
+        self._maker = SceneMaker(pictures=[p for p in pictures if p.split == "train"])
+        self._watched = choose([p for p in pictures if p.split == "val"], 2 if args.smoke else 20)
+        # One set of parameters; the sizes differ in what the prompt encoder takes for the whole picture.
+        self._models = {phase.size_px: build_segmenter(phase.size_px).to(args.device) for phase in phases}
+        self._model = next(iter(self._models.values()))
+        self._share_parameters()
+        self._ema_model = build_segmenter().to(args.device)
+        self._ema_model.load_state_dict(self._model.state_dict())
+        self._optimizers = Optimizers(self._model, kind=args.optimizer, lr=args.lr)
+        self._step, self._images, spent_s = 0, 0, 0.0
+        if args.resume:
+            spent_s = self._restore()
+        elif args.geometry_steps:
+            self._teach_boxes(args.geometry_steps)
+        seconds = args.minutes * 60 if args.minutes else None
+        if args.until:
+            seconds = spent_s + _seconds_until(args.until)
+        self._budget = Budget(seconds=seconds, steps=args.steps, spent_s=spent_s)
+
+    def _share_parameters(self) -> None:
+        for other in list(self._models.values())[1:]:
+            for name, parameter in self._model.named_parameters():
+                owner, _, leaf = name.rpartition(".")
+                setattr(other.get_submodule(owner), leaf, parameter)
+            for name, buffer in self._model.named_buffers():
+                owner, _, leaf = name.rpartition(".")
+                other.get_submodule(owner).register_buffer(leaf, buffer)
+
+    def _teach_boxes(self, steps: int) -> None:
+        model = build_segmenter(128)
+        model.load_state_dict(self._model.state_dict())
+        optimizers = Optimizers(model, kind=self._args.optimizer, lr=2 * self._args.lr)
+
+        def lesson_loss(features: list[Tensor], boxes_N22: Tensor, ellipses: Tensor) -> tuple[Tensor, float]:
+            n = len(boxes_N22)
+            asked = Batch(
+                images_B3SS=torch.empty(0),
+                image_of_prompt_N=torch.arange(n),
+                targets_Nhw=ellipses,
+                has_object_N=torch.ones(n, dtype=torch.bool),
+                points_NT2=boxes_N22,
+                labels_NT=torch.tensor([TOP_LEFT, BOTTOM_RIGHT]).expand(n, -1),
+            )
+            answer = decode(model, features, asked.image_of_prompt_N, asked.points_NT2, asked.labels_NT)
+            loss, report = prompt_loss(answer, asked, single=1.0, several=0.35)
+            return loss, report["iou"]
+
+        def take_step(step: int) -> None:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizers.step(min(1.0, (step + 1) / 20, (steps - step) / (0.3 * steps)))
+
+        def report(step: int, iou: float) -> None:
+            self._write({"geometry_step": step, "geometry_iou": round(iou, 4)})
+
+        self._budget = Budget(seconds=None, steps=None, spent_s=0.0)
+        teach_boxes(model, lesson_loss, take_step, steps=steps, seed=self._args.seed, report=report)
+        self._model.load_state_dict(model.state_dict())
+        self._ema_model.load_state_dict(model.state_dict())
+        torch.save(model.state_dict(), self._workdir / "geometry.pt")
+
+    def run(self) -> None:
+        saved = exported = looked = time.monotonic()
+        while (progress := self._budget.progress(self._step)) < 1.0:
+            report = self._train_step(progress)
+            now = time.monotonic()
+            if self._step % 20 == 0 or self._args.smoke:
+                self._write({"progress": round(progress, 4), **report})
+            if now - saved > 60 * self._args.checkpoint_minutes:
+                self._save_checkpoint()
+                saved = now
+            if now - looked > 60 * self._args.look_minutes:
+                self._look(export=now - exported > 60 * self._args.export_minutes)
+                if now - exported > 60 * self._args.export_minutes:
+                    exported = now
+                looked = now
+        self._save_checkpoint()
+        self._look(export=True)
+
+    def _train_step(self, progress: float) -> dict[str, float]:
+        phase = next(p for p in reversed(self._phases) if progress >= p.start)
+        model = self._models[phase.size_px]
+        model.train()
+        boxes, clicks = make_batches(self._rng, self._maker, phase, self._args.device)
+        half = self._args.device.startswith("cuda")
+        with torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext():
+            loss, report = step_loss(model, boxes, clicks, self._rng)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        share = learning_rate_share(progress, self._step, warmup_steps=50 if not self._args.smoke else 2)
+        self._optimizers.step(share)
+        self._step += 1
+        self._images += phase.batch
+        self._update_ema()
+        return report | {
+            "loss": loss.item(),
+            "norm": norm.item(),
+            "lr": share * self._args.lr,
+            "px": phase.size_px,
+        }
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        decay = min(EMA_DECAY, (1 + self._step) / (10 + self._step))
+        torch._foreach_lerp_(list(self._ema_model.parameters()), list(self._model.parameters()), 1 - decay)
+
+    def _look(self, *, export: bool) -> None:
+        summary = summarize(list(score(self._ema_model, self._watched)))
+        self._write({"val": summary})
+        overview = {name: group["box_iou"] for name, group in summary.items()}
+        logger.info("step %d, %.0f min: box IoU %s", self._step, self._budget.spent_s() / 60, overview)
+        if export:
+            export_weights(self._ema_model, self._args.out, self._facts() | {"watched_objects": summary})
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "trained_minutes": round(self._budget.spent_s() / 60, 1),
+            "steps": self._step,
+            "images": self._images,
+            "seed": self._args.seed,
+            "optimizer": f"{self._args.optimizer}, peak learning rate {self._args.lr}",
+            "threads": torch.get_num_threads(),
+            "hardware": _hardware(self._args.device),
+            "torch": torch.__version__,
+        }
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        line = {"step": self._step, "minutes": round(self._budget.spent_s() / 60, 2), "images": self._images}
+        with (self._workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | entry) + "\n")
+
+    def _save_checkpoint(self) -> None:
+        path = self._workdir / "checkpoint.pt"
+        unfinished = path.with_suffix(".part")
+        torch.save(
+            {
+                "model": self._model.state_dict(),
+                "ema": self._ema_model.state_dict(),
+                "optimizers": self._optimizers.state(),
+                "step": self._step,
+                "images": self._images,
+                "spent_s": self._budget.spent_s(),
+                "numpy_rng": json.dumps(self._rng.bit_generator.state),
+                "torch_rng": torch.get_rng_state(),
+            },
+            unfinished,
+        )
+        unfinished.replace(path)
+
+    def _restore(self) -> float:
+        saved = torch.load(self._workdir / "checkpoint.pt", map_location=self._args.device, weights_only=True)
+        self._model.load_state_dict(saved["model"])
+        self._ema_model.load_state_dict(saved["ema"])
+        self._optimizers.restore(saved["optimizers"])
+        self._step, self._images = saved["step"], saved["images"]
+        self._rng.bit_generator.state = json.loads(saved["numpy_rng"])
+        torch.set_rng_state(saved["torch_rng"].cpu())
+        return float(saved["spent_s"])
+
+
+def export_weights(model: nn.Module, path: Path, facts: dict[str, Any]) -> None:
+    """The weights and, beside them, what a person wants to know about them."""
+    save_weights(model.state_dict(), path)
+    about = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    path.with_suffix(".json").write_text(json.dumps(about | facts, indent=2) + "\n", "utf-8")
+
+
+def _hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in (cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else [])
+        if line.startswith("model name")
+    ]
+    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _seconds_until(clock: str) -> float:
+    now = datetime.datetime.now().astimezone()
+    end = now.replace(hour=int(clock[:2]), minute=int(clock[3:]), second=0, microsecond=0)
+    return (end - now).total_seconds() % 86400
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--workdir", type=Path, required=True, help="checkpoints and metrics")
+    parser.add_argument("--cache", type=Path, help="decoded pictures (2.7 GB); default: in the workdir")
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--until", metavar="HH:MM", help="local time at which training ends")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="a few tiny steps, end to end, under a minute")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--geometry-steps", type=int, default=400, help="lessons before the first picture")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoint-minutes", type=float, default=4)
+    parser.add_argument("--look-minutes", type=float, default=10, help="between scores of watched objects")
+    parser.add_argument("--export-minutes", type=float, default=14)
+    args = parser.parse_args()
+    if args.smoke:
+        args.steps = args.steps or 6
+        args.geometry_steps = min(args.geometry_steps, 4)
+    if not (args.minutes or args.until or args.steps):
+        parser.error("say when to stop: --minutes, --until or --steps")
+    return args
+
+
+def main() -> None:
+    args = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(args.threads)
+    # On AMD this sends float32 products to oneDNN, which is faster and as exact; AMX and CUDA would round.
+    torch.set_float32_matmul_precision("medium")
+    Trainer(args, SMOKE_PHASES if args.smoke else PHASES).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""What must be set before anything imports a model library."""
+
+import os
+import tempfile
+
+from autolabel.app.main import quiet_dependencies
+
+quiet_dependencies()
+os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
+os.environ["AUTOLABEL_OFFLINE"] = "1"

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from autolabel.core.types import Rle
+from autolabel.ops.masks import area_px, bounds_xyxy, decode, decode_crop, encode, encode_crop, iou, run_lengths
+from tests.records import shapes
+
+any_mask = npst.arrays(
+    np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 1)
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(any_mask)
+def test_a_mask_comes_back_from_its_run_lengths(mask):
+    rle = encode(mask)
+    assert (decode(rle) == mask).all()
+    assert area_px(rle) == mask.sum() == run_lengths(rle)[1::2].sum()
+
+
+@settings(deadline=None, max_examples=60)
+@given(any_mask)
+def test_the_crop_is_the_mask_in_its_tight_box(mask):
+    rle = encode(mask)
+    crop, x0, y0 = decode_crop(rle)
+    if not mask.any():
+        assert crop.size == 0
+        assert bounds_xyxy(rle) is None
+        return
+    ys, xs = np.nonzero(mask)
+    assert bounds_xyxy(rle) == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+    assert (crop == mask[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]]).all()
+    assert encode_crop(crop, x0, y0, rle.size_hw) == rle
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
+def test_any_nonzero_value_is_inside(dtype):
+    mask = np.array([[0, 1], [200, 3]]).astype(dtype)
+    assert encode(mask) == encode(mask != 0)
+
+
+def test_iou_counts_pixels():
+    a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    a[:2], b[1:3] = True, True
+    assert iou(encode(a), encode(b)) == pytest.approx(1 / 3)
+    assert iou(encode(a), encode(np.zeros((4, 4), bool))) == 0
+
+
+def test_iou_of_two_sizes_is_refused():
+    with pytest.raises(ValueError, match="two sizes"):
+        iou(encode(np.ones((2, 2))), encode(np.ones((2, 3))))
+
+
+def test_a_torn_string_is_refused():
+    good = encode(shapes()["noise"])
+    for cut in range(1, 40):
+        with pytest.raises(ValueError, match="run"):
+            run_lengths(Rle(good.size_hw, good.counts[:-cut]))
+
+
+def test_only_two_axes_are_a_mask():
+    with pytest.raises(ValueError, match="shape"):
+        encode(np.ones((2, 2, 1)))

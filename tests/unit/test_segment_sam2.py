@@ -1,0 +1,298 @@
+"""SAM 2: the reference's masks, one encoding a picture, and no trace in Hydra."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from autolabel.core.configs import configs_dir
+from autolabel.core.errors import ConfigError, ImageError, WeightsError
+from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
+from autolabel.ops.device import in_chunks
+from autolabel.ops.masks import encode
+from autolabel.segment import sam2
+from autolabel.segment.sam2 import Sam2Segmenter
+from autolabel.weights.registry import SHIPPED
+
+TINY = "sam2.1/sam2.1_hiera_t.yaml"
+BOXES = np.array([[20, 30, 90, 110], [60, 10, 150, 60], [5, 70, 155, 118]], np.float32)
+
+
+def segmenter(architecture: str = "nano", weights: str = "random:0", **settings) -> Sam2Segmenter:
+    plain = {"device": "cpu", "precision": "float32", "prompt_chunk": 0, "encode_batch": 0}
+    return Sam2Segmenter(weights=weights, architecture=architecture, **{**plain, **settings})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Sam2Segmenter:
+    return segmenter()
+
+
+def frame(seed: int = 0, height: int = 120, width: int = 160) -> Frame:
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return Frame(ImageRef("a", "a"), coarse.repeat(8, 0).repeat(8, 1), ImageInfo(width, height))
+
+
+def reference(model, image_rgb, boxes_xyxy):
+    """RLE and predicted IoU of each box from sam2's own predictor."""
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    predictor = SAM2ImagePredictor(model)
+    # The predictor knows only models of 1024 px.
+    predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    predictor.set_image(image_rgb)
+    masks, ious, _ = predictor.predict(box=boxes_xyxy, multimask_output=False)
+    masks = masks.reshape(len(boxes_xyxy), *image_rgb.shape[:2])
+    return [encode(mask) for mask in masks], ious.reshape(-1)
+
+
+def shipped_weights() -> str:
+    nano = next(entry for entry in SHIPPED if entry.name == "nano_segmenter")
+    return nano.name if nano.path.is_file() else "random:1"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+class TestReference:
+    """sam2's own predictor on the same picture, byte for byte."""
+
+    def agree(self, ours: Sam2Segmenter) -> None:
+        picture = frame()
+        (answers,) = ours.segment([picture], [Prompts(boxes_xyxy=BOXES)])
+        masks, ious = reference(ours._model, picture.image_rgb, BOXES)
+        assert [answer.mask for answer in answers] == masks
+        assert len(set(masks)) == 3
+        assert np.allclose([answer.predicted_iou for answer in answers], ious, atol=1e-6)
+
+    def test_nano(self):
+        self.agree(segmenter("nano", shipped_weights()))
+
+    def test_tiny_at_a_quarter_of_its_size(self, tmp_path):
+        small = tmp_path / "tiny_256.yaml"
+        small.write_text(sam2.read_architecture(TINY).replace("image_size: 1024", "image_size: 256"))
+        self.agree(segmenter(str(small), "random:3"))
+
+    @pytest.mark.slow
+    def test_tiny(self):
+        self.agree(segmenter(TINY, "random:3"))
+
+
+def test_hydra_is_as_it_was_before_sam2_came():
+    assert not GlobalHydra.instance().is_initialized()
+    before = GlobalHydra.instance().hydra
+    with sam2.hydra_left_alone():
+        assert GlobalHydra.instance().is_initialized()
+    assert GlobalHydra.instance().hydra is before
+
+
+def test_no_prompts_one_and_many_keep_their_places(nano):
+    many = np.tile(BOXES, (4, 1))[:11] + np.arange(11, dtype=np.float32)[:, None]
+    prompts = [Prompts(boxes_xyxy=rows) for rows in (BOXES[:0], BOXES[:1], many)]
+    answers = nano.segment([frame(0), frame(1), frame(2)], prompts)
+    assert [[answer.prompt for answer in found] for found in answers] == [[], [0], list(range(11))]
+    assert all(answer.mask.size_hw == (120, 160) for found in answers for answer in found)
+
+
+def test_pictures_without_prompts_never_reach_the_encoder(nano, monkeypatch):
+    monkeypatch.setattr(nano._model, "forward_image", None)
+    assert nano.segment([frame(), frame()], [Prompts(boxes_xyxy=BOXES[:0])] * 2) == [[], []]
+    assert nano.segment([], []) == []
+
+
+def test_scores_are_fractions(nano):
+    (answers,) = nano.segment([frame()], [Prompts(boxes_xyxy=BOXES)])
+    for answer in answers:
+        assert 0 <= answer.object_score <= 1
+        assert 0 <= answer.stability <= 1
+
+
+@pytest.mark.parametrize("chunk", [2, 64])
+def test_chunks_do_not_change_masks(nano, chunk):
+    # 4 boxes: a single prompt alone takes another matrix kernel and may differ in the last bit of a logit.
+    asked = [Prompts(boxes_xyxy=np.concatenate([BOXES, BOXES[:1] + 3]))]
+    chunked = segmenter(prompt_chunk=chunk).segment([frame()], asked)
+    assert masks_of(chunked) == masks_of(nano.segment([frame()], asked))
+
+
+def test_pictures_encoded_together_have_the_masks_they_have_alone(nano):
+    frames, asked = [frame(0), frame(1, 96, 200), frame(2)], [Prompts(boxes_xyxy=BOXES)] * 3
+    together = segmenter(encode_batch=3).segment(frames, asked)
+    assert masks_of(together) == masks_of(nano.segment(frames, asked))
+
+
+def masks_of(answers):
+    return [[answer.mask for answer in found] for found in answers]
+
+
+def test_an_unanswered_prompt_shifts_no_other(nano):
+    holed = BOXES.copy()
+    holed[1] = np.nan
+    (answers,) = nano.segment([frame()], [Prompts(boxes_xyxy=holed)])
+    (whole,) = nano.segment([frame()], [Prompts(boxes_xyxy=BOXES)])
+    assert [answer.prompt for answer in answers] == [0, 2]
+    assert [answer.mask for answer in answers] == [whole[0].mask, whole[2].mask]
+
+
+def test_points_boxes_and_masks_can_be_asked_together(nano):
+    points = np.array([[[50, 60], [0, 0]], [[100, 30], [80, 50]]], np.float32)
+    signs = np.array([[1, -1], [1, 0]], np.int64)
+    logits = np.full((2, 128, 128), -3, np.float32)
+    alone = Prompts(points_xy=points, point_signs=signs)
+    for asked in (alone, replace(alone, boxes_xyxy=BOXES[:2]), replace(alone, mask_logits=logits),
+                  Prompts(mask_logits=logits)):  # fmt: skip
+        (answers,) = nano.segment([frame()], [asked])
+        assert [answer.prompt for answer in answers] == [0, 1]
+
+
+def test_a_padding_point_says_nothing_of_its_place(nano):
+    signs = np.array([[1, -1]], np.int64)
+    here, there = (
+        Prompts(points_xy=np.array([[[50, 60], place]], np.float32), point_signs=signs)
+        for place in ([0, 0], [99, 99])
+    )
+    assert nano.segment([frame()], [here]) == nano.segment([frame()], [there])
+
+
+def test_corners_come_first_and_are_scaled_to_the_models_square():
+    asked = Prompts(
+        boxes_xyxy=np.array([[10, 20, 30, 40]], np.float32),
+        points_xy=np.array([[[5, 5]]], np.float32),
+        point_signs=np.array([[1]]),
+    )
+    points, labels = sam2.to_model_points(asked, (50, 100), 1000)
+    assert points.tolist() == [[[100, 400], [300, 800], [50, 100]]]
+    assert labels.tolist() == [[2, 3, 1]]
+
+
+def test_a_mask_prompt_of_another_size_is_refused(nano):
+    with pytest.raises(ValueError, match=r"mask_logits must be \(N, 128, 128\)"):
+        nano.segment([frame()], [Prompts(mask_logits=np.zeros((1, 64, 64), np.float32))])
+
+
+@pytest.mark.parametrize("size_hw", [(30, 40), (60, 68), (60, 69), (301, 200)])
+def test_short_and_long_ways_to_a_mask_agree(size_hw):
+    logits = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    quick = sam2.logits_rle(logits, size_hw, sam2.matching_arithmetic())
+    assert quick == sam2.logits_rle(logits, size_hw, None)
+
+
+def test_random_weights_are_those_of_their_seed_and_leave_the_generator_alone(nano):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    again, other = segmenter(), segmenter(weights="random:1")
+    assert torch.equal(torch.rand(1), expected)
+    asked = [Prompts(boxes_xyxy=BOXES)]
+    assert again.segment([frame()], asked) == nano.segment([frame()], asked)
+    assert other.segment([frame()], asked) != nano.segment([frame()], asked)
+    assert again.identity == nano.identity != other.identity
+
+
+def test_weights_that_do_not_fit_are_refused_with_their_keys(nano, tmp_path):
+    state = dict(nano._model.state_dict())
+    state["extra.weight"] = torch.zeros(1)
+    state["no_mem_embed"] = torch.zeros(2)
+    del state["sam_mask_decoder.iou_token.weight"]
+    torch.save({"model": state}, tmp_path / "wrong.pt")
+    with pytest.raises(WeightsError) as caught:
+        segmenter(weights=str(tmp_path / "wrong.pt"))
+    for part in ("1 missing: sam_mask_decoder.iou_token.weight", "1 unexpected: extra.weight",
+                 "1 of another shape: no_mem_embed"):  # fmt: skip
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_weights_come_back_from_a_file(nano, tmp_path, ending):
+    from safetensors.torch import save_file
+
+    path = tmp_path / f"my model.{ending}"
+    state = {key: tensor.clone() for key, tensor in nano._model.state_dict().items()}
+    torch.save({"model": state}, path) if ending == "pt" else save_file(state, path)
+    loaded = segmenter(weights=str(path))
+    asked = [Prompts(boxes_xyxy=BOXES)]
+    assert loaded.segment([frame()], asked) == nano.segment([frame()], asked)
+    assert len(loaded.identity["weights"]) == 64
+
+
+class _RunsCode:
+    def __reduce__(self):
+        return (print, ("code of a checkpoint ran",))
+
+
+def test_a_checkpoint_with_code_is_refused_and_does_not_run_it(tmp_path, capsys):
+    torch.save({"model": _RunsCode()}, tmp_path / "hostile.pt")
+    with pytest.raises(WeightsError, match=r"hostile\.pt is damaged, or holds more than tensors"):
+        segmenter(weights=str(tmp_path / "hostile.pt"))
+    assert capsys.readouterr().out == ""
+
+
+def test_an_architecture_can_be_a_file_of_ones_own(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_bytes((configs_dir() / "segment" / "sam2_arch" / "nano.yaml").read_bytes())
+    assert segmenter(str(own)).identity == segmenter("nano").identity
+
+
+def test_an_unknown_architecture_names_those_there_are():
+    with pytest.raises(ConfigError, match=r"sam2\.1/sam2\.1_hiera_t\.yaml"):
+        segmenter("sam3")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("prompt_chunk", -1),
+        ("encode_batch", 64),
+        ("device", "tpu"),
+        ("precision", "int4"),
+        ("weights", "random:x"),
+    ],
+)
+def test_a_setting_out_of_range_names_its_key(setting, value):
+    with pytest.raises(ConfigError, match=rf"segment\.{setting} "):
+        segmenter(**{setting: value})
+
+
+def test_out_of_memory_halves_the_chunk_and_goes_on():
+    sizes = []
+
+    def run(start: int, stop: int) -> list[int]:
+        sizes.append(stop - start)
+        if stop - start > 3:
+            raise torch.OutOfMemoryError
+        return list(range(start, stop))
+
+    assert in_chunks(10, 8, run) == list(range(10))
+    assert sizes == [8, 4, 2, 2, 2, 2, 2]
+
+
+def test_one_item_that_does_not_fit_is_an_error():
+    def run(start: int, stop: int) -> list[int]:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(ImageError, match="out_of_memory"):
+        in_chunks(3, 2, run)
+
+
+def test_out_of_memory_in_the_decoder_loses_no_prompt(nano, monkeypatch):
+    decoder = nano._model.sam_mask_decoder
+    forward = decoder.forward
+
+    def full_at_two(**inputs):
+        if len(inputs["sparse_prompt_embeddings"]) > 2:
+            raise torch.OutOfMemoryError
+        return forward(**inputs)
+
+    monkeypatch.setattr(decoder, "forward", full_at_two)
+    (answers,) = nano.segment([frame()], [Prompts(boxes_xyxy=BOXES)])
+    assert [answer.prompt for answer in answers] == [0, 1, 2]
