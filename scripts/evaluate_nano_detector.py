@@ -168,6 +168,8 @@ def _at_confidence(scenes: list[tuple[Picture, Boxes]], conf: float) -> dict[str
                 )
                 found[kind].append(column in taken)
     recalls = {f"recall_{kind}": float(np.mean(hits)) for kind, hits in found.items() if hits}
+    everything = [hit for hits in found.values() for hit in hits]
+    recalls["recall"] = float(np.mean(everything)) if everything else 0.0
     return {
         "conf": conf,
         **recalls,

@@ -67,9 +67,9 @@ class Phase:
 
 PHASES = (
     Phase(start=0.0, size_px=128, batch=16, boxes=4, clicks=1, mosaic_rate=0.15),
-    Phase(start=0.35, size_px=256, batch=8, boxes=5, clicks=2, mosaic_rate=0.2),
+    Phase(start=0.22, size_px=256, batch=8, boxes=5, clicks=2, mosaic_rate=0.2),
     # Stored pictures are smaller than 512 px: whole ones would be enlarged and soft, four of them are not.
-    Phase(start=0.78, size_px=512, batch=4, boxes=6, clicks=2, mosaic_rate=0.45),
+    Phase(start=0.60, size_px=512, batch=4, boxes=6, clicks=2, mosaic_rate=0.45),
 )
 SMOKE_PHASES = (
     Phase(start=0.0, size_px=128, batch=2, boxes=2, clicks=1, mosaic_rate=0.3),

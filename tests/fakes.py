@@ -71,6 +71,7 @@ class Pictures:
     """A Source over files that exist."""
 
     categories: tuple[Category, ...] = ()
+    document = ""
     ignored: Mapping[str, int] = {}
 
     def __init__(self, folder: Path) -> None:

@@ -24,6 +24,7 @@ class ListReader:
     items: Sequence[ImageRecord]
     categories: tuple[Category, ...] = CATEGORIES
     break_at: int | None = None
+    document: str = ""
 
     def records(self) -> Iterator[ImageRecord]:
         for i, record in enumerate(self.items):

@@ -114,7 +114,8 @@ def continue_run(
     for what, count in (("new", synced.added), ("changed", synced.changed), ("vanished", synced.vanished)):
         if count:
             logger.warning("%d %s pictures since the run was started", count, what)
-    store.set_meta(categories=categories_to(categories), config=yaml_text(config), versions=versions())
+    store.set_meta(categories=categories_to(categories), document=source.document)
+    store.set_meta(config=yaml_text(config), versions=versions())
     write_text(store.directory / "config.yaml", yaml_text(config))
     todo = store.pending_images()
     with Progress(todo) as progress:

@@ -35,6 +35,11 @@ class Source(Protocol):
     def ignored(self) -> Mapping[str, int]:
         """Files seen and left alone, counted by reason or extension; complete after `images()` is exhausted."""
 
+    @property
+    def document(self) -> str:
+        """The source's fields about the data set as a whole (COCO `info`, `licenses`), as the text of a JSON
+        object; "" when there are none."""
+
     def images(self) -> Iterator[ImageRef]:
         """Every picture once, in a fixed order. Raises SourceError when the input as a whole is unusable."""
 
@@ -118,6 +123,10 @@ class RecordReader(Protocol):
     @property
     def categories(self) -> tuple[Category, ...]: ...
 
+    @property
+    def document(self) -> str:
+        """See `Source.document`."""
+
     def records(self) -> Iterator[ImageRecord]:
         """Every image's record in manifest order, streamed; can be called again."""
 
@@ -137,8 +146,30 @@ class ExportReport:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """An object that a format did not give back pixel by pixel: `iou` with the run's mask (0: it is not there),
+    and why."""
+
+    image_id: str
+    index: int
+    iou: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """What reading an export back gave: `objects` were compared, and these deviate."""
+
+    objects: int
+    deviations: tuple[Deviation, ...]
+
+
 class Exporter(Protocol):
     """One format."""
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the format into `directory` from the records alone. A killed export leaves the old or the new."""
+
+    def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
+        """Read `directory` as the format's consumer does and compare each object's mask with the run's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ Status = Literal["ok", "empty", "failed", "skipped"]
 Polygon = tuple[float, ...]
 """One ring as `(x0, y0, x1, y1, ...)`."""
 
+# `extra`, wherever it stands, is the text of a JSON object with the source's fields that have no place of their
+# own here, or "" when there are none: attributes and unknown fields survive the trip without being understood.
+
 
 @dataclass(frozen=True, slots=True)
 class Category:
@@ -29,6 +32,7 @@ class Category:
 
     id: int
     name: str
+    extra: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Labels:
     the stored picture but not the upright one says that the coordinates are those of the stored picture.
     `shapes[i]` is the existing mask of object i: polygons (same coordinates as the boxes), an RLE, or None.
     `convention` says how the polygons are to be rasterised: like pycocotools or like the ultralytics loader.
+    `extras[i]` are object i's other fields.
     """
 
     boxes_xyxy: Float32
@@ -66,6 +71,11 @@ class Labels:
     normalized: bool = False
     size_hw: tuple[int, int] | None = None
     convention: Literal["coco", "yolo"] = "coco"
+    extras: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.extras == ():
+            object.__setattr__(self, "extras", ("",) * len(self.boxes_xyxy))
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
@@ -77,7 +87,8 @@ class ImageRef:
 
     `image_id` is the path relative to the source root, with `/`; the identity of the picture. Bytes that are
     not UTF-8 are surrogate escapes (`os.fsdecode`). `problem` says that it can never be labelled (a broken
-    label file, an unreadable folder); it still gets its record.
+    label file, an unreadable folder); it still gets its record. `source_id` is its id in the source, `extra` its
+    other fields there.
     """
 
     image_id: str
@@ -85,6 +96,8 @@ class ImageRef:
     labels: Labels | None = None
     split: str | None = None
     problem: Problem | None = None
+    source_id: int | None = None
+    extra: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +125,25 @@ class Frame:
     info: ImageInfo
 
 
+DETECTION_COLUMNS: dict[str, Any] = {
+    "masks": None,
+    "polygons": None,
+    "source_ids": None,
+    "crowd": False,
+    "extras": "",
+    "replaced": None,
+}
+"""The columns of Detections that may be left out, and what a row then holds."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
     """Boxes of one image, from a model or from existing labels; parallel arrays of length N.
 
     A box may be degenerate or outside the image here: who finds it reports it as it is, the labeler drops it
     with a reason. `masks[i]` is an existing mask that must be kept as it is, `polygons[i]` its polygons in
-    upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source.
+    upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source, `extras[i]` its
+    other fields. `replaced[i]` is an existing mask that is to be made anew, kept here to say what changed.
     """
 
     boxes_xyxy: Float32
@@ -128,6 +153,8 @@ class Detections:
     polygons: tuple[tuple[Polygon, ...] | None, ...] = ()
     source_ids: tuple[int | None, ...] = ()
     crowd: tuple[bool, ...] = ()
+    extras: tuple[str, ...] = ()
+    replaced: tuple[Rle | None, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.boxes_xyxy)
@@ -138,7 +165,7 @@ class Detections:
                 f"{n} boxes, but scores {self.scores.shape} and category_ids {self.category_ids.shape}"
             )
         # Model detectors give no extras: one empty entry a box, so that zip stays strict everywhere.
-        for name, empty in (("masks", None), ("polygons", None), ("source_ids", None), ("crowd", False)):
+        for name, empty in DETECTION_COLUMNS.items():
             value = getattr(self, name)
             if value == ():
                 object.__setattr__(self, name, (empty,) * n)
@@ -155,14 +182,9 @@ class Detections:
     def select(self, index: Sequence[int] | Int64) -> Detections:
         """The rows named by `index`, all columns together."""
         rows = [int(i) for i in index]
+        columns = {name: tuple(getattr(self, name)[i] for i in rows) for name in DETECTION_COLUMNS}
         return Detections(
-            self.boxes_xyxy[rows].reshape(-1, 4),
-            self.scores[rows],
-            self.category_ids[rows],
-            tuple(self.masks[i] for i in rows),
-            tuple(self.polygons[i] for i in rows),
-            tuple(self.source_ids[i] for i in rows),
-            tuple(self.crowd[i] for i in rows),
+            self.boxes_xyxy[rows].reshape(-1, 4), self.scores[rows], self.category_ids[rows], **columns
         )
 
 
@@ -217,6 +239,7 @@ class Instance:
     `box_xyxy` is the prompt box; the box of the mask is computed from the mask where it is needed. `origin`
     is `model`, or `label` when the mask came with the source and is kept as it is; then `polygons` are the
     source's own. `mask` is None only for a detection that never became a mask; those are always dropped.
+    `replaced_iou` is the IoU with the source's mask where that was made anew.
     """
 
     index: int
@@ -231,6 +254,8 @@ class Instance:
     polygons: tuple[Polygon, ...] | None = None
     source_id: int | None = None
     crowd: bool = False
+    extra: str = ""
+    replaced_iou: float | None = None
 
     def with_mask(self, mask: Rle) -> Instance:
         """The same object with another mask; source polygons no longer describe it."""
@@ -270,6 +295,8 @@ class ImageRecord:
     split: str | None = None
     candidates: tuple[Instance, ...] = ()
     verdicts: tuple[Verdict, ...] = field(default=())
+    source_id: int | None = None
+    extra: str = ""
 
     def __post_init__(self) -> None:
         if len(self.candidates) != len(self.verdicts):

@@ -137,6 +137,8 @@ class PipelineLabeler:
             split=frame.ref.split,
             candidates=tuple(candidates),
             verdicts=verdicts,
+            source_id=frame.ref.source_id,
+            extra=frame.ref.extra,
         )
 
 
@@ -182,9 +184,18 @@ def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> li
                 polygons=detections.polygons[i] if existing is not None else None,
                 source_id=detections.source_ids[i],
                 crowd=detections.crowd[i],
+                extra=detections.extras[i],
+                replaced_iou=agreement(answer, detections.replaced[i]),
             )
         )
     return instances
+
+
+def agreement(answer: PromptedMask | None, replaced: Rle | None) -> float | None:
+    """IoU of the new mask with the one it takes the place of."""
+    from autolabel.ops.masks import iou
+
+    return None if answer is None or replaced is None else iou(answer.mask, replaced)
 
 
 def one_by_one_on_error(
@@ -201,5 +212,13 @@ def one_by_one_on_error(
 
 def failed(ref: ImageRef, code: str, detail: str, info: ImageInfo | None = None) -> ImageRecord:
     return ImageRecord(
-        image_id=ref.image_id, path=ref.path, status="failed", info=info, code=code, detail=detail, split=ref.split
+        image_id=ref.image_id,
+        path=ref.path,
+        status="failed",
+        info=info,
+        code=code,
+        detail=detail,
+        split=ref.split,
+        source_id=ref.source_id,
+        extra=ref.extra,
     )

@@ -52,6 +52,10 @@ class CocoSource:
         return tuple(Category(id_, name) for id_, name in sorted(self._categories.items()))
 
     @property
+    def document(self) -> str:
+        return ""
+
+    @property
     def ignored(self) -> Mapping[str, int]:
         return {}
 

@@ -26,6 +26,10 @@ class FolderSource:
         return ()
 
     @property
+    def document(self) -> str:
+        return ""
+
+    @property
     def ignored(self) -> Mapping[str, int]:
         return self._ignored
 

@@ -33,6 +33,10 @@ class GlobSource:
         return ()
 
     @property
+    def document(self) -> str:
+        return ""
+
+    @property
     def ignored(self) -> Mapping[str, int]:
         return self._ignored
 

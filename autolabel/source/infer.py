@@ -149,6 +149,10 @@ class AutoSource:
         return self._source.categories
 
     @property
+    def document(self) -> str:
+        return self._source.document
+
+    @property
     def ignored(self) -> Mapping[str, int]:
         return self._source.ignored
 

@@ -31,6 +31,10 @@ class ListSource:
         return ()
 
     @property
+    def document(self) -> str:
+        return ""
+
+    @property
     def ignored(self) -> Mapping[str, int]:
         return self._ignored
 

@@ -71,6 +71,10 @@ class VocSource:
         self._ignored: Counter[str] = Counter()
 
     @property
+    def document(self) -> str:
+        return ""
+
+    @property
     def ignored(self) -> Mapping[str, int]:
         return self._ignored
 

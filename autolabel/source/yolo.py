@@ -62,6 +62,10 @@ class YoloSource:
         self._ignored: Counter[str] = Counter()
 
     @property
+    def document(self) -> str:
+        return ""
+
+    @property
     def ignored(self) -> Mapping[str, int]:
         return self._ignored
 

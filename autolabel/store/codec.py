@@ -25,6 +25,8 @@ def encode_record(record: ImageRecord) -> bytes:
         "code": record.code,
         "detail": record.detail,
         "split": record.split,
+        "source": record.source_id,
+        "extra": record.extra,
         "info": None if record.info is None else _info_out(record.info),
         "candidates": [_instance_out(c) for c in record.candidates],
         "verdicts": [[v.reason, None if v.mask is None else _rle_out(v.mask)] for v in record.verdicts],
@@ -56,6 +58,8 @@ def _record_in(document: dict[str, Any], image_id: str, path: str) -> ImageRecor
         code=document["code"],
         detail=document["detail"],
         split=document["split"],
+        source_id=document["source"],
+        extra=document["extra"],
         candidates=tuple(_instance_in(i, c) for i, c in enumerate(document["candidates"])),
         verdicts=tuple(
             Verdict(reason, None if mask is None else _rle_in(mask)) for reason, mask in document["verdicts"]
@@ -94,6 +98,8 @@ def _instance_out(instance: Instance) -> dict[str, Any]:
         "polygons": None if instance.polygons is None else [list(p) for p in instance.polygons],
         "source": instance.source_id,
         "crowd": instance.crowd,
+        "extra": instance.extra,
+        "replaced": instance.replaced_iou,
     }
     return row
 
@@ -113,4 +119,6 @@ def _instance_in(index: int, row: dict[str, Any]) -> Instance:
         polygons=None if row["polygons"] is None else tuple(tuple(p) for p in row["polygons"]),
         source_id=row["source"],
         crowd=row["crowd"],
+        extra=row["extra"],
+        replaced_iou=row["replaced"],
     )

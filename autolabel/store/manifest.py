@@ -37,9 +37,10 @@ def _look(path: str) -> tuple[int, int]:
 
 def digest(ref: ImageRef) -> bytes:
     """16 bytes that change when anything that came with the picture changes."""
-    if ref.labels is None and ref.split is None and ref.problem is None:
+    beside = (ref.split, ref.problem, ref.source_id, ref.extra)
+    if ref.labels is None and beside == (None, None, None, ""):
         return b""
-    h = hashlib.sha256(repr((ref.split, ref.problem)).encode(errors="surrogateescape"))
+    h = hashlib.sha256(repr(beside).encode(errors="surrogateescape"))
     if ref.labels is not None:
         _add_labels(h, ref.labels)
     return h.digest()[:16]

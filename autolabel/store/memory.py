@@ -19,6 +19,10 @@ class MemoryStore:
     def categories(self) -> tuple[Category, ...]:
         return self._categories
 
+    @property
+    def document(self) -> str:
+        return ""
+
     def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
         self._units.setdefault(unit.number, tuple(records))
 

@@ -218,6 +218,10 @@ class RunReader:
     def categories(self) -> tuple[Category, ...]:
         return categories_from(self.meta("categories") or "[]")
 
+    @property
+    def document(self) -> str:
+        return self.meta("document") or ""
+
     def meta(self, key: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
@@ -284,11 +288,11 @@ def open_reader(directory: Path) -> Iterator[RunReader]:
 
 
 def categories_from(text: str) -> tuple[Category, ...]:
-    return tuple(Category(int(i), str(name)) for i, name in json.loads(text))
+    return tuple(Category(int(i), str(name), str(extra)) for i, name, extra in json.loads(text))
 
 
 def categories_to(categories: Sequence[Category]) -> str:
-    return json.dumps([[c.id, c.name] for c in categories])
+    return json.dumps([[c.id, c.name, c.extra] for c in categories])
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
