@@ -248,7 +248,7 @@ def recommended(model: torch.nn.Module, pictures: list[Picture], *, iou: float) 
         recall, precision = metrics["recall"], metrics["precision"]
         return 2 * recall * precision / max(1e-9, recall + precision)
 
-    return image_size, max((0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5), key=f1)
+    return image_size, max((0.25, 0.3, 0.35, 0.4, 0.45, 0.5), key=f1)
 
 
 def main() -> None:

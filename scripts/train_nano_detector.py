@@ -156,9 +156,22 @@ class Trainer:
         self.samples = 0
         self.stopped = False
         self.clock = Clock(0.0, 1.0, time.monotonic())
+        self.continued_from: dict[str, Any] = {}
         if args.resume:
             self._load_checkpoint()
+        elif args.init:
+            self._start_from(args.init)
         self._forward = torch.compile(self.model, dynamic=True) if self.device.type == "cuda" else self.model
+
+    def _start_from(self, weights: Path) -> None:
+        """Weights of an earlier run, with a fresh optimiser and a fresh schedule."""
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+        self.model.load_state_dict(state)
+        self.ema.load_state_dict(state)
+        about = json.loads(weights.with_suffix(".json").read_text("utf-8"))
+        self.continued_from = {key: about.get(key) for key in ("sha256", "trained_minutes", "steps", "samples")}
 
     def run(self) -> None:
         args = self.args
@@ -269,8 +282,10 @@ class Trainer:
             "samples": self.samples,
             "seed": args.seed,
             "trained_on": _hardware(self.device),
+            **({"continued_from": self.continued_from} if self.continued_from else {}),
             "metrics": metrics,
         }
+        unfinished.chmod(0o644)  # safetensors makes it readable by its owner alone
         unfinished.replace(weights)
         _write_atomically(args.weights_dir / "detector.json", json.dumps(description, indent=2) + "\n")
         self._log("export", sha256=description["sha256"])
@@ -287,6 +302,7 @@ class Trainer:
             "step": self.step,
             "samples": self.samples,
             "used_s": self.clock.used_s(),
+            "continued_from": self.continued_from,
         }
         torch.save(state, unfinished)
         unfinished.replace(path)
@@ -299,6 +315,7 @@ class Trainer:
         torch.set_rng_state(state["torch_rng"].cpu())
         self.composer.rng.bit_generator.state = json.loads(state["composer_rng"])
         self.step, self.samples = state["step"], state["samples"]
+        self.continued_from = state.get("continued_from", {})
         self.clock.used_before_s = state["used_s"]
 
     def _log(self, kind: str, **values: Any) -> None:
@@ -358,6 +375,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     budget.add_argument("--minutes", type=float, default=110.0)
     budget.add_argument("--until", metavar="HH:MM", help="local time; evaluation comes after it")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--init", type=Path, help="weights of an earlier run to go on from, e.g. the shipped ones")
     parser.add_argument(
         "--smoke", action="store_true", help="four small steps on one data set, then everything else"
     )

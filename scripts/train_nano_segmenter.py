@@ -46,6 +46,7 @@ from scripts.nano.segmenter import (
     build_segmenter,
     decode,
     encode,
+    load_weights,
     normalize,
     save_weights,
 )
@@ -67,9 +68,9 @@ class Phase:
 
 PHASES = (
     Phase(start=0.0, size_px=128, batch=16, boxes=4, clicks=1, mosaic_rate=0.15),
-    Phase(start=0.22, size_px=256, batch=8, boxes=5, clicks=2, mosaic_rate=0.2),
+    Phase(start=0.22, size_px=256, batch=8, boxes=6, clicks=2, mosaic_rate=0.35),
     # Stored pictures are smaller than 512 px: whole ones would be enlarged and soft, four of them are not.
-    Phase(start=0.60, size_px=512, batch=4, boxes=6, clicks=2, mosaic_rate=0.45),
+    Phase(start=0.72, size_px=512, batch=4, boxes=6, clicks=2, mosaic_rate=0.45),
 )
 SMOKE_PHASES = (
     Phase(start=0.0, size_px=128, batch=2, boxes=2, clicks=1, mosaic_rate=0.3),
@@ -353,14 +354,24 @@ class Trainer:
         self._ema_model.load_state_dict(self._model.state_dict())
         self._optimizers = Optimizers(self._model, kind=args.optimizer, lr=args.lr)
         self._step, self._images, spent_s = 0, 0, 0.0
+        self._continued_from: dict[str, Any] = {}
         if args.resume:
             spent_s = self._restore()
+        elif args.init:
+            self._start_from(args.init)
         elif args.geometry_steps:
             self._teach_boxes(args.geometry_steps)
         seconds = args.minutes * 60 if args.minutes else None
         if args.until:
             seconds = spent_s + _seconds_until(args.until)
         self._budget = Budget(seconds=seconds, steps=args.steps, spent_s=spent_s)
+
+    def _start_from(self, weights: Path) -> None:
+        """Weights of an earlier run, with fresh optimisers and a fresh schedule."""
+        load_weights(self._model, weights)
+        load_weights(self._ema_model, weights)
+        about = json.loads(weights.with_suffix(".json").read_text("utf-8"))
+        self._continued_from = {key: about.get(key) for key in ("sha256", "trained_minutes", "steps", "images")}
 
     def _share_parameters(self) -> None:
         for other in list(self._models.values())[1:]:
@@ -466,6 +477,7 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "hardware": _hardware(self._args.device),
             "torch": torch.__version__,
+            **({"continued_from": self._continued_from} if self._continued_from else {}),
         }
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -486,6 +498,7 @@ class Trainer:
                 "spent_s": self._budget.spent_s(),
                 "numpy_rng": json.dumps(self._rng.bit_generator.state),
                 "torch_rng": torch.get_rng_state(),
+                "continued_from": self._continued_from,
             },
             unfinished,
         )
@@ -497,6 +510,7 @@ class Trainer:
         self._ema_model.load_state_dict(saved["ema"])
         self._optimizers.restore(saved["optimizers"])
         self._step, self._images = saved["step"], saved["images"]
+        self._continued_from = saved.get("continued_from", {})
         self._rng.bit_generator.state = json.loads(saved["numpy_rng"])
         torch.set_rng_state(saved["torch_rng"].cpu())
         return float(saved["spent_s"])
@@ -542,6 +556,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--until", metavar="HH:MM", help="local time at which training ends")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--init", type=Path, help="weights of an earlier run to go on from, e.g. the shipped ones")
     parser.add_argument("--smoke", action="store_true", help="a few tiny steps, end to end, under a minute")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--lr", type=float, default=1.5e-3)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.app.compose import build, build_all, compose
-from autolabel.app.label import build_labeler, listed
+from autolabel.app.label import NO_CLASSES, build_labeler, listed
 from autolabel.app.main import quiet_dependencies
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.protocols import ExportReport, Source, Unit
@@ -77,7 +77,10 @@ def save(
 
 
 class AutoLabeler:
-    """Models loaded once, pictures labelled as they come. Create it with `from_config`."""
+    """Models loaded once, pictures labelled as they come. Create it with `from_config`.
+
+    `categories` are those of the detector; empty with `detect=labels`, where each source brings its own.
+    """
 
     def __init__(self, labeler: object, categories: tuple[Category, ...]) -> None:
         from autolabel.engine.labeler import PipelineLabeler
@@ -87,36 +90,39 @@ class AutoLabeler:
         self.categories = categories
 
     @classmethod
-    def from_config(cls, overrides: Sequence[str] = ()) -> AutoLabeler:
+    def from_config(cls, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> AutoLabeler:
         """The pipeline of `autolabel label` with these overrides, for example
-        `["experiment=offline", "detect.conf=0.4"]`. Leaves no Hydra state behind."""
+        `["experiment=offline", "detect.conf=0.4"]`; `config_dir` is a folder of your own configuration files.
+        What is about runs, sources, engines and exports has no effect here. Leaves no Hydra state behind."""
         quiet_dependencies()
-        config = compose("label", overrides)
-        if config.offline:
-            os.environ["AUTOLABEL_OFFLINE"] = "1"
-        return cls(*build_labeler(config, ()))
+        return cls(*build_labeler(compose("label", overrides, config_dir), None))
 
     def label(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
         """One result a picture, in order: of a folder, a label file, a picture, or a list of pictures.
 
         A picture that cannot be used gives a result whose `record.status` is `failed`; nothing is raised for it.
         """
-        refs = list(_refs(paths).values())
-        for some in batches(refs, self._labeler.batch_size):
+        found, of_source = _refs(paths)
+        categories = self.categories or of_source
+        if not categories:
+            raise ConfigError(NO_CLASSES)
+        for some in batches(list(found.values()), self._labeler.batch_size):
             for record in self._labeler.label([self._labeler.load(ref) for ref in some]):
-                yield Result(record, self.categories)
+                yield Result(record, categories)
 
 
-def _refs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Mapping[str, ImageRef]:
+def _refs(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> tuple[Mapping[str, ImageRef], tuple[Category, ...]]:
+    """The pictures by their ids, and the classes that came with them."""
     if isinstance(paths, (str, os.PathLike)):
-        source: Source = build(
-            {"_target_": "autolabel.source.infer.AutoSource", "path": os.fspath(paths), "images_dir": None}
-        )
-        return listed(source)
+        path = os.fspath(paths)
+        source: Source = build({"_target_": "autolabel.source.infer.AutoSource", "path": path, "images_dir": None})
+        return listed(source), source.categories
     files = [os.path.abspath(os.fspath(p)) for p in paths]  # noqa: PTH100 - keeps any bytes a name may hold
     if not files:
         raise SourceError("no pictures were given")
     if len(set(files)) < len(files):
         raise ConfigError("the same picture was given twice")
     root = os.path.dirname(files[0]) if len(files) == 1 else os.path.commonpath(files)  # noqa: PTH120
-    return {name: ImageRef(name, f) for f in files for name in [os.path.relpath(f, root).replace(os.sep, "/")]}
+    return {name: ImageRef(name, f) for f in files for name in [os.path.relpath(f, root)]}, ()

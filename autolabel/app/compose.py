@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Request:
     overrides: tuple[str, ...]
     multirun: bool = False
     show: bool = False
+    verify: bool = False
     config_dir: str | None = None
 
 
@@ -33,10 +35,12 @@ def parse(arguments: Sequence[str]) -> Request:
     config_dir = None
     rest = iter(arguments)
     for argument in rest:
-        if argument in ("-m", "--multirun", "--cfg"):
+        if argument in ("-m", "--multirun", "--cfg", "--verify"):
             flags.add(argument)
-        elif argument == "--config-dir":
-            config_dir = next(rest, None)
+        elif argument == "--config-dir" or argument.startswith("--config-dir="):
+            config_dir = argument.partition("=")[2] or next(rest, "")
+            if not config_dir:
+                raise ConfigError("--config-dir needs a folder")
         elif argument.startswith("-"):
             raise ConfigError(f"there is no option {argument!r} (autolabel --help lists them)")
         elif is_override(argument):
@@ -48,11 +52,12 @@ def parse(arguments: Sequence[str]) -> Request:
             f"one path at a time, got {paths[0]!r} and {paths[1]!r}; a text list of paths is a source too"
         )
     return Request(
-        paths[0] if paths else None,
-        tuple(overrides),
-        bool(flags & {"-m", "--multirun"}),
-        "--cfg" in flags,
-        config_dir,
+        path=paths[0] if paths else None,
+        overrides=tuple(overrides),
+        multirun=bool(flags & {"-m", "--multirun"}),
+        show="--cfg" in flags,
+        verify="--verify" in flags,
+        config_dir=config_dir,
     )
 
 
@@ -79,9 +84,33 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
     with _own_hydra_state():
         try:
             with initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="autolabel"):
-                return hydra_compose(name, overrides=[*extra, *overrides])
-        except (HydraException, OmegaConfBaseException) as error:
+                return hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `detect=null`
             raise ConfigError(_readable(error)) from error
+
+
+def as_hydra(override: str) -> str:
+    """The override, its value quoted where Hydra's grammar cannot read it: `run=runs/ä`, `run=~/out(1)`.
+
+    What starts like a list, a quoted text or an interpolation is left as it is, with its own error.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, _, value = override.partition("=")
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        if value and value[0] not in "[{'\"$":
+            return f"{key}={quoted(value)}"
+    return override
+
+
+def quoted(text: str) -> str:
+    """A value that Hydra's override grammar takes as it is."""
+    # Hydra reads backslashes literally, except in front of a quote and at the end.
+    escaped = re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ("\\" if m[2] else "") + m[2], text)
+    return f'"{escaped}"'
 
 
 def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
@@ -91,10 +120,11 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = OverridesParser.create().parse_overrides([as_hydra(o) for o in overrides])
+        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except HydraException as error:
         raise ConfigError(_readable(error)) from error
-    return [tuple(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
+    return [tuple(job) for batch in batches for job in batch]
 
 
 def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     """Label the two photographs that the ultralytics package carries; more settings may be given."""
     given = any(a.startswith("run=") for a in arguments)
     settings = ["experiment=offline", "export=[coco,yolo,overlay]", *([] if given else ["run=runs/demo"])]
-    code = label.main([str(sample_folder()), *settings, *arguments])
-    if code == 0:
-        run = next(a.partition("=")[2] for a in [*settings, *arguments] if a.startswith("run="))
-        sys.stdout.write(f"\nopen the pictures in {run}/export/overlay to see the masks\n")
-    return code
+    return label.main([str(sample_folder()), *settings, *arguments])
 
 
 def sample_folder() -> Path:

@@ -1,35 +1,90 @@
-"""`autolabel export RUN export=[...]`: a format from a finished run. Loads no model."""
+"""`autolabel export RUN export=[...]`: a format from a finished run. Loads no model.
+
+With `--verify` nothing is written: the files are compared with their checksums, and every object is read back
+as the format's consumer does and compared with the run.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from autolabel.app.compose import build_all, compose, parse
+from autolabel.app.summary import printable
 from autolabel.core.errors import ConfigError, StoreError
+from autolabel.core.protocols import RoundTrip
 from autolabel.store.lock import exclusive
-from autolabel.store.run import open_reader
+from autolabel.store.run import RunReader, check_is_run, open_reader
+
+LISTED = 20
+"""Deviations spelled out for each format; the rest is counted."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write each chosen format into `export/<name>` of the run directory."""
+    """Write, or verify, each chosen format in `export/<name>` of the run directory."""
     request = parse(arguments)
+    if request.multirun:
+        raise ConfigError("export has no -m; several formats go together: export=[coco,yolo]")
     config = compose("export", request.overrides, request.config_dir)
+    if request.show:
+        from omegaconf import OmegaConf
+
+        sys.stdout.write(OmegaConf.to_yaml(config))
+        return 0
     chosen = request.path or config.run
     if chosen is None:
         raise ConfigError("which run? autolabel export RUN export=[coco,yolo]")
-    directory = Path(chosen).expanduser()
+    directory = Path(str(chosen)).expanduser()
     if not directory.is_dir():
         raise StoreError(f"there is no run directory {directory}")
-    exporters = build_all(config.export)
+    check_is_run(directory)  # before a lock file is left in somebody's folder
+    exporters = build_all(config.get("export"))
+    if not exporters:
+        raise ConfigError("no format is chosen; for example export=[coco,yolo]")
     with exclusive(directory), open_reader(directory) as reader:
         pending = reader.counts().get("pending", 0)
         if pending:
             sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")
-        for name, exporter in exporters.items():
-            target = directory / "export" / name
-            report = exporter.export(reader, target)
-            sys.stdout.write(f"written    {target}: {report.instances} instances of {report.images} images\n")
-            sys.stdout.writelines(f"           {note}\n" for note in report.notes)
+        if request.verify:
+            return verify(reader, exporters, directory)
+        return write(reader, exporters, directory)
+
+
+def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:
+    for name, exporter in exporters.items():
+        target = directory / "export" / name
+        report = exporter.export(reader, target)
+        sys.stdout.write(f"written    {target}: {report.instances} instances of {report.images} images\n")
+        sys.stdout.writelines(f"           {note}\n" for note in report.notes)
     return 0
+
+
+def verify(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:
+    """Exit code 0 when all files are as they were written, 2 when one is torn, edited, missing or too many."""
+    from autolabel.export.verify import check_files
+
+    damaged = False
+    for name, exporter in exporters.items():
+        target = directory / "export" / name
+        if not target.is_dir():
+            raise StoreError(f"there is no {target}; write it first: autolabel export {directory} export=[{name}]")
+        faults = check_files(target)
+        damaged |= bool(faults)
+        sys.stdout.writelines(f"damaged    {printable(fault)}\n" for fault in faults)
+        if not faults:
+            sys.stdout.write(round_trip_text(target, exporter.read_back(reader, target)))
+    return 2 if damaged else 0
+
+
+def round_trip_text(target: Path, found: RoundTrip) -> str:
+    exact = found.objects - len(found.deviations)
+    lines = [f"verified   {target}: files as written, {exact} of {found.objects} objects come back pixel by pixel"]
+    lines += [
+        f"           {d.iou:.3f} {printable(d.image_id)} object {d.index}: {d.reason}"
+        for d in found.deviations[:LISTED]
+    ]
+    if len(found.deviations) > LISTED:
+        lines.append(f"           ... and {len(found.deviations) - LISTED} more")
+    return "\n".join(lines) + "\n"

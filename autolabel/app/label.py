@@ -13,16 +13,26 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from autolabel.app.compose import Request, build, build_all, compose, expand, parse, plain
+from autolabel.app.compose import (
+    Request,
+    as_hydra,
+    build,
+    build_all,
+    compose,
+    expand,
+    parse,
+    plain,
+    quoted,
+)
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.run_directory import default_run, preflight, write_text
-from autolabel.app.summary import Summary, summarise
-from autolabel.core.errors import ConfigError, SourceError
-from autolabel.core.protocols import Detector, Segmenter, Source, Unit
+from autolabel.app.summary import STOPPED, Summary, summarise
+from autolabel.core.errors import AutolabelError, ConfigError, SourceError
+from autolabel.core.protocols import Detector, Engine, Segmenter, Source, Unit
 from autolabel.core.types import Category, ImageRecord, ImageRef
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import entries
-from autolabel.store.run import RunStore, categories_to, open_reader, open_store
+from autolabel.store.run import RunStore, Synced, categories_to, open_reader, open_store
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,45 +41,68 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NO_CLASSES = (
+    "detect=labels needs a source with annotations (COCO json, YOLO data.yaml, Pascal VOC); "
+    "for bare pictures choose a detector, for example detect=nano"
+)
+
 
 def main(arguments: Sequence[str]) -> int:
     """One run, or with `-m` one run for each combination; the worst exit code is the answer."""
     request = parse(arguments)
+    if request.verify:
+        raise ConfigError("--verify belongs to export: autolabel export RUN --verify")
     if not request.multirun:
         return one_run(request, request.overrides)
     jobs = expand(request.overrides)
     base = sweep_directory(request)
+    given = {as_hydra(o) for o in request.overrides}
     codes = []
     for number, job in enumerate(jobs, start=1):
-        named = [o for o in job if o not in request.overrides]
+        named = [o for o in job if o not in given]
         sys.stdout.write(f"[{number}/{len(jobs)}] {' '.join(named)}\n")
-        codes.append(one_run(request, (*job, f"run={quoted(base / ','.join(named))}")))
+        folder = ",".join(named).replace("/", "_")
+        codes.append(attempt(request, (*job, f"run={quoted(str(base / folder))}")))
+        if codes[-1] == STOPPED:
+            break
     return 1 if 1 in codes else max(codes)
 
 
 def sweep_directory(request: Request) -> Path:
-    fixed = [o.partition("=")[2] for o in request.overrides if o.startswith("run=")]
-    return Path(fixed[0]) if fixed else default_run(request.path or "sweep")
+    """What holds the runs of a sweep: `run=...`, or a name from the source."""
+    fixed = [o for o in request.overrides if o.startswith("run=")]
+    if len(expand(fixed)) > 1:
+        raise ConfigError(f"{fixed[-1]}: one directory holds all runs of a sweep, each in a folder of its own")
+    run = compose("label", fixed).run
+    return default_run(request.path or "sweep") if run is None else run_path(run)
 
 
-def quoted(path: Path) -> str:
-    """A value that Hydra's override grammar takes as it is."""
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+def attempt(request: Request, overrides: Sequence[str]) -> int:
+    """One run of a sweep; what one value makes impossible, the next may not."""
+    try:
+        return one_run(request, overrides)
+    except AutolabelError as error:
+        sys.stderr.write(f"autolabel: {error}\n")
+        return 1
 
 
 def one_run(request: Request, overrides: Sequence[str]) -> int:
     """Compose, label, export, say what happened."""
+    from omegaconf import OmegaConf
+
     config = compose("label", overrides, request.config_dir)
     if request.path is not None:
+        if "${" in request.path:
+            raise ConfigError(f"{request.path!r}: a path cannot hold `${{`, which settings take for a reference")
         config.source.path = request.path
     if config.run is None:
-        config.run = str(default_run(str(config.source.get("path", "run"))))
+        path = "" if OmegaConf.is_missing(config.source, "path") else str(config.source.get("path", ""))
+        config.run = str(default_run(path or "run"))
     if request.show:
-        from omegaconf import OmegaConf
-
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
+    if OmegaConf.is_missing(config.source, "path"):
+        raise ConfigError("which pictures? autolabel label PATH [settings] (autolabel --help)")
     summary = label(config)
     sys.stdout.write(summary.text())
     return summary.exit_code
@@ -78,69 +111,77 @@ def one_run(request: Request, overrides: Sequence[str]) -> int:
 def label(config: DictConfig) -> Summary:
     """Label what `config` names into its run directory and export it; continues what is already there."""
     values = plain(config)
-    if values["offline"]:
-        # Read by autolabel.weights wherever a component asks for a name.
-        os.environ["AUTOLABEL_OFFLINE"] = "1"
-    exporters = build_all(config.export)
+    unit_size, directory, root = whole(values, "unit_size"), run_path(values["run"]), root_of(values)
+    if str(directory.resolve()) == root:
+        raise ConfigError(f"run={directory} is the folder of pictures itself; choose another directory")
+    exporters = build_all(config.get("export"))
+    engine: Engine = build(config.engine)
     source: Source = build(config.source)
-    directory = Path(values["run"]).expanduser()
     preflight(directory)
     with exclusive(directory), run_log(directory):
         started = time.monotonic()
         refs = listed(source)
         say_kind(source, len(refs))
-        with open_store(directory) as store, stop_on_signals() as stop:
-            done = continue_run(config, values, source, refs, store, stop)
+        with open_store(directory) as store:
+            labeler, categories = build_labeler(config, source.categories)
+            store.claim(fingerprint(values, labeler.detector, labeler.segmenter, categories))
+            say_changes(store.sync(entries(refs.values()), root=root, unit_size=unit_size))
+            store.set_meta(categories=categories_to(categories), document=source.document)
+            store.set_meta(config=yaml_text(config), versions=versions())
+            write_text(directory / "config.yaml", yaml_text(config))
+            with stop_on_signals() as stop:
+                done = label_pending(engine, labeler, store, refs, stop)
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
             reports = {} if stop.is_set() else export_all(reader, exporters, directory)
-            summary = summarise(reader, reports, labelled=done, seconds=seconds, ignored=dict(source.ignored))
+            summary = summarise(
+                reader,
+                reports,
+                labelled=done,
+                seconds=seconds,
+                ignored=dict(source.ignored),
+                stopped=stop.is_set(),
+            )
         summary.write(directory)
+        logger.info("%s", summary.text())
     return summary
 
 
-def continue_run(
-    config: DictConfig,
-    values: Mapping[str, Any],
-    source: Source,
-    refs: Mapping[str, ImageRef],
-    store: RunStore,
-    stop: Event,
-) -> int:
-    """Label the units that are not committed yet; how many pictures that was."""
-    labeler, categories = build_labeler(config, source.categories)
-    store.claim(fingerprint(values, labeler.detector, labeler.segmenter, categories))
-    synced = store.sync(entries(refs.values()), root=root_of(values), unit_size=whole(values, "unit_size"))
+def say_changes(synced: Synced) -> None:
     for what, count in (("new", synced.added), ("changed", synced.changed), ("vanished", synced.vanished)):
         if count:
             logger.warning("%d %s pictures since the run was started", count, what)
-    store.set_meta(categories=categories_to(categories), document=source.document)
-    store.set_meta(config=yaml_text(config), versions=versions())
-    write_text(store.directory / "config.yaml", yaml_text(config))
+
+
+def label_pending(
+    engine: Engine, labeler: PipelineLabeler, store: RunStore, refs: Mapping[str, ImageRef], stop: Event
+) -> int:
+    """Label the units that are not committed yet; how many pictures that was."""
     todo = store.pending_images()
+    logger.info("%s: %d of %d pictures to label", store.directory, todo, len(refs))
     with Progress(todo) as progress:
         sink = CountedSink(store, progress)
-        build(config.engine).run(labeler, until(stop, store.pending(refs)), sink)
+        engine.run(labeler, until(stop, store.pending(refs)), sink)
     return sink.images
 
 
 def build_labeler(
-    config: DictConfig, source_categories: Sequence[Category]
+    config: DictConfig, source_categories: Sequence[Category] | None
 ) -> tuple[PipelineLabeler, tuple[Category, ...]]:
-    """The pipeline that `config` describes, and the classes it labels. Fetches weights that are missing."""
+    """The pipeline that `config` describes, and the classes it labels: the detector's, else the source's (None:
+    not known yet, then they are empty). Fetches weights that are missing."""
     from autolabel.app.weights import Bar
     from autolabel.engine.labeler import PipelineLabeler
     from autolabel.weights import progress_to
 
-    with Bar() as bar, progress_to(bar):
+    if config.images is None:
+        raise ConfigError("images must hold max_pixels and min_side, got null")
+    with Bar() as bar, progress_to(bar), offline_if(config.offline):
         detector: Detector = build(config.detect)
+        categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
+        if not categories and source_categories is not None:
+            raise ConfigError(NO_CLASSES)
         segmenter: Segmenter = build(config.segment)
-    categories = tuple(source_categories) if detector.categories is None else detector.categories
-    if not categories:
-        raise ConfigError(
-            "detect=labels needs a source with annotations (COCO json, YOLO data.yaml, Pascal VOC); "
-            "for bare pictures choose a detector, for example detect=nano"
-        )
     labeler = PipelineLabeler(
         detector=detector,
         prompter=build(config.prompt),
@@ -151,6 +192,24 @@ def build_labeler(
         min_side=config.images.min_side,
     )
     return labeler, categories
+
+
+@contextmanager
+def offline_if(offline: object) -> Iterator[None]:
+    """No weights are fetched meanwhile; afterwards the process's own setting is as it was."""
+    if not isinstance(offline, bool):
+        raise ConfigError(f"offline must be true or false, got {offline!r}")
+    before = os.environ.get("AUTOLABEL_OFFLINE")
+    if offline:
+        # Read by autolabel.weights wherever a component asks for a name.
+        os.environ["AUTOLABEL_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("AUTOLABEL_OFFLINE", None)
+        else:
+            os.environ["AUTOLABEL_OFFLINE"] = before
 
 
 def listed(source: Source) -> dict[str, ImageRef]:
@@ -271,12 +330,20 @@ def run_log(directory: Path) -> Iterator[None]:
 
 
 def root_of(values: Mapping[str, Any]) -> str:
-    return str(Path(str(values["source"]["path"])).expanduser().resolve())
+    """Where the pictures come from; empty for a source of somebody's own that has no path."""
+    path = values["source"].get("path")
+    return "" if path is None else str(Path(str(path)).expanduser().resolve())
+
+
+def run_path(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"run must be a path, got {value!r} (a directory called 5 is run=./5)")
+    return Path(value).expanduser()
 
 
 def whole(values: Mapping[str, Any], key: str) -> int:
     value = values[key]
-    if not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ choices (group=name)
 {groups}
 
 options
+  --verify            with export: write nothing, compare the files and every object with the run
   --cfg               print the composed configuration and stop
   --config-dir DIR    a folder of your own configuration files
   -m, --multirun      one run for each combination of comma-separated values
@@ -54,25 +56,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name must never end a run that is done
+            stream.reconfigure(errors="backslashreplace")
+    return _guarded(arguments or ["--help"], debug)
+
+
+def _run(arguments: list[str]) -> int:
+    command, rest = arguments[0], arguments[1:]
+    if command in ("-h", "--help", "help") or _asks_for_help(arguments):
         sys.stdout.write(usage())
         return 0
-    if arguments[0] in ("-V", "--version"):
+    if command in ("-V", "--version"):
         from autolabel import __version__
 
         sys.stdout.write(f"autolabel {__version__}\n")
         return 0
-    return _guarded(arguments, debug)
+    if command not in COMMANDS:
+        raise AutolabelError(_unknown(command))
+    quiet_dependencies()
+    code: int = import_module(f"autolabel.app.{command}").main(rest)
+    return code
+
+
+def _asks_for_help(arguments: list[str]) -> bool:
+    """`autolabel label --help`; the other commands have a help of their own."""
+    return arguments[0] in ("demo", "label", "export") and not {"-h", "--help"}.isdisjoint(arguments[1:])
 
 
 def _guarded(arguments: list[str], debug: bool) -> int:
-    command, rest = arguments[0], arguments[1:]
     try:
-        if command not in COMMANDS:
-            raise AutolabelError(_unknown(command))
-        quiet_dependencies()
-        result: int = import_module(f"autolabel.app.{command}").main(rest)
-        return result
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where a reader that left can still be told from an error
+        return code
     except AutolabelError as error:
         if debug:
             raise
@@ -82,9 +98,16 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         sys.stderr.write("autolabel: stopped\n")
         return 130
     except BrokenPipeError:
-        # The reader of our output left (`| head`); that is its right.
+        # The reader of our output left (`| head`); that is its right, but a run may not have come to its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1 if arguments[0] in ("demo", "label", "export") else 0
+    except OSError as error:
+        # A full disk, a file system that went read-only: whatever wrote at that moment, it is the user's to mend.
+        if debug:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"autolabel: {where}{error.strerror or error} (--debug shows where)\n")
+        return 1
 
 
 def quiet_dependencies() -> None:

@@ -16,7 +16,8 @@ def default_run(source_path: str) -> Path:
     """`runs/<name of the source>`; the parent's name where the file's own says nothing."""
     path = Path(source_path).expanduser().resolve()
     generic = {"instances", "data", "annotations", "images", "labels", "list"}
-    name = path.parent.name if path.stem.lower() in generic and path.parent.name else path.stem
+    name = path.name if path.is_dir() else path.stem  # `photos.v1` and `photos.v2` are two folders
+    name = path.parent.name if name.lower() in generic and path.parent.name else name
     return Path("runs") / (name.replace("*", "_").replace("?", "_") or "run")
 
 

@@ -6,13 +6,15 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autolabel.app.run_directory import write_text
 from autolabel.core.protocols import ExportReport
 from autolabel.store.run import RunReader
 
+STOPPED = 130
+"""Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 LISTED_FAILURES = 20
 """Failures spelled out on the screen; `summary.json` has them all."""
 
@@ -38,19 +40,20 @@ class Summary:
     seconds: float
     ignored: Mapping[str, int]
     exports: Mapping[str, ExportReport]
+    stopped: bool = False
 
     @property
     def exit_code(self) -> int:
-        """130 when stopped before the end, 2 when some pictures failed, else 0."""
-        if self.pending:
-            return 130
+        """130 when stopped before the end (of the exports too), 2 when some pictures failed, else 0."""
+        if self.pending or self.stopped:
+            return STOPPED
         return 2 if self.failures else 0
 
     def text(self) -> str:
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> list[str]:
-        total = sum(self.status.values())
+        total, run = sum(self.status.values()), printable(self.run)
         lines = [
             f"pictures   {total}: {_counts(self.status)}" + (f", {self.pending} to do" if self.pending else "")
         ]
@@ -63,7 +66,7 @@ class Summary:
             f"failed     {printable(f.image_id)}: {f.code}: {f.detail}" for f in self.failures[:LISTED_FAILURES]
         ]
         if len(self.failures) > LISTED_FAILURES:
-            lines.append(f"failed     ... {len(self.failures) - LISTED_FAILURES} more in {self.run}/summary.json")
+            lines.append(f"failed     ... {len(self.failures) - LISTED_FAILURES} more in {run}/summary.json")
         if self.labelled:
             lines.append(
                 f"speed      {self.labelled / max(self.seconds, 1e-9):.2f} pictures a second "
@@ -72,23 +75,23 @@ class Summary:
         else:
             lines.append("speed      nothing to do: every picture was labelled before")
         for name, report in self.exports.items():
-            lines.append(
-                f"written    {self.run}/export/{name}: {report.instances} instances of {report.images} images"
-            )
-            lines += [f"           {note}" for note in report.notes]
+            lines.append(f"written    {run}/export/{name}: {report.instances} instances of {report.images} images")
+            lines += [f"           {printable(note)}" for note in report.notes]
         lines.append(f"next       {self._next()}")
         return lines
 
     def _next(self) -> str:
-        if self.pending:
+        if self.pending or self.stopped:
             return "the same command continues where this one stopped"
         if "overlay" not in self.exports:
-            return f"autolabel export {shlex.quote(self.run)} export=[overlay]    (pictures of the masks)"
-        return f"look at {self.run}/export/overlay"
+            # Without brackets: zsh would look for files called like that.
+            return f"autolabel export {printable(shlex.quote(self.run))} export=overlay    (pictures of the masks)"
+        return f"look at {printable(self.run)}/export/overlay"
 
     def write(self, directory: Path) -> None:
-        """`summary.json`, replaced whole."""
-        document = {**asdict(self), "exit_code": self.exit_code}
+        """`summary.json`, replaced whole. Exports by the number of their files: a million names help nobody."""
+        exports = {name: {**asdict(r), "files": len(r.files)} for name, r in self.exports.items()}
+        document = {**asdict(replace(self, exports={})), "exports": exports, "exit_code": self.exit_code}
         write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
@@ -99,6 +102,7 @@ def summarise(
     labelled: int,
     seconds: float,
     ignored: Mapping[str, int],
+    stopped: bool,
 ) -> Summary:
     """Count a run in one pass over its records."""
     names = {c.id: c.name for c in reader.categories}
@@ -123,6 +127,7 @@ def summarise(
         seconds=seconds,
         ignored=ignored,
         exports=exports,
+        stopped=stopped,
     )
 
 

@@ -77,8 +77,10 @@ class YoloDetector:
         _check_count("detect.image_size", image_size, 7680)
         if batch != 0:
             _check_count("detect.batch", batch, 1024)
+        if not isinstance(agnostic_nms, bool):
+            raise ConfigError(f"detect.agnostic_nms must be true or false, got {agnostic_nms!r}")
         self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
-        self._image_size, self._agnostic_nms = image_size, bool(agnostic_nms)
+        self._image_size, self._agnostic_nms = image_size, agnostic_nms
         self._device = choose_device(device, key="detect.device")
         # On a CPU a batch gains nothing, and one picture alone is computed by other kernels than several: its
         # boxes move by a thousandth of a pixel. One at a time they never do.
@@ -216,6 +218,8 @@ def _select_rtdetr(rows: Any, conf: float, keep: list[int] | None, max_det: int,
 def _class_indices(classes: list[str] | None, names: Mapping[int, str]) -> list[int] | None:
     if classes is None:
         return None
+    if not isinstance(classes, list) or not classes:
+        raise ConfigError(f"detect.classes must be null or a list such as [person, car], got {classes!r}")
     known = set(names.values())
     for name in classes:
         if name not in known:

@@ -51,8 +51,9 @@ class PipelineLabeler:
         max_pixels: int,
         min_side: int,
     ) -> None:
-        for key, value in (("batch_size", batch_size), ("max_pixels", max_pixels), ("min_side", min_side)):
-            if not isinstance(value, int) or value < 1:
+        counts = {"batch_size": batch_size, "images.max_pixels": max_pixels, "images.min_side": min_side}
+        for key, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
         self.detector = detector
         self.prompter = prompter
@@ -126,8 +127,10 @@ class PipelineLabeler:
         by_index = {question.asked[mask.prompt]: mask for mask in answer}
         reasons = dict(question.problems)
         reasons.update({i: "no_mask: the segmenter gave no mask" for i in question.asked if i not in by_index})
-        reasons.update({i: "empty_mask: no pixel is inside" for i, m in by_index.items() if not area_px(m.mask)})
         candidates = instances_of(detections, by_index)
+        # Existing masks too: a polygon may be so thin that it holds no pixel, and no format can carry that.
+        empty = (c.index for c in candidates if c.mask is not None and not area_px(c.mask))
+        reasons.update(dict.fromkeys(empty, "empty_mask: no pixel is inside"))
         verdicts = decide(candidates, reasons, self.refiners, frame.info)
         return ImageRecord(
             image_id=frame.ref.image_id,

@@ -19,10 +19,10 @@ def choose_device(device: str, *, key: str) -> Any:
     """The torch.device meant by `auto`, `cpu`, `cuda` or `cuda:N`; `key` names the setting in errors."""
     import torch
 
-    kind, _, number = device.partition(":")
+    kind, _, number = str(device).partition(":")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+    if not isinstance(device, str) or kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise ConfigError(f"{key} must be auto, cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise ConfigError(

@@ -18,7 +18,8 @@ class BoxPrompter:
     """
 
     def __init__(self, *, pad: float) -> None:
-        if not (isinstance(pad, int | float) and math.isfinite(pad) and 0.0 <= pad <= 1.0):
+        number = isinstance(pad, int | float) and not isinstance(pad, bool)
+        if not (number and math.isfinite(pad) and 0.0 <= pad <= 1.0):
             raise ConfigError(f"prompt.pad must be in [0, 1], got {pad!r}")
         self._pad = float(pad)
 

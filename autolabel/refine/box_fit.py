@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
-from autolabel.ops.boxes import iou_xyxy
+from autolabel.ops.boxes import clip_xyxy, iou_xyxy
 from autolabel.ops.masks import bounds_xyxy
 from autolabel.refine.each import drop_each, limit
 
@@ -26,7 +26,9 @@ class BoxFitRefiner:
         if self._min_iou is None:
             return None
         bounds = bounds_xyxy(mask)
-        fit = 0.0 if bounds is None else float(iou_xyxy(_row(bounds), _row(instance.box_xyxy))[0, 0])
+        # A label's box may overhang the picture; no mask can fill what is outside.
+        box = clip_xyxy(_row(instance.box_xyxy), mask.size_hw)
+        fit = 0.0 if bounds is None else float(iou_xyxy(_row(bounds), box)[0, 0])
         return None if fit >= self._min_iou else f"box_fit: {fit:.3f} < {self._min_iou:g}"
 
 

@@ -45,17 +45,23 @@ class ListSource:
             raise SourceError(f"{self._path!r} is not a text file of paths (it holds NUL bytes)")
         root = posixpath.dirname(posixpath.abspath(self._path))
         ignored: Counter[str] = Counter()
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         # Not decoded as UTF-8: file names are bytes, and `find` writes them as they are.
         for line in data.removeprefix(b"\xef\xbb\xbf").splitlines():
             name = os.fsdecode(line).strip()
             if not name or name.startswith("#"):
                 continue
             ref = _ref(root, name)
-            if ref.image_id in seen:
+            before = seen.get(ref.image_id)
+            if before == ref.path:
                 ignored["named twice"] += 1
                 continue
-            seen.add(ref.image_id)
+            if before is not None:
+                raise SourceError(
+                    f"{self._path!r}: {before!r} and {ref.path!r} would both be called {ref.image_id!r}; "
+                    "move the list to a folder above both"
+                )
+            seen[ref.image_id] = ref.path
             yield ref
         self._ignored = ignored
 

@@ -18,6 +18,9 @@ IMAGE_EXTENSIONS = frozenset(_COMMON + _OTHER)
 """Lower case. HEIC is here although it is not read: such a picture must fail by name, not be passed over."""
 
 
+_RUN = "run.sqlite"
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """Relative paths with `/`, sorted by their bytes. `unreadable` folders come with their problem."""
@@ -41,7 +44,8 @@ class Tree:
 
 def walk(root: str) -> Tree:
     """All regular files below `root`, links followed, no folder twice. Raises SourceError if `root` itself
-    cannot be listed. Hidden entries, special files and second ways into a folder are counted in `ignored`."""
+    cannot be listed. Hidden entries, special files, second ways into a folder and run directories (their exports
+    are copies of the pictures, made by us) are counted in `ignored`."""
     files: list[str] = []
     unreadable: list[tuple[str, Problem]] = []
     ignored: Counter[str] = Counter()
@@ -61,6 +65,9 @@ def walk(root: str) -> Tree:
             if not folder:
                 raise SourceError(f"cannot list the folder {root!r}: {e.strerror}") from e
             unreadable.append((folder, _folder_problem(e)))
+            continue
+        if folder and any(entry.name == _RUN for entry in entries):
+            ignored["run directory of autolabel"] += 1
             continue
         for entry in entries:
             _sort_entry(entry, posixpath.join(folder, entry.name), files, real, linked, ignored)

@@ -32,6 +32,9 @@ def _look(path: str) -> tuple[int, int]:
         stat = os.stat(path)  # noqa: PTH116 - a str of surrogate escapes, not a Path
     except (OSError, ValueError):
         return -1, -1
+    if not os.access(path, os.R_OK):
+        # Granting the permission changes no time of the file; this makes it a change all the same.
+        return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolabel.core.errors import StoreCorrupt, StoreError, StoreMismatch
+from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreMismatch
 from autolabel.core.protocols import Unit
-from autolabel.core.types import Category, ImageRecord, ImageRef
+from autolabel.core.types import Category, ImageRecord, ImageRef, Problem
 from autolabel.store.codec import decode_record, encode_record
 from autolabel.store.manifest import Entry
 
@@ -26,6 +26,11 @@ APPLICATION_ID = 0x41_4C_42_4C  # "ALBL"
 SCHEMA_VERSION = 1
 CHECKPOINT_EVERY = 64
 """Units between two checkpoints; automatic ones hide I/O errors, so they are off."""
+
+VANISHED = Problem("vanished", "the picture is no longer in the source")
+"""What a picture gets that left the source before it was labelled."""
+PASSING = (VANISHED.code, "io_error", "out_of_memory")
+"""Failures that may be over by the next run."""
 
 SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -68,9 +73,14 @@ class RunStore:
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
     def claim(self, fingerprint: Mapping[str, str]) -> None:
-        """Record what this run is made with, or raise StoreMismatch showing what differs from before."""
+        """Record what this run is made with, or raise StoreMismatch showing what differs from before.
+
+        While nothing is committed, nothing holds a run to its first settings.
+        """
         stored = self.meta("fingerprint")
-        if stored is None:
+        if stored is None or self._db.execute("SELECT 1 FROM unit LIMIT 1").fetchone() is None:
+            with _transaction(self._db):
+                self._db.execute("DELETE FROM manifest")
             self.set_meta(fingerprint=json.dumps(dict(fingerprint), sort_keys=True))
             return
         before: dict[str, str] = json.loads(stored)
@@ -90,8 +100,8 @@ class RunStore:
 
     def sync(self, listed: Iterable[Entry], *, root: str, unit_size: int) -> Synced:
         """Freeze the manifest, or bring it up to date: new pictures are appended as new units, changed ones
-        are labelled again with their whole unit, vanished ones keep the record they have. A picture is changed
-        when its file or its annotations are.
+        are labelled again with their whole unit, as are those that failed for a reason that may have passed;
+        vanished ones keep the record they have. A picture is changed when its file or its annotations are.
 
         Raises StoreMismatch when the pictures are those of another data set.
         """
@@ -99,6 +109,12 @@ class RunStore:
             bytes(image_id): (ordinal, unit, size, mtime_ns, bytes(labels))
             for ordinal, unit, image_id, size, mtime_ns, labels in self._db.execute(
                 "SELECT ordinal, unit, image_id, size, mtime_ns, labels FROM manifest"
+            )
+        }
+        passing = {
+            ordinal
+            for (ordinal,) in self._db.execute(
+                f"SELECT ordinal FROM record WHERE code IN ({', '.join('?' * len(PASSING))})", PASSING
             )
         }
         seen: set[bytes] = set()
@@ -116,32 +132,31 @@ class RunStore:
             if (size, mtime_ns, labels) != (entry.size, entry.mtime_ns, entry.labels):
                 changed += 1
                 redo.add(unit)
+            elif ordinal in passing:
+                redo.add(unit)
             moved.append((os.fsencode(entry.ref.path), entry.size, entry.mtime_ns, entry.labels, ordinal))
-        if new or len(seen) < len(old):
+        root = root.encode(errors="backslashreplace").decode()  # SQLite's text is UTF-8; a path may be any bytes
+        if new or changed or len(seen) < len(old):
             self._refuse_other_root(root)
+        again = [(ordinal,) for key, (ordinal, unit, *_) in old.items() if unit in redo and key in seen]
         with _transaction(self._db):
             self._db.executemany(
                 "UPDATE manifest SET path = ?, size = ?, mtime_ns = ?, labels = ? WHERE ordinal = ?", moved
             )
-            self._forget(redo)
+            self._db.executemany("DELETE FROM unit WHERE number = ?", [(unit,) for unit in redo])
+            self._db.executemany("DELETE FROM record WHERE ordinal = ?", again)
             self._append(new, unit_size)
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))
         return Synced(added=len(new) if old else 0, changed=changed, vanished=len(old) - len(moved))
 
     def _refuse_other_root(self, root: str) -> None:
-        # A moved data set is welcome, so only a root that brings other pictures is refused.
+        # A moved data set is welcome, so only a root that brings other pictures is refused. The same names are
+        # not the same pictures: cameras number theirs alike.
         before = self.meta("root")
         if before is not None and before != root:
             raise StoreMismatch(
                 f"{self.directory} holds the pictures of {before}, not those of {root}; "
                 "use another directory with run=..."
-            )
-
-    def _forget(self, units: set[int]) -> None:
-        for unit in units:
-            self._db.execute("DELETE FROM unit WHERE number = ?", (unit,))
-            self._db.execute(
-                "DELETE FROM record WHERE ordinal IN (SELECT ordinal FROM manifest WHERE unit = ?)", (unit,)
             )
 
     def _append(self, new: Sequence[Entry], unit_size: int) -> None:
@@ -160,7 +175,8 @@ class RunStore:
     # -- the work ------------------------------------------------------------------------------------
 
     def pending(self, refs: Mapping[str, ImageRef]) -> Iterator[Unit]:
-        """Units without a commit, in order. A picture that is no longer in `refs` is asked for at its old path."""
+        """Units without a commit, in order. A picture that is no longer in `refs` comes with the problem VANISHED:
+        at its old path it would be labelled without its annotations."""
         numbers = [
             number
             for (number,) in self._db.execute(
@@ -172,7 +188,9 @@ class RunStore:
                 "SELECT ordinal, image_id, path FROM manifest WHERE unit = ? ORDER BY ordinal", (number,)
             ).fetchall()
             members = ((os.fsdecode(image_id), os.fsdecode(path)) for _, image_id, path in rows)
-            yield Unit(number, rows[0][0], tuple(refs.get(i) or ImageRef(i, p) for i, p in members))
+            yield Unit(
+                number, rows[0][0], tuple(refs.get(i) or ImageRef(i, p, problem=VANISHED) for i, p in members)
+            )
 
     def pending_images(self) -> int:
         (count,) = self._db.execute(
@@ -181,7 +199,8 @@ class RunStore:
         return int(count)
 
     def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
-        """All records of the unit in one transaction; a unit that is already there is left alone."""
+        """All records of the unit in one transaction; a unit that is already there is left alone, and so is the
+        record of a picture that vanished since."""
         rows = [
             (unit.start + i, r.status, r.code, len(r.instances), len(r.dropped), encode_record(r))
             for i, r in enumerate(records)
@@ -189,7 +208,8 @@ class RunStore:
         assert [r.image_id for r in records] == [ref.image_id for ref in unit.refs], "records of another unit"
         with _transaction(self._db):
             if self._db.execute("INSERT OR IGNORE INTO unit VALUES (?)", (unit.number,)).rowcount:
-                self._db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)", rows)
+                # Only a vanished picture still has a record here.
+                self._db.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._commits += 1
         if self._commits % CHECKPOINT_EVERY == 0:
             self._checkpoint()
@@ -202,9 +222,17 @@ class RunStore:
     def close(self) -> None:
         try:
             self._checkpoint()
-            self._db.execute("PRAGMA journal_mode=DELETE")
+            self._leave_wal()
         finally:
             self._db.close()
+
+    def _leave_wal(self) -> None:
+        try:
+            self._db.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError as error:
+            # Somebody else reads the run just now: it stays in WAL mode until the next time, and loses nothing.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
 
 
 class RunReader:
@@ -271,11 +299,8 @@ def open_store(directory: Path) -> Iterator[RunStore]:
 @contextmanager
 def open_reader(directory: Path) -> Iterator[RunReader]:
     """Read the run in `directory`. Raises StoreError when there is none."""
+    check_is_run(directory)
     path = directory / FILE_NAME
-    if not path.is_file():
-        raise StoreError(
-            f"{directory} is not a run directory (no {FILE_NAME}); label first: autolabel label PATH run=..."
-        )
     with _sqlite_errors(path):
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
         try:
@@ -285,6 +310,14 @@ def open_reader(directory: Path) -> Iterator[RunReader]:
             yield RunReader(connection, directory)
         finally:
             connection.close()
+
+
+def check_is_run(directory: Path) -> None:
+    """Raises StoreError when there is no run in the directory. Opens nothing."""
+    if not (directory / FILE_NAME).is_file():
+        raise StoreError(
+            f"{directory} is not a run directory (no {FILE_NAME}); label first: autolabel label PATH run=..."
+        )
 
 
 def categories_from(text: str) -> tuple[Category, ...]:
@@ -341,6 +374,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise StoreBusy(f"{path} is held open by another program; close it there and run again") from error
         # A failed write is never tried again: a later success is no proof that the data is there.
         raise StoreError(
             f"{path}: {error}; is the disk full, read-only or damaged? what was committed is safe"

@@ -222,9 +222,9 @@ class Composer:
         rng = self.rng
         h, w = canvas.ids.shape
         for _ in range(int(rng.integers(1, 4))):
-            person = self._cut_out("fashion_person" if rng.random() < 0.8 else "coco_person")
+            person = self._cut_out("fashion_person" if rng.random() < 0.65 else "coco_person")
             visible_height = h * rng.uniform(0.4, 0.97)
-            height = visible_height / rng.uniform(0.25, 0.75)
+            height = visible_height / rng.uniform(0.2, 0.65)
             if rng.random() < 0.4:
                 person = _turned(person, rng.uniform(-30, 30))
             broad = np.exp(rng.uniform(-0.05, 0.35))
@@ -243,7 +243,7 @@ class Composer:
             for other in picture.objects:
                 if not other.is_part and other is not thing:
                     mask = np.maximum(mask, other.decode()[area])
-        gain = rng.uniform(0.75, 1.3) if rng.random() < 0.6 else 1.0
+        gain = rng.uniform(0.45, 1.3) if rng.random() < 0.6 else 1.0
         tint = gain * (rng.uniform(0.88, 1.12, 3) if rng.random() < 0.5 else np.ones(3))
         return CutOut(picture.image_rgb[area], mask * np.uint8(255), rng.random() < 0.5, tuple(tint.tolist()))
 

@@ -287,15 +287,12 @@ def test_a_run_that_cannot_be_written_is_refused_before_any_model(tmp_path, conf
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_the_python_interface_gives_masks_boxes_and_classes(configs, tmp_path, monkeypatch):
+def test_the_python_interface_gives_masks_boxes_and_classes(configs, tmp_path):
     from autolabel import AutoLabeler
-    from autolabel.app import api
 
-    original = api.compose
-    monkeypatch.setattr(api, "compose", lambda name, overrides: original(name, overrides, configs))
     draw(tmp_path / "in" / "a.png", {0: (2, 3, 12, 9), 1: (30, 3, 40, 9)})
     draw(tmp_path / "in" / "b.png", {})
-    labeler = AutoLabeler.from_config(["detect=colour", "segment=box"])
+    labeler = AutoLabeler.from_config(["detect=colour", "segment=box"], config_dir=configs)
     two, none = labeler.label(tmp_path / "in")
     assert two.masks.shape == (2, 40, 60)
     assert two.masks.sum(axis=(1, 2)).tolist() == [60, 60]

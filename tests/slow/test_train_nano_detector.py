@@ -60,6 +60,10 @@ def test_a_smoke_run_writes_weights_that_load_and_detect_and_resumes(data_root: 
     assert [record["step"] for record in records if record["kind"] == "start"] == [0, 4]
     description = json.loads((tmp_path / "weights" / "detector.json").read_text("utf-8"))
     model = load_model(description, tmp_path / "weights" / "detector.safetensors")
+    again = ["--out-dir", str(tmp_path / "again"), "--init", str(tmp_path / "weights" / "detector.safetensors")]
+    main([*folders[:4], *again, "--weights-dir", str(tmp_path / "more"), "--smoke"])
+    more = json.loads((tmp_path / "more" / "detector.json").read_text("utf-8"))
+    assert more["continued_from"]["sha256"] == description["sha256"]
     boxes = detect(model, np.zeros((70, 200, 3), np.uint8), image_size=128, conf=0.0, iou=0.6)
     assert boxes.shape[1] == 5
     assert (boxes[:, :4] >= 0).all()

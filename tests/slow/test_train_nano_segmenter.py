@@ -82,3 +82,11 @@ def test_resumed_run_continues_where_it_stopped(data_root: Path, tmp_path: Path)
     train(data_root, tmp_path / "work")
     out = train(data_root, tmp_path / "work", "--resume", "--steps", "8")
     assert json.loads(out.with_suffix(".json").read_text("utf-8"))["steps"] == 8
+
+
+def test_a_run_may_go_on_from_exported_weights_and_says_so(data_root: Path, tmp_path: Path) -> None:
+    first = json.loads(train(data_root, tmp_path / "first").with_suffix(".json").read_text("utf-8"))
+    weights = tmp_path / "first" / "segmenter.safetensors"
+    second = train(data_root, tmp_path / "second", "--init", str(weights))
+    about = json.loads(second.with_suffix(".json").read_text("utf-8"))
+    assert about["continued_from"]["sha256"] == first["sha256"]

@@ -219,7 +219,8 @@ def test_an_unknown_architecture_names_those_like_it():
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("conf", 3), ("conf", "abc"), ("iou", -0.1), ("max_det", 0), ("image_size", 100), ("batch", -1),
-     ("device", "tpu"), ("precision", "int4"), ("weights", "random:x")],
+     ("device", "tpu"), ("device", 0), ("precision", "int4"), ("weights", "random:x"), ("classes", "person"),
+     ("classes", []), ("agnostic_nms", "no")],
 )  # fmt: skip
 def test_a_setting_out_of_range_names_its_key(setting, value):
     given_ = {"weights": "random:0", "architecture": "yolo11n.yaml", setting: value}

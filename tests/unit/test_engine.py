@@ -1,16 +1,18 @@
 """Engines agree, end cleanly, and the labeler loses nothing."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import Unit
-from autolabel.core.types import Detections, Frame, ImageRef
+from autolabel.core.types import Detections
 from autolabel.engine.inline import InlineEngine
 from autolabel.engine.threaded import ThreadedEngine
 from autolabel.engine.units import batches
+from autolabel.ops.masks import encode
 from autolabel.refine.area import AreaRefiner
 from autolabel.store.memory import MemoryStore
 from tests.fakes import ColourDetector, DroppingSegmenter, Pictures, album, draw, labeler
@@ -99,16 +101,23 @@ def test_a_bad_box_is_recorded_and_never_reaches_the_model(bad, tmp_path):
     assert [d.reason.partition(":")[0] for d in record.dropped] == ["bad_box"]
 
 
-def test_a_box_over_the_border_is_clipped(tmp_path):
+def test_a_box_over_the_border_is_clipped_before_the_model_sees_it(tmp_path):
     draw(tmp_path / "a.png", {0: (0, 0, 8, 8)}, (40, 60))
+    seen = []
 
     class Overhanging(ColourDetector):
         def detect(self, frames):
-            boxes = np.array([[-5, -5, 10, 10]], np.float32)
+            boxes = np.array([[-5, -5, 100, 10]], np.float32)
             return [Detections(boxes, np.ones(1, np.float32), np.array([1])) for _ in frames]
 
-    (record,) = run(InlineEngine(), tmp_path, labeler(Overhanging()))
-    assert record.status == "ok"
+    class Watching(DroppingSegmenter):
+        def segment(self, frames, prompts):
+            seen.extend(p.boxes_xyxy.tolist() for p in prompts)
+            return super().segment(frames, prompts)
+
+    (record,) = run(InlineEngine(), tmp_path, labeler(Overhanging(), Watching(-1)))
+    assert seen == [[[0.0, 0.0, 60.0, 10.0]]]
+    assert record.instances[0].box_xyxy == (-5.0, -5.0, 100.0, 10.0)
 
 
 def test_a_picture_that_spoils_its_batch_fails_alone(tmp_path):
@@ -138,6 +147,19 @@ def test_unreadable_pictures_get_one_failed_record_each(tmp_path):
     assert all(by_id[i].code and by_id[i].detail for i in ("empty.png", "text.png", "cut.png"))
 
 
+def test_an_existing_mask_without_a_pixel_is_dropped_with_its_reason(tmp_path):
+    draw(tmp_path / "a.png", {0: (0, 0, 8, 8)})
+
+    class Thin(ColourDetector):
+        def detect(self, frames):
+            masks = (encode(np.zeros((40, 60), np.uint8)),)
+            return [replace(super(Thin, self).detect([f])[0], masks=masks) for f in frames]
+
+    (record,) = run(InlineEngine(), tmp_path, labeler(Thin()))
+    assert (record.status, len(record.instances)) == ("empty", 0)
+    assert record.dropped[0].reason.startswith("empty_mask")
+
+
 def test_images_without_boxes_never_reach_the_segmenter(tmp_path):
     draw(tmp_path / "bare.png", {})
 
@@ -156,13 +178,6 @@ def test_dropped_by_a_refiner_is_kept_as_a_candidate(tmp_path):
     assert [i.category_id for i in record.instances] == [2]
     assert record.dropped[0].instance.mask is not None
     assert "4" in record.dropped[0].reason
-
-
-def test_a_frame_is_decoded_once_for_detector_and_segmenter(tmp_path):
-    path = draw(tmp_path / "a.png", {0: (0, 0, 8, 8)})
-    frame = labeler().load(ImageRef("a.png", str(path)))
-    assert isinstance(frame, Frame)
-    assert frame.image_rgb.shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(-1, 1), (1, 0)])

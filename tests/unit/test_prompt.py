@@ -57,7 +57,7 @@ def test_a_padded_box_holds_the_box(corners, pad):
     assert padded.max() <= 40
 
 
-@pytest.mark.parametrize("pad", [-0.1, 1.5, float("nan"), "much"])
+@pytest.mark.parametrize("pad", [-0.1, 1.5, float("nan"), "much", True])
 def test_a_padding_out_of_range_names_its_key(pad):
     with pytest.raises(ConfigError, match=r"prompt\.pad must be in \[0, 1\]"):
         BoxPrompter(pad=pad)

@@ -111,6 +111,12 @@ def test_a_mask_that_does_not_fill_its_box_is_dropped():
     assert BoxFitRefiner(min_iou=None).refine([loose], IMAGE) == ([loose], [])
 
 
+def test_a_box_over_the_border_is_compared_inside_the_picture():
+    left_half = disc(120, 160, 0, 60, 40)
+    overhanging = instance(left_half, box_xyxy=(-120.0, 20.0, 41.0, 101.0))
+    assert BoxFitRefiner(min_iou=0.9).refine([overhanging], IMAGE) == ([overhanging], [])
+
+
 def test_changed_masks_keep_their_index_and_lose_the_polygons_that_no_longer_fit():
     speck = instance(shapes()["speck"], 4, polygons=((0.0, 0.0, 1.0, 0.0, 1.0, 1.0),))
     kept, dropped = IslandsRefiner(max_px=1, largest_only=False).refine([speck], IMAGE)

@@ -144,3 +144,19 @@ def test_a_list_that_is_no_text_is_refused(tmp_path):
         ids(ListSource(path=str(tmp_path / "a.txt")))
     with pytest.raises(SourceError, match="no such file"):
         ids(ListSource(path=str(tmp_path / "absent.txt")))
+
+
+def test_two_pictures_that_a_list_would_call_alike_are_refused(tmp_path):
+    outside, folder = tmp_path / "outside" / "b.png", tmp_path / "list"
+    inside = folder / str(outside).lstrip("/")
+    touch(tmp_path, outside, inside)
+    (folder / "list.txt").write_text(f"{inside}\n{inside}\n{outside}\n")
+    with pytest.raises(SourceError, match="would both be called"):
+        ids(ListSource(path=str(folder / "list.txt")))
+
+
+def test_a_run_directory_below_the_pictures_is_left_out(tmp_path):
+    touch(tmp_path, "a.jpg", "runs/x/run.sqlite", "runs/x/export/yolo/images/train/a.jpg", "runs/b.jpg")
+    source = FolderSource(path=str(tmp_path))
+    assert ids(source) == ["a.jpg", "runs/b.jpg"]
+    assert source.ignored == {"run directory of autolabel": 1}

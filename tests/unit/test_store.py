@@ -1,5 +1,6 @@
 """The run store: nothing lost, nothing twice, nothing foreign."""
 
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -40,14 +41,16 @@ def refs_in(folder, names):
     return {name: ImageRef(name, str(folder / name)) for name in names}
 
 
-def label_all(directory, refs, *, unit_size=2, root="/data", units=None):
+def label_all(directory, refs, *, unit_size=2, root="/data", units=None, fingerprint=None, **changes):
     with open_store(directory) as store:
+        if fingerprint is not None:
+            store.claim(fingerprint)
         synced = store.sync(entries(refs.values()), root=root, unit_size=unit_size)
         done = []
         for unit in store.pending(refs):
             if units is not None and len(done) == units:
                 break
-            store.commit(unit, [record_of(ref) for ref in unit.refs])
+            store.commit(unit, [record_of(ref, **changes) for ref in unit.refs])
             done.append(unit)
     return synced, done
 
@@ -127,6 +130,20 @@ def test_a_mended_label_file_redoes_its_unit(tmp_path):
     assert [u.refs[0].image_id for u in done] == ["b"]
 
 
+@pytest.mark.parametrize(("code", "again"), [("io_error", 1), ("out_of_memory", 1), ("corrupt", 0)])
+def test_a_failure_that_may_have_passed_is_tried_again_by_the_next_run(code, again, tmp_path):
+    refs = refs_in(tmp_path / "in", ["a"])
+    label_all(tmp_path, refs, status="failed", code=code, candidates=(), verdicts=())
+    assert len(label_all(tmp_path, refs)[1]) == again
+
+
+def test_settings_may_change_while_nothing_is_committed(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b"])
+    label_all(tmp_path, refs, units=0, fingerprint={"unit_size": "9"}, unit_size=9)
+    _, done = label_all(tmp_path, refs, fingerprint={"unit_size": "1"}, unit_size=1)
+    assert len(done) == 2
+
+
 def test_a_vanished_picture_keeps_its_record(tmp_path):
     refs = refs_in(tmp_path / "in", ["a", "b"])
     label_all(tmp_path, refs)
@@ -134,6 +151,52 @@ def test_a_vanished_picture_keeps_its_record(tmp_path):
     assert (synced.vanished, done) == (1, [])
     with open_reader(tmp_path) as reader:
         assert len(list(reader.records())) == 2
+
+
+def test_a_vanished_picture_keeps_its_record_when_its_unit_is_done_again(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b"])
+    label_all(tmp_path, refs)
+    (tmp_path / "in" / "a").write_bytes(b"longer than before")
+    _, done = label_all(tmp_path, {"a": refs["a"]})
+    assert [r.problem and r.problem.code for r in done[0].refs] == [None, "vanished"]
+    with open_reader(tmp_path) as reader:
+        assert list(reader.records()) == [record_of(ref) for ref in refs.values()]
+
+
+def test_a_picture_that_vanished_before_it_was_labelled_says_so_until_it_comes_back(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b"])
+    label_all(tmp_path, refs, units=0)
+    with open_store(tmp_path) as store:
+        store.sync(entries([refs["a"]]), root="/data", unit_size=2)
+        (unit,) = store.pending({"a": refs["a"]})
+        gone = record_of(unit.refs[1], status="failed", code="vanished", candidates=(), verdicts=())
+        store.commit(unit, [record_of(refs["a"]), gone])
+    _, done = label_all(tmp_path, refs)
+    assert [[r.image_id for r in u.refs] for u in done] == [["a", "b"]]
+
+
+def test_a_reader_elsewhere_does_not_fail_a_run_that_is_done(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a"])
+    with contextlib.ExitStack() as elsewhere:
+        with open_store(tmp_path) as store:
+            store._db.execute("PRAGMA busy_timeout=10")
+            store.sync(entries(refs.values()), root="/data", unit_size=2)
+            (unit,) = store.pending(refs)
+            store.commit(unit, [record_of(refs["a"])])
+            reader = elsewhere.enter_context(open_reader(tmp_path))
+            assert reader.counts() == {"ok": 1}
+        assert reader.counts() == {"ok": 1}
+    assert label_all(tmp_path, refs)[1] == []
+
+
+def test_the_same_names_elsewhere_are_another_data_set(tmp_path):
+    label_all(tmp_path, refs_in(tmp_path / "in", ["a", "b"]), root="/old")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a").write_bytes(b"another picture")
+    with pytest.raises(StoreMismatch, match="/other"):
+        label_all(tmp_path, refs_in(tmp_path / "other", ["a", "b"]), root="/other")
+    with open_reader(tmp_path) as reader:
+        assert reader.counts() == {"ok": 2}
 
 
 def test_a_moved_data_set_is_welcome_and_another_one_is_not(tmp_path):
@@ -148,8 +211,8 @@ def test_a_moved_data_set_is_welcome_and_another_one_is_not(tmp_path):
 
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path):
+    label_all(tmp_path, refs_in(tmp_path / "in", ["a"]), fingerprint={"detect.conf": "0.25", "same": "1"})
     with open_store(tmp_path) as store:
-        store.claim({"detect.conf": "0.25", "same": "1"})
         store.claim({"detect.conf": "0.25", "same": "1"})
         with pytest.raises(StoreMismatch, match=r"detect\.conf: 0\.25 -> 0\.5") as caught:
             store.claim({"detect.conf": "0.5", "same": "1"})

@@ -1,0 +1,210 @@
+"""The command line against odd input: every mistake is one line and exit code 1, and harms no run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from autolabel.app.main import main
+from autolabel.app.run_directory import default_run
+from tests.fakes import album, draw
+
+
+@pytest.fixture
+def label(tmp_path, monkeypatch):
+    """`autolabel label` in a folder of its own, with detectors that need no model."""
+    folder = tmp_path / "configs" / "detect"
+    folder.mkdir(parents=True)
+    for name, target in (("colour", "ColourDetector"), ("interrupted", "InterruptedDetector")):
+        OmegaConf.save({"_target_": f"tests.fakes.{target}", "delay_s": 0.0}, folder / f"{name}.yaml")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, detect="colour"):
+        own = ["--config-dir", str(tmp_path / "configs"), f"detect={detect}", "segment=box"]
+        return main(["label", *map(str, arguments), *own])
+
+    return call
+
+
+def boxes(folder: Path) -> Path:
+    """A COCO file of two pictures with one box each, and no mask."""
+    images, annotations = [], []
+    for number in (1, 2):
+        draw(folder / f"{number}.png", {})
+        images.append({"id": number, "file_name": f"{number}.png", "height": 40, "width": 60})
+        box = {"bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}
+        annotations.append({"id": number, "image_id": number, "category_id": number, **box})
+    names = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    file = folder / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": names}))
+    return file
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["unit_size=abc", "unit_size=true", "batch_size=0", "engine.workers=abc", "images=null", "images.min_side=no",
+     "offline=no", "prompt=null", "refine=null", "export=null", "run=", "run=5", "run=[a,b]", "run=in"],
+)  # fmt: skip
+def test_a_wrong_setting_is_one_line_and_does_not_spoil_the_run(setting, label, tmp_path, capsys):
+    album(tmp_path / "in", 2)
+    assert label("in", *([] if setting.startswith("run=") else ["run=r"]), setting) == 1
+    own = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("source: ")]
+    assert len(own) == 1
+    assert not (tmp_path / "run.sqlite").exists()
+    assert label("in", "run=r") == 0
+
+
+@pytest.mark.parametrize("run", ["läuft/ä", "out(1)", "a b", '"quoted"', "a=b", "back\\slash"])
+def test_a_run_directory_may_be_called_almost_anything(run, label, tmp_path):
+    album(tmp_path / "in", 1)
+    assert label("in", f"run={run}") == 0
+    assert (tmp_path / run.strip('"') / "run.sqlite").is_file()
+
+
+def test_pictures_without_a_path_are_asked_for(label, capsys):
+    assert label() == 1
+    assert "which pictures?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["label", "export", "demo"])
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "COMMAND [PATH]" in capsys.readouterr().out
+
+
+def test_a_run_among_the_pictures_is_not_labelled_itself(label, tmp_path, monkeypatch, capsys):
+    album(tmp_path / "in", 3)
+    monkeypatch.chdir(tmp_path / "in")
+    assert label(".", "export=[coco,yolo,overlay]") == 0
+    assert label(".", "export=[coco,yolo,overlay]") == 0
+    out = capsys.readouterr().out
+    assert "nothing to do" in out
+    assert "1 run directory of autolabel" in out
+
+
+def test_another_folder_with_the_same_names_never_replaces_a_run(label, tmp_path, capsys):
+    draw(tmp_path / "a/photos/1.png", {0: (2, 2, 20, 20)})
+    draw(tmp_path / "b/photos/1.png", {1: (2, 2, 20, 20)})
+    assert label("a/photos") == 0
+    before = (tmp_path / "runs/photos/export/coco/instances.json").read_bytes()
+    assert label("b/photos") == 1
+    assert "a/photos" in capsys.readouterr().err
+    assert (tmp_path / "runs/photos/export/coco/instances.json").read_bytes() == before
+
+
+def test_folders_that_differ_after_a_dot_have_runs_of_their_own(tmp_path):
+    for name in ("s.v1", "s.v2"):
+        (tmp_path / name).mkdir()
+    assert default_run(str(tmp_path / "s.v1")) != default_run(str(tmp_path / "s.v2"))
+    assert default_run(str(tmp_path / "bccd" / "instances.json")) == Path("runs/bccd")
+
+
+def test_a_folder_whose_name_is_not_utf8_is_labelled(label, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    draw(tmp_path / "in" / "1.png", {})
+    (tmp_path / "in").rename(tmp_path / name)
+    assert label(name) == 0
+    assert label(name) == 0
+
+
+def test_a_sweep_goes_on_after_a_value_that_cannot_be(label, tmp_path, capsys):
+    album(tmp_path / "in", 1)
+    assert label("-m", "in", "prompt.pad=3,0.1", 'run="my sweep"') == 1
+    assert "prompt.pad must be in [0, 1]" in capsys.readouterr().err
+    assert (tmp_path / "my sweep" / "prompt.pad=0.1" / "summary.json").is_file()
+
+
+def test_a_stopped_sweep_starts_no_other_run(label, tmp_path):
+    album(tmp_path / "in", 2)
+    assert label("-m", "in", "prompt.pad=0.0,0.1", "run=sweep", detect="interrupted") == 130
+    assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["prompt.pad=0.0"]
+
+
+def test_a_run_stopped_at_its_last_picture_says_so_and_exports_later(label, tmp_path, capsys):
+    album(tmp_path / "in", 2)
+    assert label("in", "run=r", "engine=inline", detect="interrupted") == 130
+    assert "the same command continues" in capsys.readouterr().out
+    assert not (tmp_path / "r" / "export").exists()
+    assert label("in", "run=r", "engine=inline", detect="interrupted") == 0
+    assert (tmp_path / "r" / "export" / "coco").is_dir()
+
+
+def test_export_prints_its_configuration_and_writes_nothing(label, tmp_path, capsys):
+    album(tmp_path / "in", 1)
+    assert label("in", "run=r", "export=[]") == 0
+    assert main(["export", "r", "--cfg"]) == 0
+    assert "segmentation: polygon" in capsys.readouterr().out
+    assert not (tmp_path / "r" / "export").exists()
+    assert main(["export", "r", "export=[]"]) == 1
+    assert main(["export", "r", "-m"]) == 1
+
+
+def test_export_leaves_a_folder_that_is_no_run_as_it_is(label, tmp_path, capsys):
+    album(tmp_path / "in", 1)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["export", "in"]) == 1
+    assert "not a run directory" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_offline_is_for_its_own_run_alone(label, tmp_path, monkeypatch):
+    monkeypatch.delenv("AUTOLABEL_OFFLINE", raising=False)
+    album(tmp_path / "in", 1)
+    assert label("in", "offline=true") == 0
+    assert "AUTOLABEL_OFFLINE" not in os.environ
+
+
+def test_the_log_says_what_a_run_did(label, tmp_path):
+    album(tmp_path / "in", 2)
+    label("in", "run=r")
+    text = (tmp_path / "r" / "autolabel.log").read_text()
+    assert "2 of 2 pictures to label" in text
+    assert "pictures   2" in text
+
+
+def test_the_python_interface_converts_boxes_that_exist(tmp_path):
+    from autolabel import AutoLabeler
+    from autolabel.core.errors import ConfigError
+
+    file = boxes(tmp_path / "in")
+    labeler = AutoLabeler.from_config(["detect=labels", "segment=box"])
+    assert [result.classes for result in labeler.label(file)] == [("a",), ("b",)]
+    with pytest.raises(ConfigError, match="needs a source with annotations"):
+        list(labeler.label([tmp_path / "in" / "1.png"]))
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["weights", "list"], 0), (["label", "in"], 1)])
+def test_a_reader_that_leaves_is_no_error_of_ours(arguments, code, tmp_path):
+    boxes(tmp_path / "in")
+    settings = ["detect=labels", "segment=box", "export=[]"] if "label" in arguments else []
+    reading, writing = os.pipe()
+    os.close(reading)
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-m", "autolabel.app.main", *arguments, *settings], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": root}, stdout=writing, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == code
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_a_disk_error_is_one_line(label, tmp_path):
+    album(tmp_path / "in", 1)
+    assert label("in", "run=r") == 0
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from autolabel.app.main import main; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "sys.exit(main(['export', 'r', 'export=coco']))"
+    )
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
