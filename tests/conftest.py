@@ -3,8 +3,8 @@
 import os
 import tempfile
 
-from autolabel.app.main import quiet_dependencies
+from autolabel.weights.quiet import quiet_environment
 
-quiet_dependencies()
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
 os.environ["AUTOLABEL_OFFLINE"] = "1"
+quiet_environment()

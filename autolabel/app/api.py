@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from autolabel.app.compose import build, build_all, compose
 from autolabel.app.label import NO_CLASSES, build_labeler, listed
-from autolabel.app.main import quiet_dependencies
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.protocols import ExportReport, Source, Unit
 from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
 from autolabel.engine.units import batches
 from autolabel.store.memory import MemoryStore
+from autolabel.weights.quiet import quiet_environment
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ class AutoLabeler:
         """The pipeline of `autolabel label` with these overrides, for example
         `["experiment=offline", "detect.conf=0.4"]`; `config_dir` is a folder of your own configuration files.
         What is about runs, sources, engines and exports has no effect here. Leaves no Hydra state behind."""
-        quiet_dependencies()
+        quiet_environment()
         return cls(*build_labeler(compose("label", overrides, config_dir), None))
 
     def label(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_CLASSES = (
-    "detect=labels needs a source with annotations (COCO json, YOLO data.yaml, Pascal VOC); "
+    "detect=labels needs a source with annotations (COCO, YOLO, Pascal VOC, LabelMe, CVAT, Label Studio, PNG masks, Parquet); "
     "for bare pictures choose a detector, for example detect=nano"
 )
 

@@ -74,7 +74,9 @@ def _run(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise AutolabelError(_unknown(command))
-    quiet_dependencies()
+    from autolabel.weights.quiet import quiet_environment
+
+    quiet_environment()
     code: int = import_module(f"autolabel.app.{command}").main(rest)
     return code
 
@@ -108,17 +110,6 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         sys.stderr.write(f"autolabel: {where}{error.strerror or error} (--debug shows where)\n")
         return 1
-
-
-def quiet_dependencies() -> None:
-    """Set before any model library is imported: no analytics, no pip at run time, no pickled code."""
-    for name, value in {
-        "YOLO_AUTOINSTALL": "0",
-        "YOLO_OFFLINE": "1",
-        "ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS": "1",
-        "ULTRALYTICS_SAFE_LOAD": "1",
-    }.items():
-        os.environ[name] = value
 
 
 def usage() -> str:

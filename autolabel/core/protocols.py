@@ -135,8 +135,9 @@ class RecordReader(Protocol):
 class ExportReport:
     """What an exporter wrote, and what its format could not hold.
 
-    `files` are relative to the output folder. `notes` are lines for the summary ("3 objects of several parts
-    are joined by 1-px bridges; lowest IoU 0.981"), `counts` the numbers behind them.
+    `files` are relative to the output folder: those at its top by name, the others as the folder they are in.
+    `notes` are lines for the summary ("3 objects of several parts are joined by 1-px bridges; lowest IoU 0.981"),
+    `counts` the numbers behind them.
     """
 
     files: tuple[str, ...]

@@ -1,7 +1,8 @@
 """Boxes that already exist, as a Detector: the annotations of the source, turned upright. Imports no model.
 
 Nothing is mended: a reversed or empty box comes out as it is, so that the labeler drops it with its reason.
-Only an object that has a mask and no box gets the box of its mask. Existing masks are rasterised as the tool
+Only an object that has a mask and no box gets the box of its mask. A crowd region is no object that a box could
+ask for: its mask stays, whatever the settings, and a crowd of a box alone comes out without a mask. Existing masks are rasterised as the tool
 does for which the file was written, in the frame it was written in, and then turned: turning pixels is exact,
 turning polygons and drawing them again is not.
 """
@@ -9,22 +10,24 @@ turning polygons and drawing them again is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.types import Category, Detections, Float32, Frame, Labels, Polygon, Rle, UInt8
 from autolabel.ops import masks
-from autolabel.ops.boxes import scale_normalized
+from autolabel.ops.boxes import box_problem, scale_normalized
 from autolabel.ops.orientation import stored_size, upright_boxes, upright_image, upright_polygon
 from autolabel.ops.polygons import yolo_rasterize
 
 _ROUNDING_PX = 1
+Value = TypeVar("Value")
 
 
 class LabelsDetector:
-    """Scores are 1.0. `keep_masks` hands existing masks on, to be kept as they are; without it only the boxes
-    are used, and every mask is made anew. Frames without labels have no detections."""
+    """Scores are 1.0. `keep_masks` hands existing masks on, to be kept as they are; without it every mask is made
+    anew and the existing one goes along as `replaced`. Frames without labels have no detections."""
 
     def __init__(self, *, keep_masks: bool) -> None:
         if not isinstance(keep_masks, bool):
@@ -49,17 +52,33 @@ class LabelsDetector:
         if labels is None or not len(labels):
             return Detections.none()
         canvas = _Canvas(labels, frame)
-        boxes = canvas.boxes(labels.boxes_xyxy)
-        found = _masks(labels, canvas, self._keep_masks, boxes)
+        found = [None if shape is None else canvas.mask(shape) for shape in labels.shapes]
+        kept = [self._keep_masks or crowd for crowd in labels.crowd]
+        polygons = [canvas.polygons(shape) for shape in labels.shapes]
         return Detections(
-            _boxes_with_masks(boxes, found),
+            self._boxes(canvas.boxes(labels.boxes_xyxy), found, kept, frame.info.size_hw),
             np.ones(len(labels), np.float32),
             labels.category_ids,
-            found if self._keep_masks else (),
-            tuple(canvas.polygons(shape) for shape in labels.shapes) if self._keep_masks else (),
+            _where(kept, found),
+            _where(kept, polygons),
             labels.source_ids,
             labels.crowd,
+            labels.extras,
+            _where([not keep for keep in kept], found),
         )
+
+    @staticmethod
+    def _boxes(
+        boxes_xyxy: Float32, found: Sequence[Rle | None], kept: Sequence[bool], size_hw: tuple[int, int]
+    ) -> Float32:
+        """The tight box of the mask where there is no box, and where a mask to be made anew has a box that nobody
+        could answer: a bad box is no reason to lose an object that has a mask."""
+        boxes = boxes_xyxy.copy()
+        for row, mask in enumerate(found):
+            unusable = _is_point(boxes[row]) or (not kept[row] and box_problem(boxes[row], size_hw) is not None)
+            if mask is not None and unusable:
+                boxes[row] = masks.bounds_xyxy(mask) or boxes[row]
+        return boxes
 
 
 class _Canvas:
@@ -98,7 +117,10 @@ class _Canvas:
         if isinstance(shape, Rle):
             return _checked(shape, self.size_hw)
         if self.convention == "coco":
-            return masks.from_polygons(shape, self.size_hw)
+            try:
+                return masks.from_polygons(shape, self.size_hw)
+            except ValueError as e:
+                raise ImageError("bad_label", str(e)) from e
         rings = [np.array(ring, np.float32).reshape(-1, 2) for ring in shape]
         return masks.encode(np.maximum.reduce([yolo_rasterize(ring, self.size_hw) for ring in rings]))
 
@@ -113,26 +135,13 @@ def _close(a_hw: tuple[int, int], b_hw: tuple[int, int]) -> bool:
     return all(abs(a - b) <= _ROUNDING_PX for a, b in zip(a_hw, b_hw, strict=True))
 
 
-def _masks(labels: Labels, canvas: _Canvas, keep: bool, boxes_xyxy: Float32) -> tuple[Rle | None, ...]:
-    """Only those that are needed: all when kept, else those of objects without a box."""
-    return tuple(
-        canvas.mask(shape) if shape is not None and (keep or _is_point(box)) else None
-        for shape, box in zip(labels.shapes, boxes_xyxy, strict=True)
-    )
+def _where(wanted: Sequence[bool], values: Sequence[Value | None]) -> tuple[Value | None, ...]:
+    return tuple(value if want else None for want, value in zip(wanted, values, strict=True))
 
 
 def _is_point(box_xyxy: Float32) -> bool:
     """COCO writes no box as [0, 0, 0, 0]."""
     return bool((box_xyxy[:2] == box_xyxy[2:]).all())
-
-
-def _boxes_with_masks(boxes_xyxy: Float32, found: Sequence[Rle | None]) -> Float32:
-    """Boxes of zero size are replaced by the tight box of the object's mask."""
-    boxes = boxes_xyxy.copy()
-    for row, mask in enumerate(found):
-        if mask is not None and _is_point(boxes[row]):
-            boxes[row] = masks.bounds_xyxy(mask) or boxes[row]
-    return boxes
 
 
 def _checked(rle: Rle, size_hw: tuple[int, int]) -> Rle:

@@ -10,12 +10,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import re
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +23,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
 from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
-from autolabel.weights.policy import from_environment
+from autolabel.weights.quiet import ultralytics_at_bay
 
 _PAD_VALUE = 114
 # Ultralytics' own floor for models that choose their best boxes without NMS.
@@ -356,43 +353,3 @@ def _for_inference(model: Any, max_det: int, agnostic_nms: bool) -> Any:
     if model.end2end:
         model.set_head_attr(max_det=max(max_det, _LEAST_TOP_K), agnostic_nms=agnostic_nms)
     return model
-
-
-def quiet_environment() -> None:
-    """Set what keeps ultralytics off the network, off pip and out of the home folder. Before its import."""
-    os.environ["YOLO_AUTOINSTALL"] = "0"
-    os.environ["ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS"] = "1"
-    os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"
-    os.environ["YOLO_OFFLINE"] = "1"
-    os.environ.setdefault("YOLO_VERBOSE", "0")
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(_settings_folder()))
-
-
-def _settings_folder() -> Path:
-    folder = from_environment().cache / "ultralytics"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
-    return folder
-
-
-@contextmanager
-def ultralytics_at_bay() -> Iterator[None]:
-    """What ultralytics changes in the process while it is imported or loads a model is undone afterwards.
-
-    That is: PIL.Image.open (would call pip on a broken picture), torch.save, and OMP_NUM_THREADS=1. torch is
-    imported first, so that it never sees that 1.
-    """
-    import PIL.Image
-    import torch
-
-    quiet_environment()
-    before_open, before_save = PIL.Image.open, torch.save
-    threads = os.environ.get("OMP_NUM_THREADS")
-    try:
-        yield
-    finally:
-        PIL.Image.open, torch.save = before_open, before_save
-        if threads is None:
-            os.environ.pop("OMP_NUM_THREADS", None)

@@ -20,6 +20,8 @@ from autolabel.core.types import (
     Verdict,
 )
 
+CROWD_BOX = "crowd_box: a box around a crowd, without its mask, asks for no object"
+
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
@@ -103,7 +105,10 @@ class PipelineLabeler:
 
         # An existing mask needs no prompt, whatever its box is.
         todo = [i for i, mask in enumerate(detections.masks) if mask is None]
-        problems = {i: box_problem(detections.boxes_xyxy[i], frame.info.size_hw) for i in todo}
+        problems = {
+            i: CROWD_BOX if detections.crowd[i] else box_problem(detections.boxes_xyxy[i], frame.info.size_hw)
+            for i in todo
+        }
         asked = tuple(i for i in todo if problems[i] is None)
         boxes = detections.select(asked)
         clipped = replace(boxes, boxes_xyxy=clip_xyxy(boxes.boxes_xyxy, frame.info.size_hw))

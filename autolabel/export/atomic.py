@@ -1,7 +1,7 @@
 """A folder that is written whole or not at all. Knows no format.
 
-The files go to a draft beside the final folder, each synced to disk; the draft gets a `manifest.json` with
-the sha256 of every file, and takes the place of the old folder in one step. Whatever kills the export, the
+The files go to a draft beside the final folder, with a `manifest.json` that holds the sha256 of every file and
+of itself. The draft is synced to disk and takes the place of the old folder in one step. Whatever kills the export, the
 old folder or the new one is there (where the file system cannot exchange two folders in one step, the next
 export puts an old folder back that a kill left aside).
 """
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,45 +22,56 @@ from pathlib import Path
 from autolabel.core.errors import ExportError
 
 MANIFEST = "manifest.json"
-_MARK = "autolabel_export"
+SEAL = "sha256_of_the_above"
+"""The manifest's last key: the checksum of its own bytes up to that line."""
+_HEAD = b'{"autolabel_export": 1, "files": {\n'
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CHUNK = 1 << 20
 
 
 class Draft:
-    """The folder while it is written. Paths are relative to it, with `/`."""
+    """The folder while it is written. Paths are relative to it, with `/`.
+
+    Memory does not grow with the number of files: the manifest is written as they come, and only the last
+    file can be taken back.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._entries: dict[str, dict[str, object]] = {}
+        self._held: Counter[str] = Counter()
         self._folders = {root}
+        self._last: tuple[str, dict[str, object]] | None = None
+        self._manifest = (root / MANIFEST).open("xb")
+        self._digest = hashlib.sha256()
+        self._separator = b""
+        self._append(_HEAD)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What was written so far, sorted."""
-        return tuple(sorted(self._entries))
+        """What was written so far, sorted: the files at the top by name, all others by their folder, at most
+        two levels deep and with a closing `/`."""
+        return tuple(sorted(self._held))
 
     def folder(self, path: str) -> Path:
         """A folder that exists from now on, also when nothing is written into it."""
         folder = self.root / path
-        folder.mkdir(parents=True, exist_ok=True)
-        while folder not in self._folders:
-            self._folders.add(folder)
-            folder = folder.parent
+        if folder not in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            while folder not in self._folders:
+                self._folders.add(folder)
+                folder = folder.parent
         return self.root / path
 
     def write(self, path: str, chunks: Iterable[bytes]) -> None:
-        """One file of the given bytes, synced."""
+        """One file of the given bytes."""
         digest, size = hashlib.sha256(), 0
         with self._place(path).open("xb") as file:
             for chunk in chunks:
                 file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        self._entries[path] = {"bytes": size, "sha256": digest.hexdigest()}
+        self._enter(path, {"bytes": size, "sha256": digest.hexdigest()})
 
     def copy(self, source: Path, path: str) -> str:
         """A copy of a file, its sha256 in return. Raises OSError when the source cannot be read."""
@@ -68,31 +80,61 @@ class Draft:
         return self.sha256(path)
 
     def sha256(self, path: str) -> str:
-        """Of a file that was written."""
-        return str(self._entries[path]["sha256"])
+        """Of the file that was written last."""
+        assert self._last is not None, "a file was written"
+        assert self._last[0] == path, "only the last file is remembered"
+        return str(self._last[1]["sha256"])
 
     def link(self, source: Path, path: str, sha256: str) -> None:
         """A symbolic link to a file elsewhere; the manifest carries the sha256 of what it should hold."""
         self._place(path).symlink_to(source.absolute())
-        self._entries[path] = {"link": True, "sha256": sha256}
+        self._enter(path, {"link": True, "sha256": sha256})
 
     def remove(self, path: str) -> None:
-        """Take a file back."""
+        """Take back the file that was written last."""
+        self.sha256(path)
         (self.root / path).unlink()
-        del self._entries[path]
+        self._last = None
+        shown = _shown(path)
+        self._held[shown] -= 1
+        self._held = +self._held
 
     def finish(self) -> None:
-        """Write the manifest and sync the folders."""
-        manifest = {_MARK: 1, "files": {path: self._entries[path] for path in self.files}}
-        text = json.dumps(manifest, indent=0, sort_keys=True, allow_nan=False)
-        self.write(MANIFEST, [text.encode("ascii")])
-        for folder in sorted(self._folders, reverse=True):
-            _sync_folder(folder)
+        """Complete the manifest and sync everything to disk."""
+        self._flush_entry()
+        self._append(b"\n},\n")
+        self._manifest.write(
+            json.dumps(SEAL).encode() + b":" + json.dumps(self._digest.hexdigest()).encode() + b"}\n"
+        )
+        self._manifest.close()
+        self._held[MANIFEST] += 1
+        _sync_tree(self.root, self._folders)
+
+    def abandon(self) -> None:
+        """Close what is open; what was written stays."""
+        self._manifest.close()
 
     def _place(self, path: str) -> Path:
         place = self.root / path
         self.folder(str(Path(path).parent))
         return place
+
+    def _enter(self, path: str, entry: dict[str, object]) -> None:
+        self._flush_entry()
+        self._last = (path, entry)
+        self._held[_shown(path)] += 1
+
+    def _flush_entry(self) -> None:
+        if self._last is None:
+            return
+        path, entry = self._last
+        text = json.dumps(path) + ": " + json.dumps(entry, sort_keys=True, allow_nan=False)
+        self._append(self._separator + text.encode("ascii"))
+        self._separator, self._last = b",\n", None
+
+    def _append(self, line: bytes) -> None:
+        self._manifest.write(line)
+        self._digest.update(line)
 
 
 @contextmanager
@@ -111,18 +153,34 @@ def replaced(directory: Path) -> Iterator[Draft]:
         if leftover.exists():
             shutil.rmtree(leftover)
     draft.mkdir()
+    writer = Draft(draft)
     try:
-        writer = Draft(draft)
         yield writer
         writer.finish()
         _put_in_place(draft, directory, aside)
     finally:
+        writer.abandon()
         # After an exchange the draft's name holds the old folder. A folder left aside goes only when another
         # one is in its place.
         if draft.exists():
             shutil.rmtree(draft)
         if aside.exists() and directory.exists():
             shutil.rmtree(aside)
+
+
+def is_export(directory: Path) -> bool:
+    """Whether the folder was written by `replaced`; its manifest may be damaged further down."""
+    try:
+        with (directory / MANIFEST).open("rb") as file:
+            return file.read(len(_HEAD)) == _HEAD
+    except OSError:
+        return False
+
+
+def _shown(path: str) -> str:
+    """How `Draft.files` names a file."""
+    folders = path.split("/")[:-1]
+    return "/".join([*folders[:2], ""]) if folders else path
 
 
 def _beside(directory: Path, word: str) -> Path:
@@ -136,11 +194,7 @@ def _refuse_strangers(directory: Path) -> None:
         raise ExportError(f"{directory} is no folder; export to another place")
     if not any(directory.iterdir()):
         return
-    try:
-        ours = _MARK in json.loads((directory / MANIFEST).read_bytes())
-    except (OSError, ValueError, TypeError):
-        ours = False
-    if not ours:
+    if not is_export(directory):
         raise ExportError(
             f"{directory} holds files that are no export of autolabel; export to another place, or empty it"
         )
@@ -152,7 +206,7 @@ def _put_in_place(draft: Path, directory: Path, aside: Path) -> None:
     elif not _exchanged(draft, directory):
         directory.rename(aside)
         draft.rename(directory)
-    _sync_folder(directory.parent)
+    _sync(directory.parent)
 
 
 def _exchanged(a: Path, b: Path) -> bool:
@@ -168,9 +222,29 @@ def _exchanged(a: Path, b: Path) -> bool:
     raise OSError(code, os.strerror(code), str(b))
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+def _sync_tree(root: Path, folders: Iterable[Path]) -> None:
+    """Everything below `root` to disk: in one call where the system has one for a whole file system."""
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is not None:
+        with _opened(root) as handle:
+            if syncfs(handle) == 0:
+                return
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(root))
+    for folder in sorted(folders, reverse=True):
+        for path in (p for p in folder.iterdir() if p.is_file() and not p.is_symlink()):
+            _sync(path)
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    with _opened(path) as handle:
         os.fsync(handle)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
     finally:
         os.close(handle)

@@ -1,100 +1,292 @@
-"""COCO instance segmentation: one `instances.json`, exact through pycocotools, streamed to disk.
+"""COCO instance segmentation: `instances.json`, or one file a split, exact through pycocotools, streamed to disk.
 
-Every labelled image is listed, also when it holds nothing; images that failed are not, and are counted.
-Image and annotation ids count from 1 in the order of the records, category ids are kept. `area` and `bbox`
-are those of the mask. `score`, `predicted_iou`, `source_id` and `split` are extra keys, there when known.
+Every labelled image is listed, also when it holds nothing (unless told otherwise); images that failed are not,
+and are counted. Category ids are kept, image and annotation ids by choice. `area` and `bbox` are those of the
+mask. `score`, `predicted_iou`, `source_id` and `split` are extra keys, there when known; fields of the source
+that have no place of their own stand where they stood.
+
+Labels are upright. Readers that rotate pictures as their EXIF tag says (OpenCV) take the originals, which the
+file names by default; for those that do not (torchvision's) `images: upright` writes pictures that fit.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import io
 import math
+import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
-from autolabel.core.errors import ConfigError, ExportError
-from autolabel.core.protocols import ExportReport, RecordReader
+import numpy as np
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Polygon, Rle
-from autolabel.export.atomic import MANIFEST, replaced
+from autolabel.export.atomic import Draft, replaced
+from autolabel.export.coco_rows import Ids, json_array, json_bytes, unknown_fields
+from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.policy import (
+    LISTING_NOTES,
+    POLICY_NOTES,
+    explained,
+    fraction_of,
+    labelled,
+    mask_of,
+    noted,
+    policy_of,
+    prepared,
+)
+from autolabel.export.raster import check_choice, class_number, named, picture_path
+from autolabel.export.reading import compare
+from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
+from autolabel.ops.outline import outline
 from autolabel.ops.polygons import coco_polygons
+from autolabel.ops.simplify import Points, simplify_rings
 
-FILE = "instances.json"
+_KEY = "coco"
+_ALL = "instances.json"
+FILES: dict[str, str] = {"": _ALL, **{side: f"instances_{side}.json" for side in SIDES}}
+"""The file of all, and that of each split."""
+
+_NOTES = {
+    "images_empty": "{} images without an object are left out",
+    "not_finite": "{} scores that are no finite number are left out",
+    "not_utf8": "{} file names are not UTF-8 and carry escaped bytes (Python's surrogateescape)",
+    "id_zero": "{} annotations keep their id 0, which COCOeval takes for no match; ids=new numbers from 1",
+    "ids_changed": "{} ids of the source are there twice; the later ones are new",
+}
+_IMAGE = ("id", "file_name", "width", "height", "split")
+_ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
 
 class CocoExporter:
-    """`segmentation`: "polygon" (one a part, holes keyholed; every reader takes it) or "rle" (compact; some
-    readers refuse it). Polygons that came with the source are written as they came."""
+    """See configs/export/coco.yaml for the settings. Polygons that came with the source are written as they came,
+    unless a policy changes the mask."""
 
-    def __init__(self, *, segmentation: Literal["polygon", "rle"]) -> None:
-        if segmentation not in ("polygon", "rle"):
-            raise ConfigError(f"export.coco.segmentation must be polygon or rle, got {segmentation!r}")
+    def __init__(
+        self,
+        *,
+        segmentation: Literal["polygon", "rle"],
+        ids: Literal["source", "new"],
+        images: Literal["none", "copy", "link", "upright"],
+        empty_images: Literal["keep", "drop"],
+        holes: Literal["keep", "fill"],
+        parts: Literal["keep", "largest", "split"],
+        overlaps: Literal["keep", "score", "smallest"],
+        min_area_px: int,
+        crowd: Literal["keep", "drop"],
+        simplify_iou: float | None,
+        split_files: bool,
+        val_fraction: float,
+        test_fraction: float,
+        seed: int,
+        stratify: bool,
+        group_by: str | None,
+    ) -> None:
+        for name, value, choices in (
+            ("segmentation", segmentation, ("polygon", "rle")),
+            ("ids", ids, ("source", "new")),
+            ("empty_images", empty_images, ("keep", "drop")),
+        ):
+            check_choice(f"export.{_KEY}.{name}", value, choices)
+        if not isinstance(split_files, bool):
+            raise ConfigError(f"export.{_KEY}.split_files must be true or false, got {split_files!r}")
+        self._policy = policy_of(
+            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
+        )
         self._polygons = segmentation == "polygon"
+        self._keep_ids = ids == "source"
+        self._drop_empty = empty_images == "drop"
+        self._least_iou = None if simplify_iou is None else fraction_of(_KEY, "simplify_iou", simplify_iou)
+        self._pictures = None if images == "none" else Pictures(key=_KEY, mode=images)
+        splits = Splits(
+            key=_KEY,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+            stratify=stratify,
+            group_by=group_by,
+        )
+        self._splits = splits if split_files else None
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
-        """Write `instances.json` into `directory`; memory does not grow with the run.
+        """Write the data set into `directory`; memory grows by 8 bytes for an id of the source.
 
-        The records are read twice, once for each array of the file.
+        The records are read twice, for the images and for the objects; once more for the names of copied
+        pictures, for the splits, and for each further file.
         """
         tally = _Tally()
-        with replaced(directory) as draft:
-            draft.write(FILE, self._file(run, tally))
-        return tally.report()
+        plan = None if self._splits is None else self._splits.plan(run)
+        with replaced(directory) as draft, tempfile.TemporaryFile(dir=draft.root) as spill:
+            listed = _Listed(spill, Ids(keep=self._keep_ids), Ids(keep=self._keep_ids))
+            self._list(run, plan, draft, listed, tally)
+            present = [side for side in SIDES if SIDES.index(side) in listed.places]
+            for side in present if plan is not None and present else [""]:
+                draft.write(FILES[side], self._file(run, listed, side, tally))
+        tally.counts.update({} if plan is None else plan.counts)
+        tally.counts["ids_changed"] = listed.image_ids.repeated + listed.annotation_ids.repeated
+        return tally.report(draft.files)
 
-    def _file(self, run: RecordReader, tally: _Tally) -> Iterator[bytes]:
-        yield b'{"info":{"description":"labelled by autolabel"},\n"licenses":[],\n"categories":'
-        yield from _array([_json({"id": c.id, "name": c.name}) for c in run.categories])
+    def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
+        """The masks that pycocotools makes of the annotations, which it holds in memory as a whole."""
+        images = {image["file_name"]: (coco, image) for coco in _loaded(directory) for image in coco.imgs.values()}
+        listed = zip(labelled(run), self._names(run), strict=True)
+        names = {record.image_id: name for record, name in listed}
+
+        def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
+            coco, image = images.get(names[record.image_id], (None, None))
+            if coco is None:
+                return None
+            found = [coco.annToRLE(annotation) for annotation in coco.imgToAnns[image["id"]]]
+            return [
+                (instance.index, Rle(tuple(one["size"]), _as_bytes(one["counts"])))
+                for instance, one in zip(explained(record, self._policy)[0], found, strict=False)
+            ]
+
+        return compare(run, read, self._policy, self._why)
+
+    def _list(
+        self, run: RecordReader, plan: SplitPlan | None, draft: Draft, listed: _Listed, tally: _Tally
+    ) -> None:
+        for record, name in zip(labelled(run, tally.counts), self._names(run), strict=True):
+            if not self._is_listed(record, name, draft, tally):
+                listed.places.append(_LEFT_OUT)
+                continue
+            tally.counts["images"] += 1
+            tally.counts["not_utf8"] += not _is_utf8(record.image_id)
+            body = json_bytes(image_fields(record, name))[1:]
+            listed.add(record, body, _NO_SIDE if plan is None else SIDES.index(plan.side(record)))
+
+    def _is_listed(self, record: ImageRecord, name: str, draft: Draft, tally: _Tally) -> bool:
+        if self._drop_empty and not prepared(record, self._policy, Counter()):
+            tally.counts["images_empty"] += 1
+            return False
+        return self._pictures is None or self._pictures.write(record, f"images/{name}", draft, tally.counts)
+
+    def _file(self, run: RecordReader, listed: _Listed, side: str, tally: _Tally) -> Iterator[bytes]:
+        yield from _head(run)
         yield b',\n"images":'
-        yield from _array(self._images(run, tally))
+        yield from json_array(listed.image_rows(side))
         yield b',\n"annotations":'
-        yield from _array(self._annotations(run, tally))
+        yield from json_array(self._annotations(run, listed, side, tally))
         yield b"}\n"
 
-    def _images(self, run: RecordReader, tally: _Tally) -> Iterator[bytes]:
-        for number, record in enumerate(_listed(run, tally), 1):
-            yield _json(_image(number, record))
+    def _annotations(self, run: RecordReader, listed: _Listed, side: str, tally: _Tally) -> Iterator[bytes]:
+        known = {category.id: category for category in run.categories}
+        elsewhere = _Tally()  # for what another file counts
+        image_number, number = listed.image_ids.numbers(), listed.annotation_ids.numbers()
+        for record, place in zip(labelled(run), listed.places, strict=True):
+            if place == _LEFT_OUT:
+                continue
+            image_id, wanted = image_number(record.source_id), not side or SIDES[place] == side
+            objects = prepared(record, self._policy, (tally if wanted else elsewhere).counts)
+            for instance, own_id in zip(objects, own_ids(objects), strict=True):
+                class_number(known, instance, record)
+                id_ = number(own_id)
+                if wanted:
+                    yield self._annotation(id_, image_id, instance, tally)
 
-    def _annotations(self, run: RecordReader, tally: _Tally) -> Iterator[bytes]:
-        names = {category.id for category in run.categories}
-        number = 0
-        for image, record in enumerate(_listed(run), 1):
-            for instance in record.instances:
-                _check(instance, record, names)
-                mask = _written_mask(instance, tally)
-                if mask is None:
-                    continue
-                number += 1
-                yield _json(self._annotation(number, image, instance, mask, tally))
+    def _names(self, run: RecordReader) -> Iterator[str]:
+        """The file name of each labelled image: its id, or where its copy is below `images/`."""
+        if self._pictures is None:
+            yield from (record.image_id for record in labelled(run))
+            return
+        pictures = self._pictures
+        yield from (str(name) for _, name in named(run, lambda record: picture_path(record, pictures), Counter()))
 
-    def _annotation(
-        self, number: int, image: int, instance: Instance, mask: Rle, tally: _Tally
-    ) -> dict[str, object]:
-        bounds = bounds_xyxy(mask)
-        assert bounds is not None, "empty masks are left out before"
-        x0, y0, x1, y1 = bounds
+    def _annotation(self, id_: int, image_id: int, instance: Instance, tally: _Tally) -> bytes:
+        area, (x0, y0, x1, y1), segmentation = self._geometry(instance, tally)
         tally.counts["instances"] += 1
-        return {
-            "id": number,
-            "image_id": image,
-            "category_id": instance.category_id,
-            "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
-            "area": area_px(mask),
-            "iscrowd": int(instance.crowd),
-            "segmentation": self._segmentation(instance, mask, tally),
-            **_extras(instance, tally),
-        }
+        tally.counts["id_zero"] += id_ == 0
+        return (
+            b'{"id":%d,"image_id":%d,"category_id":%d,"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"iscrowd":%d,'
+            b'"segmentation":%b%b}'
+        ) % (
+            id_, image_id, instance.category_id, x0, y0, x1 - x0, y1 - y0, area, instance.crowd, segmentation,
+            _more(id_, instance, tally),
+        )  # fmt: skip
+
+    def _geometry(self, instance: Instance, tally: _Tally) -> tuple[int, tuple[int, int, int, int], bytes]:
+        """Area, box and the segmentation as JSON."""
+        mask = mask_of(instance)
+        if self._polygons and not instance.crowd and not instance.polygons and self._least_iou is None:
+            found = outline(mask)
+            return found.area_px, found.bounds_xyxy, found.polygons_json
+        bounds = bounds_xyxy(mask)
+        assert bounds is not None, "prepared objects have pixels"
+        return area_px(mask), bounds, json_bytes(self._segmentation(instance, mask, tally))
 
     def _segmentation(self, instance: Instance, mask: Rle, tally: _Tally) -> object:
-        if instance.origin == "label" and instance.polygons and _readable(instance.polygons):
+        if own_polygons(instance):
+            assert instance.polygons is not None, "checked in own_polygons"
             tally.source_polygons(instance.polygons, mask)
-            return [list(polygon) for polygon in instance.polygons]
+            return instance.polygons
         if not self._polygons:
             return {"size": list(mask.size_hw), "counts": mask.counts.decode("ascii")}
         if instance.crowd:  # readers that know crowds expect the plain run lengths
             return {"size": list(mask.size_hw), "counts": run_lengths(mask).tolist()}
-        return [list(polygon) for polygon in coco_polygons(mask)]
+        polygons = coco_polygons(mask)
+        return polygons if self._least_iou is None else _simplified(polygons, mask, self._least_iou, tally)
+
+    def _why(self, record: ImageRecord, instance: Instance) -> str:
+        if own_polygons(instance):
+            return "the source's own polygon"
+        return "not as written" if self._least_iou is None else "simplified"
+
+
+def own_polygons(instance: Instance) -> bool:
+    """Whether the source's polygons still describe the object and can be read: pycocotools raises on fewer than
+    three points, and reads four numbers as a box."""
+    return (
+        instance.origin == "label"
+        and bool(instance.polygons)
+        and all(len(p) >= 6 and len(p) % 2 == 0 and all(map(math.isfinite, p)) for p in instance.polygons or ())
+    )
+
+
+def own_ids(objects: Sequence[Instance]) -> Iterator[int | None]:
+    """The source's annotation ids; of an object that is split, the first part has it alone."""
+    before = None
+    for instance in objects:
+        yield None if instance.index == before else instance.source_id
+        before = instance.index
+
+
+@dataclass(slots=True)
+class _Listed:
+    """The images of the files, in order: their objects without the id wait in `spill`. `places` has an entry for
+    every labelled record: where its split is in SIDES, or one of the two below."""
+
+    spill: IO[bytes]
+    image_ids: Ids
+    annotation_ids: Ids
+    places: array[int] = field(default_factory=lambda: array("b"))
+
+    def add(self, record: ImageRecord, body: bytes, place: int) -> None:
+        self.places.append(place)
+        self.image_ids.announce(record.source_id)
+        for instance in record.instances:
+            self.annotation_ids.announce(instance.source_id)
+        own = b"" if record.source_id is None else b"%d" % record.source_id
+        self.spill.write(b"%b %b\n" % (own, body))
+
+    def image_rows(self, side: str) -> Iterator[bytes]:
+        number = self.image_ids.numbers()
+        self.spill.seek(0)
+        for line, place in zip(self.spill, (p for p in self.places if p != _LEFT_OUT), strict=True):
+            own, _, body = line[:-1].partition(b" ")
+            id_ = number(int(own) if own else None)
+            if not side or SIDES[place] == side:
+                yield b'{"id":%d,%b' % (id_, body)
+
+
+_NO_SIDE, _LEFT_OUT = -1, -2
 
 
 class _Tally:
@@ -102,100 +294,98 @@ class _Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._lowest = 1.0
+        self._lowest_source = 1.0
+        self._lowest_simplified = 1.0
 
     def source_polygons(self, polygons: tuple[Polygon, ...], mask: Rle) -> None:
         self.counts["source_polygons"] += 1
-        self._lowest = min(self._lowest, iou(from_polygons(polygons, mask.size_hw), mask))
+        self._lowest_source = min(self._lowest_source, iou(from_polygons(polygons, mask.size_hw), mask))
 
-    def report(self) -> ExportReport:
-        lines = {
-            "images_left_out": "{} images that failed or were skipped are not listed",
-            "empty_masks": "{} instances without a single pixel are left out",
-            "not_finite": "{} scores that are no finite number are left out",
-            "not_utf8": "{} file names are not UTF-8 and carry escaped bytes (Python's surrogateescape)",
-        }
-        notes = [text.format(self.counts[key]) for key, text in lines.items() if self.counts[key]]
-        if self._lowest < 1.0:
+    def simplified(self, found: float) -> None:
+        self.counts["simplified"] += found < 1.0
+        self._lowest_simplified = min(self._lowest_simplified, found)
+
+    def report(self, files: tuple[str, ...]) -> ExportReport:
+        notes = noted(self.counts, LISTING_NOTES, SPLIT_NOTES, POLICY_NOTES, PICTURE_NOTES, _NOTES)
+        if self._lowest_source < 1.0:
             kept = self.counts["source_polygons"]
             notes.append(
                 f"{kept} polygons of the source are written as they came; read by pycocotools, the lowest IoU "
-                f"with their mask is {self._lowest:.3f}"
+                f"with their mask is {self._lowest_source:.3f}"
+            )
+        if self._lowest_simplified < 1.0:
+            notes.append(
+                f"{self.counts['simplified']} objects are written with fewer points; read by pycocotools, the "
+                f"lowest IoU with their mask is {self._lowest_simplified:.3f}"
             )
         counts = {key: value for key, value in sorted(self.counts.items()) if value}
-        files = (FILE, MANIFEST)
         return ExportReport(files, self.counts["images"], self.counts["instances"], counts, tuple(notes))
 
 
-def _listed(run: RecordReader, tally: _Tally | None = None) -> Iterator[ImageRecord]:
-    """The records of labelled images; counted when a tally is given."""
-    for record in run.records():
-        listed = record.status in ("ok", "empty")
-        if tally is not None:
-            tally.counts["images" if listed else "images_left_out"] += 1
-            tally.counts["not_utf8"] += listed and not _is_utf8(record.image_id)
-        if listed:
-            yield record
+def _head(run: RecordReader) -> Iterator[bytes]:
+    """The opening of a file up to its categories."""
+    document = unknown_fields(run.document, ("categories", "images", "annotations"), "the data set")
+    info = document.pop("info", {"description": "labelled by autolabel"})
+    yield b'{"info":%b,\n"licenses":%b,\n' % (json_bytes(info), json_bytes(document.pop("licenses", [])))
+    for key, value in document.items():
+        yield json_bytes({key: value})[1:-1] + b",\n"
+    yield b'"categories":'
+    yield from json_array(json_bytes(fields) for fields in category_fields(run))
 
 
-def _image(number: int, record: ImageRecord) -> dict[str, object]:
-    if record.info is None:
-        raise ExportError(f"{record.image_id!r} is labelled but its size is not known; label it again")
-    split = {} if record.split is None else {"split": record.split}
-    size = {"width": record.info.width, "height": record.info.height}
-    return {"id": number, "file_name": record.image_id, **size, **split}
+def category_fields(run: RecordReader) -> Iterator[dict[str, Any]]:
+    """The objects of COCO's `categories`, with the source's other fields."""
+    for category in run.categories:
+        more = unknown_fields(category.extra, ("id", "name"), f"class {category.id}")
+        yield {"id": category.id, "name": category.name, **more}
 
 
-def _check(instance: Instance, record: ImageRecord, names: set[int]) -> None:
-    if instance.category_id not in names:
-        raise ExportError(
-            f"{record.image_id!r} holds an object of class {instance.category_id}, which the run does not name"
-        )
-    assert record.info is not None, "checked when the image was listed"
-    if instance.mask is not None and instance.mask.size_hw != record.info.size_hw:
-        raise ExportError(
-            f"a mask of {record.image_id!r} is {instance.mask.size_hw}, the image {record.info.size_hw}"
-        )
+def image_fields(record: ImageRecord, name: str) -> dict[str, Any]:
+    """The object of COCO's `images` without its id, with the source's other fields."""
+    assert record.info is not None, "checked in labelled"
+    fields: dict[str, Any] = {"file_name": name, "width": record.info.width, "height": record.info.height}
+    if record.split is not None:
+        fields["split"] = record.split
+    return fields | unknown_fields(record.extra, _IMAGE, repr(record.image_id))
 
 
-def _written_mask(instance: Instance, tally: _Tally) -> Rle | None:
-    if instance.mask is not None and area_px(instance.mask) > 0:
-        return instance.mask
-    tally.counts["empty_masks"] += 1
-    return None
-
-
-def _extras(instance: Instance, tally: _Tally) -> dict[str, object]:
-    extras: dict[str, object] = {}
-    scores = {"score": instance.detector_score, "predicted_iou": instance.predicted_iou}
-    for key, value in scores.items():
+def _more(id_: int, instance: Instance, tally: _Tally) -> bytes:
+    """The keys that are there when known, each with its comma in front; the source's own go before ours."""
+    more = unknown_fields(instance.extra, _ANNOTATION, f"annotation {id_}") if instance.extra else {}
+    ours: dict[str, object] = {}
+    for name, value in (("score", instance.detector_score), ("predicted_iou", instance.predicted_iou)):
         if value is not None and math.isfinite(value):
-            extras[key] = round(float(value), 6)
+            ours[name] = round(float(value), 6)
         elif value is not None:
             tally.counts["not_finite"] += 1
-    if instance.source_id is not None:
-        extras["source_id"] = instance.source_id
-    return extras
+    if instance.source_id is not None and instance.source_id != id_:
+        ours["source_id"] = instance.source_id
+    fields = {**ours, **more}
+    return b"," + json_bytes(fields)[1:-1] if fields else b""
 
 
-def _readable(polygons: tuple[Polygon, ...]) -> bool:
-    """pycocotools raises on fewer than three points, and reads four numbers as a box."""
-    return all(len(p) >= 6 and len(p) % 2 == 0 and all(map(math.isfinite, p)) for p in polygons)
+def _simplified(polygons: Sequence[Polygon], mask: Rle, least_iou: float, tally: _Tally) -> list[list[int]]:
+    def measure(rings: Sequence[Points]) -> float:
+        return iou(from_polygons(tuple(tuple(ring.ravel().tolist()) for ring in rings), mask.size_hw), mask)
+
+    rings = [np.array(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
+    found, value = simplify_rings(rings, least_iou, measure)
+    tally.simplified(value)
+    return [ring.astype(np.int64).ravel().tolist() for ring in found]  # corners of pixels stay what they are
+
+
+def _loaded(directory: Path) -> Iterator[Any]:
+    from pycocotools.coco import COCO
+
+    for name in FILES.values():
+        if (directory / name).exists():
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
+                yield COCO(directory / name)
+
+
+def _as_bytes(counts: str | bytes) -> bytes:
+    return counts if isinstance(counts, bytes) else counts.encode()
 
 
 def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def _json(value: dict[str, object]) -> bytes:
-    # ASCII, so that a name with stray bytes can be written too.
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
-
-
-def _array(items: Iterator[bytes] | list[bytes]) -> Iterator[bytes]:
-    """A JSON array, one item a line."""
-    separator = b"[\n"
-    for item in items:
-        yield separator + item
-        separator = b",\n"
-    yield b"[]" if separator == b"[\n" else b"\n]"

@@ -6,8 +6,11 @@ An image id is somebody's path: it may hold control characters, bytes that are n
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from array import array
 from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
 
 _LONGEST = 200
 """Bytes of one path component; file systems take 255, and suffixes are added."""
@@ -32,6 +35,11 @@ def _safe_component(part: str) -> str:
     return text
 
 
+def utf8_id(image_id: str) -> str:
+    """The id for formats that hold UTF-8 alone: stray bytes as %XX, all else as it is."""
+    return "".join(_escaped(char) if "\udc80" <= char <= "\udcff" else char for char in image_id)
+
+
 def _escaped(char: str) -> str:
     return "".join(f"%{byte:02X}" for byte in char.encode(errors="surrogateescape"))
 
@@ -44,22 +52,36 @@ class TreeNames:
     """
 
     def __init__(self) -> None:
-        self._announced: Counter[str] = Counter()
+        # Eight bytes an image; two stems that met in one number would only be renamed without need.
+        self._announced = array("Q")
+        self._sorted: NDArray[np.uint64] | None = None
         self._given: set[str] = set()
         self.renamed = 0
 
     def announce(self, path: str) -> None:
-        self._announced[_stem(path)] += 1
+        self._announced.append(_number(_stem(path)))
+        self._sorted = None
 
     def name(self, path: str) -> str:
         stem, suffix = _stem(path), PurePosixPath(path).suffix
-        if self._announced[stem] == 1:
+        if self._count(stem) == 1:
             return path
         self.renamed += 1
-        while self._announced[stem] or stem in self._given:
+        while self._count(stem) or stem in self._given:
             stem += suffix or "_"
         self._given.add(stem)
         return stem + suffix
+
+    def _count(self, stem: str) -> int:
+        if self._sorted is None:
+            self._sorted = np.sort(np.array(self._announced, np.uint64))
+        number = np.uint64(_number(stem))
+        low, high = (int(np.searchsorted(self._sorted, number, side)) for side in ("left", "right"))
+        return high - low
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
 
 
 def _stem(path: str) -> str:

@@ -48,6 +48,18 @@ def keep_largest(rle: Rle) -> Rle:
     return _keep_parts(rle, lambda areas: np.zeros(len(areas), bool))
 
 
+def split_parts(rle: Rle) -> list[Rle]:
+    """One mask a part, largest first (reading order among equals); the same object when it is a single part."""
+    crop, x0, y0 = decode_crop(rle)
+    if not crop.size:
+        return []
+    labels, areas = _label(crop, 8)
+    if len(areas) == 1:
+        return [rle]
+    order = np.argsort(-areas, kind="stable").tolist()
+    return [encode_crop((labels == i + 1).astype(np.uint8), x0, y0, rle.size_hw) for i in order]
+
+
 def _keep_parts(rle: Rle, wanted: Callable[[Int64], NDArray[np.bool_]]) -> Rle:
     crop, x0, y0 = decode_crop(rle)
     if not crop.size:

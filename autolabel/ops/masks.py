@@ -6,11 +6,16 @@ lies. Nothing here knows about rings (polygons.py), parts or holes (components.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from autolabel.core.types import Int64, Polygon, Rle, UInt8
+
+_SHORT_PX = 10_000
+_LONGEST_PX = 20_000_000
 
 
 def encode(mask: NDArray[np.bool_] | UInt8) -> Rle:
@@ -34,6 +39,17 @@ def decode(rle: Rle) -> UInt8:
 def area_px(rle: Rle) -> int:
     """Number of pixels inside."""
     return int(coco_mask.area(_coco(rle)))
+
+
+def is_empty(rle: Rle) -> bool:
+    """Whether no pixel is inside; looks at the first two runs alone where that is enough."""
+    counts = rle.counts
+    at = 0
+    while at < len(counts) and (counts[at] - 48) & 0x20:
+        at += 1
+    # The first run is background; a second one with a bit in its first digit is not 0, so there is foreground.
+    second = (counts[at + 1] - 48) & 0x1F if at + 1 < len(counts) else 0
+    return not second and not area_px(rle)
 
 
 def bounds_xyxy(rle: Rle) -> tuple[int, int, int, int] | None:
@@ -85,10 +101,35 @@ def encode_crop(crop: UInt8, x0: int, y0: int, size_hw: tuple[int, int]) -> Rle:
 
 
 def from_polygons(polygons: tuple[Polygon, ...], size_hw: tuple[int, int]) -> Rle:
-    """The union of polygons as pycocotools rasterises them: pixel (x, y) covers [x, x+1] x [y, y+1]."""
+    """The union of polygons as pycocotools rasterises them: pixel (x, y) covers [x, x+1] x [y, y+1].
+
+    Raises ValueError for an outline so long that it can only be damage.
+    """
     height, width = size_hw
+    _check_lengths(polygons, size_hw)
     parts = coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width)
     return Rle(size_hw, coco_mask.merge(parts)["counts"])
+
+
+def _check_lengths(polygons: tuple[Polygon, ...], size_hw: tuple[int, int]) -> None:
+    """pycocotools takes 40 bytes for each pixel of an outline, also outside the picture, and overflows far away.
+
+    An exact outline of noise is 4 px long for each pixel of the picture; more than twice that is damage.
+    """
+    limit = min(8 * size_hw[0] * size_hw[1] + _SHORT_PX, _LONGEST_PX)
+    for polygon in polygons:
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1)
+        length = float(steps.sum() + np.abs(points).max())
+        if not length <= limit:  # not a number is no length either
+            h, w = size_hw
+            raise ValueError(f"a polygon's outline is {length:.3g} px long, the picture is {w}x{h}")
+
+
+def merge(masks: Sequence[Rle]) -> Rle:
+    """The union of masks of one size."""
+    found = coco_mask.merge([_coco(rle) for rle in masks])
+    return Rle(masks[0].size_hw, found["counts"])
 
 
 def _values(lengths: Int64) -> UInt8:

@@ -17,6 +17,7 @@ need is left out when that is allowed, since that is wrong in fewer pixels.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from autolabel.core.types import Float32, Int64, Polygon, Rle, UInt8
 from autolabel.ops.masks import decode_crop
+from autolabel.ops.outline import outline
 
 Ring = NDArray[np.int64]
 """(M, 2) points x, y; the last is joined to the first."""
@@ -67,11 +69,7 @@ class _Gap:
 
 def coco_polygons(rle: Rle) -> list[Polygon]:
     """One polygon a part, holes keyholed; pycocotools gives the mask back pixel by pixel. [] when empty."""
-    crop, x0, y0 = decode_crop(rle)
-    if not crop.size:
-        return []
-    rings = _simplified_outlines(crop, corners=True)
-    return [tuple((ring + np.array([x0, y0])).ravel().tolist()) for ring in rings]
+    return [tuple(polygon) for polygon in json.loads(outline(rle).polygons_json)]
 
 
 def yolo_ring(rle: Rle, *, keep_far_parts: bool = False) -> YoloRing:
@@ -91,7 +89,7 @@ def yolo_ring(rle: Rle, *, keep_far_parts: bool = False) -> YoloRing:
         left_out, left_out_px = int((~kept[1:]).sum()), int(areas[1:][~kept[1:]].sum())
         crop = _joined(crop, labels, bridges, kept)
         bridge_px = int(crop.sum()) - int(areas[1:][kept[1:]].sum())
-    (ring,) = _simplified_outlines(crop, corners=False)
+    (ring,) = _simplified_outlines(crop)
     ring = np.resize(ring, (max(3, len(ring)), 2))  # a pixel or a line has fewer: its points again
     return YoloRing(ring + np.array([x0, y0]) + 0.5, parts, bridge_px, left_out, left_out_px)
 
@@ -127,30 +125,25 @@ def yolo_iou(ring: NDArray[np.float64] | Float32, rle: Rle) -> float:
 # --- rings ---------------------------------------------------------------------------------------------------
 
 
-def _simplified_outlines(crop: UInt8, *, corners: bool) -> list[Ring]:
-    rings, parents = _trace(crop, corners)
-    keyholes = _keyholes(crop, rings, parents, corners) if (parents >= 0).any() else {}
+def _simplified_outlines(crop: UInt8) -> list[Ring]:
+    rings, parents = _trace(crop)
+    keyholes = _keyholes(crop, rings, parents) if (parents >= 0).any() else {}
     return [_without_collinear(_spliced(i, rings, keyholes)) for i in np.flatnonzero(parents < 0).tolist()]
 
 
-def _trace(crop: UInt8, corners: bool) -> tuple[list[Ring], Int64]:
+def _trace(crop: UInt8) -> tuple[list[Ring], Int64]:
     """Every ring in unit steps, and for a hole the number of its outer ring (-1 for outer rings)."""
-    # Doubled, the two sides of a pixel fall on two columns, and (c + 1) // 2 names the corner of each.
-    image = crop.repeat(2, axis=0).repeat(2, axis=1) if corners else crop
-    found, hierarchy = cv2.findContours(image, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    rings = [contour[:, 0, :].astype(np.int64) for contour in found]
-    if corners:
-        rings = [_without_repeats((ring + 1) // 2) for ring in rings]
-    return rings, hierarchy[0, :, 3].astype(np.int64)
+    found, hierarchy = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [contour[:, 0, :].astype(np.int64) for contour in found], hierarchy[0, :, 3].astype(np.int64)
 
 
-def _keyholes(crop: UInt8, rings: list[Ring], parents: Int64, corners: bool) -> dict[int, list[_Keyhole]]:
+def _keyholes(crop: UInt8, rings: list[Ring], parents: Int64) -> dict[int, list[_Keyhole]]:
     """Where each hole hangs, by the ring it hangs on."""
     height, width = crop.shape
     _, regions = cv2.connectedComponents(np.pad(1 - crop, 1, constant_values=1), connectivity=4)
     holes = np.flatnonzero(parents >= 0).tolist()
     entries = {hole: _leftmost(rings[hole]) for hole in holes}
-    first = 0 if corners else 1  # a ring of pixel centres runs one pixel left of the hole
+    first = 1  # a ring of pixel centres runs one pixel left of the hole
     ring_of = {int(regions[y + 1, x + 1 + first]): hole for hole, (x, y) in entries.items()}
     wanted = []
     for hole, (x, y) in entries.items():

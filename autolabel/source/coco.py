@@ -1,5 +1,8 @@
 """A COCO annotation file: pictures with boxes, polygons and RLE masks. Decodes no mask and no picture.
 
+Nothing is lost on the way: ids, numbers as they are written (1 stays 1, not 1.0), and every field that has no
+place in our types, as the text of a JSON object in the order of the file.
+
 What makes the file as a whole ambiguous or dangerous (not JSON, ids that repeat or point nowhere, names that
 lead out of the folder) raises SourceError. What is wrong with one annotation's geometry makes its picture
 `failed:bad_label`, naming the file and the annotation, and the run goes on.
@@ -7,13 +10,12 @@ lead out of the folder) raises SourceError. What is wrong with one annotation's 
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -22,17 +24,32 @@ import numpy as np
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Polygon, Problem, Rle
 from autolabel.ops.boxes import xywh_to_xyxy
+from autolabel.ops.drawn import BadShape, extra_text
 from autolabel.ops.masks import encode
 from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
+from autolabel.source.places import picture_root
 
 _MAX_BYTES = 8 << 30
-_PROBE = 100
 _MAX_PIXELS = 1 << 28
 Json = dict[str, Any]
+
+# What has a place of its own; `area` is computed from the mask wherever it is needed.
+_TOP_FIELDS = frozenset(("images", "annotations", "categories"))
+_IMAGE_FIELDS = frozenset(("id", "file_name", "width", "height"))
+_CATEGORY_FIELDS = frozenset(("id", "name"))
+_ANNOTATION_FIELDS = frozenset(("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"))
 
 
 class _BadLabel(Exception):
     """One annotation cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Head:
+    """What the file says beside its pictures."""
+
+    categories: tuple[Category, ...]
+    document: str
 
 
 class CocoSource:
@@ -41,19 +58,23 @@ class CocoSource:
     The pictures are looked for in `images_dir` and its parent, or beside the file, in `images/` beside it, and
     the same one folder up (for `annotations/x.json`): the first place that has one of the first pictures
     serves for all. Ids given as strings of digits are read as integers.
+
+    A file of several gigabytes is held once: what `images()` has given out is forgotten, and a second call
+    reads the file again.
     """
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
         self._path = check_path("source.path", path)
         self._images_dir = check_optional_path("source.images_dir", images_dir)
+        self._parsed: Json | None = None
 
     @property
     def categories(self) -> tuple[Category, ...]:
-        return tuple(Category(id_, name) for id_, name in sorted(self._categories.items()))
+        return self._head.categories
 
     @property
     def document(self) -> str:
-        return ""
+        return self._head.document
 
     @property
     def ignored(self) -> Mapping[str, int]:
@@ -61,16 +82,27 @@ class CocoSource:
 
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError, naming file and position, when the file as a whole cannot be trusted."""
-        names, groups, _ = self._names, self._annotations, self._categories  # all checked before the first
-        root = self._root(names.values())
-        for id_, image in self._images.items():
-            split = image.get("split")
-            ref = ImageRef(
-                names[id_],
-                posixpath.join(root, names[id_]),
-                split=split if isinstance(split, str) and split else None,
-            )
-            yield self._with_labels(ref, image, groups.get(id_, []))
+        known = {category.id for category in self._head.categories}
+        top, self._parsed = self._parsed or self._read(), None
+        images = self._by_id(top, "images")
+        names = self._names(images)
+        groups = self._grouped(top, images, known)  # all is checked before the first picture is given out
+        top.clear()
+        root = picture_root(self._path, self._images_dir, names.values())
+        for id_ in list(images):
+            yield self._ref(id_, names[id_], root, images.pop(id_), groups.pop(id_, []))
+
+    def _ref(self, id_: int, name: str, root: str, image: Json, annotations: list[Json]) -> ImageRef:
+        split = image.get("split")
+        named = isinstance(split, str) and split != "" and _is_unicode(split)
+        ref = ImageRef(
+            name,
+            posixpath.join(root, name),
+            split=split if named else None,
+            source_id=id_,
+            extra=self._extra(image, _IMAGE_FIELDS | {"split"} if named else _IMAGE_FIELDS, f"image {id_}"),
+        )
+        return self._with_labels(ref, image, annotations)
 
     def _with_labels(self, ref: ImageRef, image: Json, annotations: list[Json]) -> ImageRef:
         try:
@@ -80,26 +112,17 @@ class CocoSource:
             return replace(ref, problem=problem)
         return replace(ref, labels=labels)
 
-    def _root(self, names: Iterable[str]) -> str:
-        here = posixpath.dirname(posixpath.abspath(self._path))
-        if self._images_dir is not None:
-            given = posixpath.abspath(self._images_dir)
-            places = [given, posixpath.dirname(given)]
-        else:
-            up = posixpath.dirname(here)
-            places = [here, posixpath.join(here, "images"), up, posixpath.join(up, "images")]
-        first = list(itertools.islice(names, _PROBE))
-        for place in places:
-            if any(posixpath.exists(posixpath.join(place, name)) for name in first):
-                return place
-        return places[0]
-
     @cached_property
-    def _json(self) -> Json:
+    def _head(self) -> _Head:
+        self._parsed = top = self._read()
+        document = {key: value for key, value in top.items() if key not in _TOP_FIELDS}
+        return _Head(self._categories(top), self._extra(document, frozenset(), "the file"))
+
+    def _read(self) -> Json:
         text = read_label_text(self._path, _MAX_BYTES)
         try:
             top = json.loads(text, parse_constant=lambda name: self._not_a_number(text, name))
-        except (json.JSONDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e:  # ValueError alone: an integer of thousands of digits
             raise SourceError(f"{self._path!r} is not JSON: {e}") from e
         if not isinstance(top, dict) or not isinstance(top.get("images"), list):
             raise SourceError(
@@ -114,8 +137,14 @@ class CocoSource:
         line = text.count("\n", 0, match.start()) + 1 if match else 0
         raise SourceError(f"{self._path!r} line {line}: {name} is no JSON number; write finite values")
 
-    def _rows(self, key: str) -> list[Json]:
-        rows = self._json.get(key, [])
+    def _extra(self, row: Json, known: frozenset[str], where: str) -> str:
+        try:
+            return _extra(row, known)
+        except _BadLabel as e:
+            raise SourceError(f"{self._path!r}: {where}: {e}") from e
+
+    def _rows(self, top: Json, key: str) -> list[Json]:
+        rows = top.get(key, [])
         if not isinstance(rows, list):
             raise SourceError(f"{self._path!r}: `{key}` must be a list, got {type(rows).__name__}")
         for at, row in enumerate(rows):
@@ -128,13 +157,13 @@ class CocoSource:
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
             return int(value)
         if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
-            raise SourceError(f"{self._path!r}: {where}.{key} must be an integer, got {value!r}")
+            raise SourceError(f"{self._path!r}: {where}.{key} must be an integer, got {_shown(value)}")
         return value
 
-    def _by_id(self, key: str) -> dict[int, Json]:
+    def _by_id(self, top: Json, key: str) -> dict[int, Json]:
         rows: dict[int, Json] = {}
         repeated: list[int] = []
-        for at, row in enumerate(self._rows(key)):
+        for at, row in enumerate(self._rows(top, key)):
             id_ = self._id(row, "id", f"{key}[{at}]")
             if id_ in rows:
                 repeated.append(id_)
@@ -143,46 +172,46 @@ class CocoSource:
             raise SourceError(f"{self._path!r}: ids occur twice in `{key}`: {_some(repeated)}")
         return rows
 
-    @cached_property
-    def _images(self) -> dict[int, Json]:
-        return self._by_id("images")
-
-    @cached_property
-    def _names(self) -> dict[int, str]:
-        names = {
-            id_: contained(image.get("file_name"), f"{self._path!r}: image {id_}")
-            for id_, image in self._images.items()
-        }
+    def _names(self, images: Mapping[int, Json]) -> dict[int, str]:
+        names = {}
+        for id_, image in images.items():
+            name, where = image.get("file_name"), f"{self._path!r}: image {id_}"
+            if not isinstance(name, str):
+                raise SourceError(f"{where}: a file name is missing, got {_shown(name)}")
+            names[id_] = contained(name, where)
         if len(set(names.values())) < len(names):
             seen: set[str] = set()
             twice = [name for name in names.values() if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
             raise SourceError(f"{self._path!r}: several images have the same file_name: {_some(twice)}")
         return names
 
-    @cached_property
-    def _categories(self) -> dict[int, str]:
-        found: dict[int, str] = {}
-        for id_, row in self._by_id("categories").items():
+    def _categories(self, top: Json) -> tuple[Category, ...]:
+        found: dict[int, Category] = {}
+        for id_, row in self._by_id(top, "categories").items():
             name = row.get("name")
             if not isinstance(name, str) or not name or id_ < 0:
-                raise SourceError(f"{self._path!r}: category {id_} needs an id >= 0 and a name, got {row!r}")
-            found[id_] = name
-        return found
+                raise SourceError(
+                    f"{self._path!r}: category {id_} needs an id >= 0 and a name, got {_shown(name)}"
+                )
+            if not _is_unicode(name):
+                raise SourceError(f"{self._path!r}: category {id_}: {name!r} is half a character and no name")
+            found[id_] = Category(id_, name, self._extra(row, _CATEGORY_FIELDS, f"category {id_}"))
+        return tuple(found[id_] for id_ in sorted(found))
 
-    @cached_property
-    def _annotations(self) -> dict[int, list[Json]]:
-        """By image id, in the file's order, with ids as integers."""
+    def _grouped(self, top: Json, images: Mapping[int, Json], categories: set[int]) -> dict[int, list[Json]]:
+        """The annotations by image id, in the file's order, with ids as integers."""
         groups: dict[int, list[Json]] = {}
         seen: set[int] = set()
         repeated: list[int] = []
-        for at, row in enumerate(self._rows("annotations")):
+        for at, row in enumerate(self._rows(top, "annotations")):
             where = f"annotations[{at}]"
+            if "segments_info" in row and "category_id" not in row:
+                raise SourceError(
+                    f"{self._path!r}: {where}: this is COCO panoptic, whose masks are PNGs; not read"
+                )
             image_id, category_id = self._id(row, "image_id", where), self._id(row, "category_id", where)
             id_ = self._id(row, "id", where) if "id" in row else None
-            for key, value, known in (
-                ("image_id", image_id, self._images),
-                ("category_id", category_id, self._categories),
-            ):
+            for key, value, known in (("image_id", image_id, images), ("category_id", category_id, categories)):
                 if value not in known:
                     raise SourceError(f"{self._path!r}: {where} (id {id_}): {key} {value} is not in the file")
             if id_ is not None:
@@ -195,12 +224,22 @@ class CocoSource:
         return groups
 
 
+def _is_unicode(text: str) -> bool:
+    """JSON can carry lone surrogates (`"\\ud800"`), UTF-8 files cannot."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def _describe(top: object) -> str:
     if isinstance(top, list):
         return "a list (COCO results have no images; give the annotation file)"
     if isinstance(top, dict):
         return "a LabelMe file" if "shapes" in top else f"an object with the keys {sorted(top)[:6]}"
     return type(top).__name__
+
+
+def _shown(value: object) -> str:
+    """For a message; what can be nested without end is only named."""
+    return type(value).__name__ if isinstance(value, dict | list) else repr(value)[:80]
 
 
 def _some(values: Sequence[object]) -> str:
@@ -215,9 +254,18 @@ def _declared_size(image: Json) -> tuple[int, int] | None:
     return None
 
 
+def _extra(row: Json, known: frozenset[str]) -> str:
+    """The fields of `row` that are not in `known`, in its order; "" when there are none."""
+    try:
+        return extra_text({key: value for key, value in row.items() if key not in known})
+    except BadShape as e:
+        raise _BadLabel(str(e)) from e
+
+
 def _labels(annotations: list[Json], size_hw: tuple[int, int] | None) -> Labels:
     boxes = np.zeros((len(annotations), 4), np.float64)
     shapes: list[tuple[Polygon, ...] | Rle | None] = []
+    extras: list[str] = []
     for row, annotation in enumerate(annotations):
         where = f"annotation {annotation['id']}"
         shape = _shape(annotation.get("segmentation"), size_hw, where)
@@ -226,6 +274,10 @@ def _labels(annotations: list[Json], size_hw: tuple[int, int] | None) -> Labels:
         elif shape is None:
             raise _BadLabel(f"{where} has neither bbox nor segmentation")
         shapes.append(shape)
+        try:
+            extras.append(_extra(annotation, _ANNOTATION_FIELDS))
+        except _BadLabel as e:
+            raise _BadLabel(f"{where}: {e}") from e
     return Labels(
         xywh_to_xyxy(boxes),
         np.array([a["category_id"] for a in annotations], np.int64),
@@ -233,6 +285,7 @@ def _labels(annotations: list[Json], size_hw: tuple[int, int] | None) -> Labels:
         tuple(a["id"] for a in annotations),
         tuple(bool(a.get("iscrowd", 0)) for a in annotations),
         size_hw=size_hw,
+        extras=tuple(extras),
     )
 
 
@@ -243,7 +296,7 @@ def _numbers(value: object, what: str, *, exactly: int | None = None) -> tuple[f
         raise _BadLabel(f"{what} must have {exactly} numbers, got {len(value)}")
     if not all(abs(v) < 1e9 for v in value):  # 1e999 is JSON, and infinite
         raise _BadLabel(f"{what} has a number out of any range")
-    return tuple(float(v) for v in value)
+    return tuple(value)  # whole numbers stay whole, so that they are written as they came
 
 
 def _shape(segmentation: object, size_hw: tuple[int, int] | None, where: str) -> tuple[Polygon, ...] | Rle | None:

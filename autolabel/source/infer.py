@@ -1,4 +1,7 @@
-"""What a bare path is: which kind of source reads it, said in one line. Reads as little as possible."""
+"""What a bare path is: which kind of source reads it, said in one line. Reads as little as possible.
+
+Labels that lie there and are not used are never passed over in silence: the reason names them, and the way to them.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,31 @@ from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
 from autolabel.core.types import Category, ImageRef
 from autolabel.source.coco import CocoSource
+from autolabel.source.cvat import CvatSource
 from autolabel.source.folder import FolderSource
 from autolabel.source.glob import GlobSource, has_pattern
+from autolabel.source.label_studio import LabelStudioSource, holds_tasks, task_files
+from autolabel.source.labelme import LabelMeSource
 from autolabel.source.list import ListSource
 from autolabel.source.locate import check_optional_path, check_path
+from autolabel.source.png_masks import PngMaskSource
 from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
 from autolabel.source.walk import IMAGE_EXTENSIONS, extension, walk
 from autolabel.source.yolo import YoloSource
 
+_CVAT_NAME = "annotations.xml"
+_CLASS_LISTS = frozenset(("data.yaml", "data.yml", "classes.json", "classes.yaml", "classes.txt"))
+_OURS = ("manifest.json", "labels.json")
+_PEEK = 1 << 16
+_FEW = 20
+"""Of many files of a kind the first ones are looked into."""
 _COCO_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
 _VIDEO = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"))
 
 
 def infer_kind(path: str) -> tuple[str, str]:
-    """The kind (`folder`, `glob`, `list`, `coco`, `yolo` or `voc`) and one line that says why.
+    """The kind (`folder`, `glob`, `list`, `coco`, `yolo`, `voc`, `png_masks`, `labelme`, `cvat` or `label_studio`)
+    and one line that says why.
 
     Raises SourceError, saying what was looked for, when nothing fits.
     """
@@ -46,17 +60,21 @@ def _infer_file(path: str) -> tuple[str, str]:
         return "folder", "one picture"
     if suffix in (".txt", ".lst"):
         return "list", "a text file that names pictures"
+    if suffix == ".json" and _holds_shapes(path):
+        raise SourceError(f"{path!r} is one LabelMe file; give the folder that holds them")
     if suffix == ".json":
-        return "coco", "a JSON file"
+        return ("label_studio", "tasks of Label Studio") if holds_tasks(path) else ("coco", "a JSON file")
     if suffix in (".yaml", ".yml"):
         return "yolo", "a YOLO data.yaml"
+    if suffix == ".xml" and _is_cvat_file(path):
+        return "cvat", "annotations of CVAT"
     if suffix == ".xml":
         raise SourceError(f"{path!r} is one XML file; give the folder that holds the VOC annotations")
     if suffix in _VIDEO:
         raise SourceError(f"{path!r} is a video; take pictures from it first (ffmpeg -i in.mp4 frames/%06d.jpg)")
     raise SourceError(
-        f"{path!r} is neither a picture, a list (.txt), a COCO .json nor a YOLO .yaml; "
-        f"if it is one of them, say so with source=list, source=coco or source=yolo"
+        f"{path!r} is neither a picture, a list (.txt), a COCO or Label Studio .json, a CVAT .xml nor a YOLO .yaml; "
+        f"if it is one of them, say so with source=list, source=coco, source=label_studio, source=cvat or source=yolo"
     )
 
 
@@ -69,12 +87,32 @@ def _infer_folder(path: str) -> tuple[str, str]:
         if reason := find(path, names):
             return kind, reason
     if walk(path).images():
-        return "folder", "a folder of pictures"
+        return "folder", "; ".join(["a folder of pictures", *_not_used(path, names)])
     raise SourceError(
         f"nothing to label in {path!r}: looked for pictures ({', '.join(sorted(IMAGE_EXTENSIONS)[:6])}, …) at any "
-        f"depth, data.yaml, a COCO instances.json, JPEGImages/ with Annotations/, images/ with labels/, "
-        f"VOC .xml and YOLO .txt files"
+        f"depth, data.yaml, a COCO instances.json, CVAT's annotations.xml, LabelMe and Label Studio .json, JPEGImages/ "
+        f"with Annotations/, images/ with labels/ or masks/, VOC .xml and YOLO .txt files"
     )
+
+
+def _not_used(path: str, names: list[str]) -> Iterator[str]:
+    """Labels that were seen and are left alone, and how to use them."""
+    files = _coco_files(path)
+    if files:
+        shown = ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
+        yield f"{len(files)} files of COCO labels are not used ({shown}): give one of them as the path"
+    if "masks" in names and any(extension(f) == ".png" for f in walk(posixpath.join(path, "masks")).files):
+        yield "masks/ is taken for pictures: if it holds labels, say source=png_masks and source.kind"
+
+
+def _coco_files(path: str) -> list[str]:
+    """Names below a folder that COCO's files have: in it, else in its annotations/."""
+    for folder in ("", "annotations"):
+        place = posixpath.join(path, folder)
+        names = sorted(os.listdir(place)) if posixpath.isdir(place) else []  # noqa: PTH208
+        if found := [posixpath.join(folder, name) for name in names if _COCO_NAMES.fullmatch(name)]:
+            return found
+    return []
 
 
 def _is_yolo_yaml(path: str, names: list[str]) -> str | None:
@@ -83,8 +121,51 @@ def _is_yolo_yaml(path: str, names: list[str]) -> str | None:
 
 
 def _is_coco(path: str, names: list[str]) -> str | None:
-    found = [name for name in names if _COCO_NAMES.fullmatch(name)]
+    found = _coco_files(path)
     return f"a COCO data set ({found[0]})" if len(found) == 1 else None
+
+
+def _is_semantic(path: str, names: list[str]) -> str | None:
+    """The layout of ultralytics' task `semantic`; without a list of classes nobody can tell what the PNGs are."""
+    if not {"images", "masks"} <= set(names) or "labels" in names or not _CLASS_LISTS & set(names):
+        return None
+    has_png = any(extension(name) == ".png" for name in walk(posixpath.join(path, "masks")).files)
+    return "pictures and class-id PNGs (images and masks)" if has_png else None
+
+
+def _is_cvat(path: str, names: list[str]) -> str | None:
+    found = _CVAT_NAME in names and _is_cvat_file(posixpath.join(path, _CVAT_NAME))
+    return f"a CVAT task ({_CVAT_NAME})" if found else None
+
+
+def _is_labelme(path: str, names: list[str]) -> str | None:
+    files = [
+        name for name in walk(path).files if extension(name) == ".json" and posixpath.basename(name) not in _OURS
+    ]
+    found = any(_holds_shapes(posixpath.join(path, name)) for name in files[:_FEW])
+    return "a folder of LabelMe files" if found else None
+
+
+def _is_studio(path: str, names: list[str]) -> str | None:
+    found = [name for name in task_files(path) if name in names]
+    return f"tasks of Label Studio ({found[0]}{', …' if len(found) > 1 else ''})" if found else None
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(_PEEK)
+    except OSError:
+        return b""
+
+
+def _holds_shapes(path: str) -> bool:
+    head = _head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return head.startswith(b"{") and b'"shapes"' in head
+
+
+def _is_cvat_file(path: str) -> bool:
+    return b"<annotations" in _head(path)
 
 
 def _is_devkit(path: str, names: list[str]) -> str | None:
@@ -119,12 +200,16 @@ def _is_row_folder(path: str, names: list[str]) -> str | None:
 
 
 _FOLDER_KINDS: tuple[tuple[str, Callable[[str, list[str]], str | None]], ...] = (
+    ("png_masks", _is_semantic),
     ("yolo", _is_yolo_yaml),
     ("coco", _is_coco),
+    ("cvat", _is_cvat),
     ("voc", _is_devkit),
     ("yolo", _is_yolo_folders),
     ("voc", _is_xml_folder),
     ("yolo", _is_row_folder),
+    ("label_studio", _is_studio),
+    ("labelme", _is_labelme),
 )
 
 
@@ -167,7 +252,16 @@ class AutoSource:
     def _source(self) -> Source:
         kind, path, images_dir = self.kind, self._path, self._images_dir
         if kind == "coco":
-            return CocoSource(path=_file_inside(path, _COCO_NAMES), images_dir=images_dir)
+            file = posixpath.join(path, _coco_files(path)[0]) if posixpath.isdir(path) else path
+            return CocoSource(path=file, images_dir=images_dir)
+        if kind == "cvat":
+            return CvatSource(path=path, images_dir=images_dir, join_groups=True)
+        if kind == "labelme":
+            return LabelMeSource(path=path, images_dir=images_dir, join_groups=True)
+        if kind == "label_studio":
+            return LabelStudioSource(path=path, images_dir=images_dir, data_key=None, results="either")
+        if kind == "png_masks":
+            return _semantic(path)
         if kind == "yolo":
             yaml = _file_inside(path, re.compile(r"data(set)?\.ya?ml", re.IGNORECASE))
             return YoloSource(path=yaml, images_dir=images_dir, root=None)
@@ -175,6 +269,22 @@ class AutoSource:
             return VocSource(path=path, images_dir=images_dir)
         bare: dict[str, Callable[..., Source]] = {"folder": FolderSource, "glob": GlobSource, "list": ListSource}
         return bare[kind](path=path)
+
+
+def _semantic(path: str) -> Source:
+    return PngMaskSource(
+        path=path,
+        images_dir="images",
+        masks_dir="masks",
+        image_suffix="",
+        mask_suffix="",
+        kind="semantic",
+        objects="class",
+        classes=None,
+        background=None,
+        ignore=None,
+        divisor=None,
+    )
 
 
 def _file_inside(path: str, name: re.Pattern[str]) -> str:

@@ -53,7 +53,8 @@ def read_label_bytes(path: str, max_bytes: int) -> bytes:
         if not Path(path).is_file():
             raise SourceError(f"no such file: {path!r}")
         with Path(path).open("rb") as file:
-            data = file.read(max_bytes + 1)
+            # No more than there is: read() sets the whole count aside before it reads.
+            data = file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
     except OSError as e:
         raise SourceError(f"{path!r} cannot be read: {e.strerror}") from e
     if len(data) > max_bytes:

@@ -1,16 +1,18 @@
-"""Pascal VOC: one XML a picture, with boxes. Reads no segmentation PNGs.
+"""Pascal VOC: one XML a picture, with boxes, and masks where the devkit has segmentation PNGs (voc_masks.py).
 
 XML boxes are 1-based and inclusive: `xmin=1, xmax=w` is the whole width, so only the minima move. `difficult`
-objects are objects like any other. Entities, external or not, are refused by defusedxml.
+objects are objects like any other; that flag and every other tag without a place here stay in `extra`.
+Entities, external or not, are refused by defusedxml.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from xml.etree.ElementTree import Element, ParseError
 
@@ -19,7 +21,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from autolabel.core.errors import SourceError
-from autolabel.core.types import Category, ImageRef, Labels, Problem
+from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
+from autolabel.ops.xml_json import Json, children_json
 from autolabel.source.locate import (
     check_optional_path,
     check_path,
@@ -28,20 +31,24 @@ from autolabel.source.locate import (
     read_label_text,
 )
 from autolabel.source.pairs import Pair, pairs, with_extension
+from autolabel.source.voc_masks import VocMasks, boxes_of
 from autolabel.source.walk import Tree, count_ignored, extension, walk
 
 _MAX_XML = 8 << 20
 _MAX_LIST = 256 << 20
+_FLAGS = ("difficult", "truncated", "occluded")
 
 
 @dataclass(frozen=True, slots=True)
 class _Annotation:
-    """What one XML says. `boxes` are 0-based and half-open."""
+    """What one XML says. `boxes` are 0-based and half-open; `extras` and `extra` are JSON text."""
 
     filename: str
     size_hw: tuple[int, int] | None
     names: tuple[str, ...]
     boxes: tuple[tuple[float, ...], ...]
+    extras: tuple[str, ...]
+    extra: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +58,21 @@ class _Layout:
     images: str
     annotations: str
     prefix: str
-    splits: str | None = None
+    devkit: str | None = None
 
 
 class VocSource:
-    """Categories are all class names of the data set, sorted, with ids from 1.
+    """Categories are the classes of labelmap.txt in its order, then all other class names of the data set,
+    sorted; ids from 1.
 
-    `path` is a devkit year (`JPEGImages/` or `images/`, `Annotations/` or `annotations/`, and
-    `ImageSets/Main/{train,val,test}.txt` for the splits), or a folder of XML files whose pictures are in `images_dir`, in `images/` beside it, or among
+    `path` is a devkit year (`JPEGImages/` or `images/`, `Annotations/` or `annotations/`,
+    `SegmentationObject/` and `SegmentationClass/` for masks, and `ImageSets/Main/{train,val,test}.txt` for the
+    splits), or a folder of XML files whose pictures are in `images_dir`, in `images/` beside it, or among
     them. A picture belongs to the XML of the same relative path without extension, else to the XML whose
     `filename` names it. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
-    An XML that cannot be read makes its picture `failed:bad_label`; all XML files are read before the first
-    picture is given out, since the classes are known only then.
+    An XML that cannot be read, or that its PNGs contradict, makes its picture `failed:bad_label`; all XML
+    files are read before the first picture is given out, since the classes are known only then. PNGs are
+    read one picture at a time; where a picture has them and no XML, they are its labels.
     """
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
@@ -86,7 +96,7 @@ class VocSource:
         """Raises SourceError when the folders are not there, or two XML files name one picture."""
         layout, ids = self._layout, self._category_ids
         images, labels = self._trees
-        splits = _splits(layout.splits)
+        splits = _splits(layout.devkit)
         first: dict[str, str | None] = {}
         for pair in self._pairs:
             ref = self._ref(pair, images, ids, splits)
@@ -105,13 +115,25 @@ class VocSource:
         found = None if pair.label is None else self._annotations[pair.label]
         name = pair.image or pair.stem
         image_id, path = self._layout.prefix + name, images.path(name)
-        split = splits.get(pair.stem)
+        ref = ImageRef(image_id, path, split=splits.get(pair.stem))
         if isinstance(found, Problem):
-            return ImageRef(image_id, path, split=split, problem=found)
+            return replace(ref, problem=found)
         if pair.image is None:
             problem = Problem("missing", f"{pair.label!r} has no picture: no {pair.stem}.* in {images.root!r}")
-            return ImageRef(image_id, path, split=split, problem=problem)
-        return ImageRef(image_id, path, None if found is None else _labels(found, ids), split)
+            return replace(ref, problem=problem)
+        try:
+            labels = self._labels(pair, found, ids)
+        except SourceError as e:
+            return replace(ref, problem=Problem("bad_label", str(e)))
+        return replace(ref, labels=labels, extra="" if found is None else found.extra)
+
+    def _labels(self, pair: Pair, found: _Annotation | None, ids: Mapping[str, int]) -> Labels | None:
+        if found is not None:
+            stem = posixpath.splitext(pair.label or pair.stem)[0]
+            masks = self._masks and self._masks.of_objects(stem, found.names)
+            return _labels(found, ids, masks or (None,) * len(found.names))
+        objects = None if self._masks is None else self._masks.without_xml(pair.stem)
+        return None if objects is None else _labels_of_masks(objects, ids)
 
     @cached_property
     def _layout(self) -> _Layout:
@@ -121,10 +143,9 @@ class VocSource:
         given = None if self._images_dir is None else posixpath.abspath(self._images_dir)
         if (found := devkit_folders(path)) is not None:
             annotations, pictures = found
-            splits = posixpath.join(path, "ImageSets", "Main")
             prefix = "" if given else f"{pictures}/"
             return _Layout(
-                given or posixpath.join(path, pictures), posixpath.join(path, annotations), prefix, splits
+                given or posixpath.join(path, pictures), posixpath.join(path, annotations), prefix, path
             )
         beside = posixpath.join(posixpath.dirname(path), "images")
         if given is None and posixpath.isdir(beside):
@@ -144,8 +165,22 @@ class VocSource:
     @cached_property
     def _category_ids(self) -> dict[str, int]:
         read = [a for a in self._annotations.values() if isinstance(a, _Annotation)]
-        names = sorted({name for annotation in read for name in annotation.names})
+        used = {name for annotation in read for name in annotation.names}
+        stated = list(self._masks.class_names.values()) if self._masks and self._names_from_masks else []
+        names = dict.fromkeys([*stated, *sorted(used)])
         return {name: id_ for id_, name in enumerate(names, 1)}
+
+    @cached_property
+    def _masks(self) -> VocMasks | None:
+        return None if self._layout.devkit is None else VocMasks(self._layout.devkit)
+
+    @property
+    def _names_from_masks(self) -> bool:
+        """Whether classes can be met that no XML names."""
+        masks = self._masks
+        return masks is not None and (
+            masks.states_classes or any(pair.label is None and masks.has(pair.stem) for pair in self._pairs)
+        )
 
     @cached_property
     def _pairs(self) -> tuple[Pair, ...]:
@@ -187,7 +222,15 @@ def _annotation(top: Element) -> _Annotation:
     objects = top.findall("object")
     names = tuple(_text(o, "name", at) for at, o in enumerate(objects, 1))
     boxes = tuple(_box(o, at) for at, o in enumerate(objects, 1))
-    return _Annotation(top.findtext("filename", "").strip(), _size(top), names, boxes)
+    extras = tuple(_extra(children_json(o, ("name", "bndbox"))) for o in objects)
+    extra = _extra(children_json(top, ("filename", "size", "object", "segmented")))
+    return _Annotation(top.findtext("filename", "").strip(), _size(top), names, boxes, extras, extra)
+
+
+def _extra(fields: dict[str, Json]) -> str:
+    """Flags as the numbers they are; the text of everything else."""
+    flags = {tag: int(value) for tag, value in fields.items() if tag in _FLAGS and value in ("0", "1")}
+    return json.dumps({**fields, **flags}, ensure_ascii=True, sort_keys=True) if fields else ""
 
 
 def _text(element: Element, tag: str, number: int) -> str:
@@ -217,24 +260,41 @@ def _size(top: Element) -> tuple[int, int] | None:
     return (h, w) if h > 0 and w > 0 else None
 
 
-def _labels(found: _Annotation, ids: Mapping[str, int]) -> Labels:
+def _labels(found: _Annotation, ids: Mapping[str, int], masks: tuple[Rle | None, ...]) -> Labels:
     n = len(found.names)
+    sizes = {mask.size_hw for mask in masks if mask is not None}
+    if found.size_hw is not None and sizes - {found.size_hw}:
+        stated, real = (f"{w}x{h}" for h, w in (found.size_hw, sizes.pop()))
+        raise SourceError(f"{found.filename}: the XML says {stated} px, its segmentation PNG has {real}")
     return Labels(
         np.array(found.boxes, np.float32).reshape(-1, 4),
         np.array([ids[name] for name in found.names], np.int64),
-        (None,) * n,
+        masks,
         (None,) * n,
         (False,) * n,
-        size_hw=found.size_hw,
+        size_hw=found.size_hw or next(iter(sizes), None),
+        extras=found.extras,
     )
 
 
-def _splits(folder: str | None) -> dict[str, str]:
+def _labels_of_masks(objects: tuple[tuple[str, Rle], ...], ids: Mapping[str, int]) -> Labels:
+    masks, n = tuple(mask for _, mask in objects), len(objects)
+    return Labels(
+        boxes_of(masks),
+        np.array([ids[name] for name, _ in objects], np.int64),
+        masks,
+        (None,) * n,
+        (False,) * n,
+        size_hw=masks[0].size_hw if masks else None,
+    )
+
+
+def _splits(devkit: str | None) -> dict[str, str]:
     """Picture stem to split."""
     found: dict[str, str] = {}
     for split in ("train", "val", "test"):
-        path = posixpath.join(folder or "", f"{split}.txt")
-        if folder and posixpath.isfile(path):
+        path = posixpath.join(devkit or "", "ImageSets", "Main", f"{split}.txt")
+        if devkit and posixpath.isfile(path):
             for line in read_label_text(path, _MAX_LIST).splitlines():
                 if line.split():
                     found.setdefault(line.split()[0], split)

@@ -17,17 +17,18 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from autolabel.core.errors import SourceError
+from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
 from autolabel.source.pairs import Pair, pairs, with_extension
 from autolabel.source.walk import Tree, count_ignored, extension, walk
-from autolabel.source.yolo_rows import BadRow, parse_rows
+from autolabel.source.yolo_rows import ROW_KINDS, BadRow, RowKind, parse_rows
 
 logger = logging.getLogger(__name__)
 
 _MAX_YAML = 16 << 20
 _MAX_LABEL = 64 << 20
+_MOST_CLASSES = 100_000
 _SPLITS = ("train", "val", "test")
 _NOT_LABELS = frozenset(
     {"classes.txt", "obj.names", "labels.txt", "train.txt", "val.txt", "test.txt", "readme.txt"}
@@ -46,16 +47,22 @@ class _Picture:
 
 
 class YoloSource:
-    """Category ids are class indices + 1. A picture without a label file has no labels; a label file with a
-    bad row makes its picture `failed:bad_label`; a label file without a picture is `failed:missing`.
+    """Category ids are class indices + 1. A picture without a label file has no labels, and one with an empty
+    label file has labels with no object; both come out without objects, and neither is an error. A label file with
+    a bad row makes its picture `failed:bad_label`; a label file without a picture is `failed:missing`, under the
+    name that the picture would have, without suffix.
 
     `path` is a data.yaml (image ids relative to its `path:` folder); a folder that has `images/` beside
     `labels/` (or `yolo/`); or a folder of label files, whose pictures are in `images_dir`, in `images/` beside
     it, or among them. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
-    `root` allows a data.yaml whose `path:` leads elsewhere: it replaces that path.
+    `root` allows a data.yaml whose `path:` leads elsewhere: it replaces that path. `rows` says what the rows are
+    where their length does not (see yolo_rows.py).
     """
 
-    def __init__(self, *, path: str, images_dir: str | None, root: str | None) -> None:
+    def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind = "auto") -> None:
+        if rows not in ROW_KINDS:
+            raise ConfigError(f"source.rows must be one of {', '.join(ROW_KINDS)}, got {rows!r}")
+        self._rows = rows
         self._path = check_path("source.path", path)
         self._images_dir = check_optional_path("source.images_dir", images_dir)
         self._root = check_optional_path("source.root", root)
@@ -77,7 +84,7 @@ class YoloSource:
         """Raises SourceError for an unreadable data set, ImageRefs with a problem for unreadable labels."""
         num_classes = max(self._names, default=-1) + 1
         for picture in self._pictures:
-            yield _read(picture, num_classes)
+            yield _read(picture, num_classes, self._rows)
 
     @cached_property
     def _is_yaml(self) -> bool:
@@ -115,8 +122,12 @@ class YoloSource:
         """`class_0` … up to the largest index in use; a bare label folder names no classes."""
         found = {-1}
         for picture in self._pictures:
-            labels = _read(picture, None).labels
+            labels = _read(picture, None, self._rows).labels
             found |= set() if labels is None else {int(i) - 1 for i in labels.category_ids}
+        if max(found) >= _MOST_CLASSES:
+            raise SourceError(
+                f"{self._path!r}: class {max(found)} is beyond the {_MOST_CLASSES} classes there may be"
+            )
         logger.warning("%r has no classes.txt; its classes are called class_0 …", self._path)
         return {index: f"class_{index}" for index in range(max(found) + 1)}
 
@@ -251,19 +262,21 @@ def _yaml_names(path: str, top: dict[str, Any]) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if names is None and isinstance(top.get("nc"), int):
-        names = {index: f"class_{index}" for index in range(min(top["nc"], 100_000))}
+        names = {index: f"class_{index}" for index in range(min(top["nc"], _MOST_CLASSES))}
     if not isinstance(names, dict) or not names:
         raise SourceError(f"{path!r}: `names` must list the classes, got {names!r}")
     try:
-        return {_index(key): str(name) for key, name in names.items()}
+        named = {_index(key): str(name) for key, name in names.items()}
     except ValueError as e:
         raise SourceError(f"{path!r}: the keys of `names` must be class indices from 0: {e}") from e
+    # A gap in the numbers is a class without a name, not one without objects.
+    return {index: named.get(index, f"class_{index}") for index in range(max(named) + 1)}
 
 
 def _index(key: object) -> int:
     index = int(str(key))
-    if index < 0:
-        raise ValueError(f"{index} is negative")
+    if not 0 <= index < _MOST_CLASSES:
+        raise ValueError(f"{index} is not in [0, {_MOST_CLASSES})")
     return index
 
 
@@ -283,12 +296,12 @@ def _picture(pair: Pair, images: Tree, labels: Tree, prefix: str, split: str | N
     return _Picture(prefix + pair.stem, images.path(pair.stem), label, split, problem)
 
 
-def _read(picture: _Picture, num_classes: int | None) -> ImageRef:
+def _read(picture: _Picture, num_classes: int | None, rows: RowKind) -> ImageRef:
     ref = ImageRef(picture.image_id, picture.path, split=picture.split, problem=picture.problem)
     if picture.label is None or picture.problem is not None:
         return ref
     try:
-        labels = parse_rows(read_label_text(picture.label, _MAX_LABEL), num_classes)
+        labels = parse_rows(read_label_text(picture.label, _MAX_LABEL), num_classes, rows)
     except BadRow as e:
         problem = Problem("bad_label", f"{picture.label}:{str(e).removeprefix('line ')}")
     except SourceError as e:

@@ -54,6 +54,5 @@ def _add_labels(h: hashlib._Hash, labels: Labels) -> None:
         h.update(array.tobytes())
     for shape in labels.shapes:
         h.update(repr((shape.size_hw, shape.counts) if isinstance(shape, Rle) else shape).encode())
-    h.update(
-        repr((labels.source_ids, labels.crowd, labels.normalized, labels.size_hw, labels.convention)).encode()
-    )
+    rest = (labels.source_ids, labels.crowd, labels.normalized, labels.size_hw, labels.convention, labels.extras)
+    h.update(repr(rest).encode(errors="surrogateescape"))

@@ -5,6 +5,7 @@ import pytest
 
 from autolabel.export.yolo import YoloExporter
 from tests.records import ListReader, disc, instance, picture, record, shapes
+from tests.unit.test_export_yolo import SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # the trainer's own warnings are its own
 
@@ -17,8 +18,7 @@ def exported(tmp_path):
         masks = [disc(120, 160, 30 + 10 * n, 60, 20), *list(shapes().values())[n : n + 2]][: n % 4]
         objects = [instance(m, i, category_id=(3, 7)[i % 2]) for i, m in enumerate(masks)]
         items.append(record(f"cam{n % 2}/{n // 2} x.png", objects, path))
-    settings = {"images": "copy", "val_fraction": 0.25, "seed": 0, "keep_far_parts": False, "warn_iou": 0.98}
-    YoloExporter(**settings).export(ListReader(items), tmp_path / "yolo")
+    YoloExporter(**SETTINGS).export(ListReader(items), tmp_path / "yolo")
     return tmp_path / "yolo"
 
 

@@ -11,8 +11,9 @@ from autolabel.core.protocols import Detector
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Labels, Rle
 from autolabel.detect.labels import LabelsDetector
 from autolabel.ops.images import decode_rgb
-from autolabel.ops.masks import encode, run_lengths
+from autolabel.ops.masks import area_px, encode, run_lengths
 from autolabel.ops.orientation import stored_size, upright_image
+from autolabel.ops.polygons import coco_polygons
 
 HW = (30, 50)
 SQUARE = (10.0, 5.0, 20.0, 5.0, 20.0, 25.0, 10.0, 25.0)
@@ -151,11 +152,79 @@ def test_an_rle_that_does_not_fit_is_a_bad_label(rle):
         detect(labels([[0, 0, 1, 1]], (rle,)))
 
 
-def test_without_keep_masks_only_their_boxes_are_used():
-    found = detect(labels([[1, 1, 2, 2], [0, 0, 0, 0]], ((SQUARE,), (SQUARE,))), keep_masks=False)
-    assert found.boxes_xyxy.tolist() == [[1, 1, 2, 2], [10, 5, 20, 25]]
-    assert found.masks == (None, None)
-    assert found.polygons == (None, None)
+@pytest.mark.parametrize(
+    "ring",
+    [
+        (-1e8, -1e8, 1e8, -1e8, 1e8, 1e8),
+        (9e8, 9e8, 9e8 + 1, 9e8, 9e8, 9e8 + 1),
+        (0, 0, 50, 30) * 2000,
+        (np.nan, 0, 9, 0, 9, 9),
+    ],
+)
+def test_a_polygon_that_would_take_gigabytes_to_draw_is_a_bad_label(ring):
+    with pytest.raises(ImageError, match="bad_label: a polygon's outline is"):
+        detect(labels([[0, 0, 1, 1]], ((SQUARE, ring),)))
+
+
+def test_a_polygon_that_leaves_the_picture_is_cut_at_its_edge():
+    (mask,) = detect(
+        labels([[0, 0, 50, 30]], (((-900.0, -900.0, 900.0, -900.0, 900.0, 900.0, -900.0, 900.0),),))
+    ).masks
+    assert pixels(mask).all()
+
+
+def test_the_outline_of_noise_is_no_damage():
+    noise = encode(np.random.default_rng(0).random(HW) < 0.5)
+    (mask,) = detect(labels([[0, 0, 50, 30]], (tuple(coco_polygons(noise)),))).masks
+    assert mask == noise
+
+
+def test_masks_to_be_made_anew_go_along_to_say_what_changed():
+    found = detect(
+        labels([[1, 1, 2, 2], [0, 0, 0, 0], [3, 3, 4, 4]], ((SQUARE,), (SQUARE,), None)), keep_masks=False
+    )
+    assert found.boxes_xyxy.tolist() == [[1, 1, 2, 2], [10, 5, 20, 25], [3, 3, 4, 4]]
+    assert found.masks == (None, None, None)
+    assert found.polygons == (None, None, None)
+    assert found.replaced == (encode(STORED), encode(STORED), None)
+
+
+def test_masks_that_are_kept_replace_nothing():
+    found = detect(labels([[1, 1, 2, 2]], ((SQUARE,),)))
+    assert (found.masks, found.replaced) == ((encode(STORED),), (None,))
+
+
+@pytest.mark.parametrize("box", [[9, 9, 2, 2], [3, 3, 3, 8], [90, 0, 99, 2], [np.nan, 0, 1, 1]])
+def test_a_mask_to_be_made_anew_whose_box_is_bad_is_asked_for_by_its_own_box(box):
+    assert detect(labels([box], ((SQUARE,),)), keep_masks=False).boxes_xyxy.tolist() == [[10, 5, 20, 25]]
+    kept = detect(labels([box], ((SQUARE,),))).boxes_xyxy[0]
+    assert np.array_equal(kept, np.array(box, np.float32), equal_nan=True)
+
+
+@pytest.mark.parametrize("keep_masks", [True, False])
+def test_a_crowd_keeps_its_mask_whatever_the_settings(keep_masks):
+    found = detect(
+        labels([[1, 1, 9, 9]] * 3, ((SQUARE,), encode(STORED), None), crowd=(True,) * 3), keep_masks=keep_masks
+    )
+    assert found.masks == (encode(STORED), encode(STORED), None)
+    assert found.polygons == ((SQUARE,), None, None)
+    assert found.replaced == (None, None, None)
+    assert found.crowd == (True,) * 3
+
+
+@pytest.mark.parametrize("keep_masks", [True, False])
+def test_other_fields_go_with_their_objects(keep_masks):
+    extras = ('{"a":1}', "", '{"b":[]}')
+    found = detect(labels([[1, 1, 2, 2]] * 3, extras=extras), keep_masks=keep_masks)
+    assert found.extras == extras
+    assert found.select([2, 0]).extras == ('{"b":[]}', '{"a":1}')
+
+
+def test_a_shape_without_a_pixel_stays_with_its_object():
+    sliver = (1.0, 1.0, 1.2, 1.0, 1.2, 1.2)
+    found = detect(labels([[1, 1, 2, 2]], ((sliver,),)))
+    assert found.polygons == ((sliver,),)
+    assert area_px(found.masks[0]) == 0
 
 
 def test_a_setting_of_the_wrong_type_is_named():

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef
-from autolabel.detect.yolo import YoloDetector, letterbox, load_detector, ultralytics_at_bay
+from autolabel.detect.yolo import YoloDetector, letterbox, load_detector
+from autolabel.weights.quiet import ultralytics_at_bay
 from autolabel.weights.registry import SHIPPED
 
 SIZES_HW = [(96, 160), (160, 90), (128, 128), (41, 30)]

@@ -1,9 +1,11 @@
+import hashlib
 import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -11,7 +13,7 @@ from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import ImageInfo, Rle
 from autolabel.export.coco import CocoExporter
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons
-from tests.records import CATEGORIES, ListReader, disc, failed, instance, record, shapes, tree_bytes
+from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
 
 EMPTY = np.zeros((120, 160), np.uint8)
 TRIANGLE = (10.25, 10.5, 60.75, 12.0, 30.0, 70.125)
@@ -24,8 +26,32 @@ def a_run():
     )
 
 
-def export(run, tmp_path, segmentation="polygon"):
-    report = CocoExporter(segmentation=segmentation).export(run, tmp_path / "coco")
+SETTINGS = {
+    "segmentation": "polygon",
+    "ids": "new",
+    "images": "none",
+    "empty_images": "keep",
+    "holes": "keep",
+    "parts": "keep",
+    "overlaps": "keep",
+    "min_area_px": 1,
+    "crowd": "keep",
+    "simplify_iou": None,
+    "split_files": False,
+    "val_fraction": 0.5,
+    "test_fraction": 0.0,
+    "seed": 0,
+    "stratify": False,
+    "group_by": None,
+}
+
+
+def exporter(**changes):
+    return CocoExporter(**{**SETTINGS, **changes})
+
+
+def export(run, tmp_path, segmentation="polygon", **changes):
+    report = exporter(segmentation=segmentation, **changes).export(run, tmp_path / "coco")
     return report, tmp_path / "coco" / "instances.json"
 
 
@@ -184,4 +210,172 @@ def test_a_mask_of_another_size_than_its_image_is_an_error(tmp_path):
 
 def test_a_wrong_setting_names_its_key():
     with pytest.raises(ConfigError, match=r"export\.coco\.segmentation"):
-        CocoExporter(segmentation="png")
+        exporter(segmentation="png")
+
+
+def an_upgraded_set():
+    """Records as a COCO source gives them, with ids and fields of its own, and one image without."""
+    own = [
+        instance(shapes()["disc"], 0, source_id=70, extra='{"attributes": {"hat": true}, "area": 1}'),
+        instance(shapes()["ring"], 1),
+        instance(shapes()["line"], 2, source_id=12),
+    ]
+    first = replace(record("b.jpg", own, split="val"), source_id=900, extra='{"license": 3, "width": 1}')
+    return ListReader(
+        [first, record("new.jpg", own[1:2]), replace(record("a.jpg"), source_id=17)],
+        categories=(replace(CATEGORIES[0], extra='{"supercategory": "animal"}'), CATEGORIES[1]),
+        document='{"info": {"year": 2017}, "licenses": [{"id": 3}], "x-note": "mine", "images": []}',
+    )
+
+
+def test_ids_of_the_source_are_kept_and_new_ones_count_on_from_the_largest(tmp_path):
+    content = load(export(an_upgraded_set(), tmp_path, ids="source")[1])
+    assert [(i["id"], i["file_name"]) for i in content["images"]] == [
+        (900, "b.jpg"),
+        (901, "new.jpg"),
+        (17, "a.jpg"),
+    ]
+    assert [(a["id"], a["image_id"]) for a in content["annotations"]] == [
+        (70, 900),
+        (71, 900),
+        (12, 900),
+        (72, 901),
+    ]
+    assert not any("source_id" in annotation for annotation in content["annotations"])
+
+
+def test_unknown_fields_of_the_source_stand_where_they_stood_and_never_over_ours(tmp_path):
+    content = load(export(an_upgraded_set(), tmp_path, ids="source")[1])
+    assert content["info"] == {"year": 2017}
+    assert (content["licenses"], content["x-note"]) == ([{"id": 3}], "mine")
+    assert content["categories"][0] == {"id": 3, "name": "cat", "supercategory": "animal"}
+    assert (content["images"][0]["license"], content["images"][0]["width"]) == (3, 160)
+    annotation = content["annotations"][0]
+    assert annotation["attributes"] == {"hat": True}
+    assert annotation["area"] == int(shapes()["disc"].sum())
+
+
+def test_ids_are_never_there_twice_whatever_the_source_and_the_policies_bring(tmp_path):
+    objects = [instance(shapes()["twelve parts"], 0, source_id=5), instance(shapes()["disc"], 1, source_id=5)]
+    twice = [replace(record(f"{n}.jpg", objects), source_id=5) for n in range(2)]
+    report, path = export(ListReader(twice), tmp_path, ids="source", parts="split")
+    content = load(path)
+    for rows, length in (("images", 2), ("annotations", 26)):
+        ids = [row["id"] for row in content[rows]]
+        assert len(set(ids)) == len(ids) == length
+        assert ids[0] == 5
+    assert report.counts["ids_changed"] == 4
+
+
+def test_an_id_zero_is_kept_and_the_report_says_what_it_means(tmp_path):
+    zero = instance(shapes()["disc"], source_id=0)
+    report, path = export(ListReader([record("a.jpg", [zero])]), tmp_path, ids="source")
+    assert load(path)["annotations"][0]["id"] == 0
+    assert "COCOeval" in report.notes[0]
+
+
+def test_a_field_of_the_source_that_is_no_json_is_an_error(tmp_path):
+    bad = instance(shapes()["disc"], extra="{")
+    with pytest.raises(ExportError, match="no JSON"):
+        export(ListReader([record("a.jpg", [bad])]), tmp_path)
+
+
+def test_one_file_a_split_holds_the_images_of_that_split_alone(tmp_path):
+    items = [record(f"{n}.jpg", [instance(shapes()["disc"])]) for n in range(20)]
+    items[3] = replace(items[3], split="test2017")
+    whole = load(export(ListReader(items), tmp_path / "one")[1])
+    report, _ = export(ListReader(items), tmp_path, split_files=True)
+    files = [load(tmp_path / "coco" / f"instances_{side}.json") for side in ("train", "val", "test")]
+    assert report.files == ("instances_test.json", "instances_train.json", "instances_val.json", "manifest.json")
+    assert [image["file_name"] for image in files[2]["images"]] == ["3.jpg"]
+    for rows in ("images", "annotations"):
+        assert sorted((r for file in files for r in file[rows]), key=lambda r: r["id"]) == whole[rows]
+    assert (report.images, report.instances) == (20, 20)
+
+
+def test_images_without_an_object_can_be_left_out(tmp_path):
+    report, path = export(a_run(), tmp_path, empty_images="drop")
+    assert [image["file_name"] for image in load(path)["images"]] == ["cam1/0.jpg", "cam2/1.jpg"]
+    assert report.counts["images_empty"] == 1
+
+
+@pytest.mark.parametrize("segmentation", ["polygon", "rle"])
+def test_everything_that_coco_can_hold_is_read_back_without_a_deviation(tmp_path, segmentation):
+    run = a_run()
+    export(run, tmp_path, segmentation)
+    found = exporter(segmentation=segmentation).read_back(run, tmp_path / "coco")
+    assert (found.objects, found.deviations) == (len(shapes()) + 2, ())
+
+
+def test_what_does_not_come_back_is_listed_with_its_reason(tmp_path):
+    triangle = instance(from_polygons((TRIANGLE,), (120, 160)), 0, origin="label", polygons=(TRIANGLE,))
+    loose = replace(triangle, index=1, mask=instance(shapes()["disc"]).mask)
+    objects = [triangle, loose, instance(shapes()["ring"], 2), instance(shapes()["pixel"], 3)]
+    run, changes = ListReader([record("a.jpg", objects)]), {"holes": "fill", "min_area_px": 2}
+    export(run, tmp_path, **changes)
+    found = exporter(**changes).read_back(run, tmp_path / "coco").deviations
+    assert [(d.index, d.reason) for d in found] == [
+        (1, "the source's own polygon"),
+        (2, "hole filled"),
+        (3, "not written: 1 px, under min_area_px"),
+    ]
+
+
+def test_fewer_points_never_go_below_the_floor_and_the_lowest_iou_is_told(tmp_path):
+    run = a_run()
+    exact, whole = export(run, tmp_path / "exact")
+    report, path = export(run, tmp_path, simplify_iou=0.95)
+    deviations = exporter(simplify_iou=0.95).read_back(run, tmp_path / "coco").deviations
+    assert path.stat().st_size < whole.stat().st_size * 0.7
+    assert all(d.iou >= 0.95 and d.reason == "simplified" for d in deviations)
+    assert f"{min(d.iou for d in deviations):.3f}" in report.notes[-1]
+    assert report.counts["simplified"] == len(deviations)
+    assert "simplified" not in exact.counts
+
+
+def test_pictures_beside_the_file_fit_readers_that_do_not_rotate(tmp_path):
+    for orientation in range(1, 9):
+        path = tmp_path / "in" / f"{orientation}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (160, 120)).save(path, exif=exif)
+        size = (120, 160) if orientation < 5 else (160, 120)
+        info = ImageInfo(size[1], size[0], orientation, hashlib.sha256(path.read_bytes()).hexdigest())
+        run = ListReader([replace(record(f"{orientation}.jpg", path=path), info=info)])
+        _, file = export(run, tmp_path, images="upright")
+        (image,) = load(file)["images"]
+        with Image.open(tmp_path / "coco" / "images" / image["file_name"]) as picture:
+            assert picture.size == (image["width"], image["height"]) == size[::-1]
+
+
+def test_a_picture_that_is_gone_is_not_listed_when_pictures_are_written(tmp_path):
+    items = [
+        replace(record("a.jpg", [instance(shapes()["disc"], source_id=4)]), path=str(tmp_path / "gone.jpg")),
+        record("b.png", path=picture(tmp_path / "b.png")),
+    ]
+    report, path = export(ListReader(items), tmp_path, images="copy")
+    assert [image["file_name"] for image in load(path)["images"]] == ["b.png"]
+    assert (report.images, report.instances, report.counts["images_missing"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ids", "mine"),
+        ("images", "move"),
+        ("empty_images", 0),
+        ("simplify_iou", 2),
+        ("split_files", 1),
+        ("crowd", "x"),
+    ],
+)
+def test_every_wrong_setting_names_its_key(key, value):
+    with pytest.raises(ConfigError, match=rf"export\.coco\.{key}"):
+        exporter(**{key: value})
+
+
+def test_a_score_of_the_source_is_not_written_over(tmp_path):
+    run = ListReader([record("a.jpg", [instance(shapes()["disc"], extra='{"score": 0.37}')])])
+    _, path = export(run, tmp_path)
+    assert load(path)["annotations"][0]["score"] == 0.37

@@ -14,7 +14,23 @@ from autolabel.ops.masks import decode, encode
 from autolabel.ops.polygons import yolo_rasterize
 from tests.records import ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
 
-SETTINGS = {"images": "copy", "val_fraction": 0.25, "seed": 0, "keep_far_parts": False, "warn_iou": 0.98}
+SETTINGS = {
+    "images": "copy",
+    "empty_images": "keep",
+    "holes": "keep",
+    "parts": "keep",
+    "overlaps": "keep",
+    "min_area_px": 1,
+    "crowd": "drop",
+    "keep_far_parts": False,
+    "simplify_iou": None,
+    "warn_iou": 0.98,
+    "val_fraction": 0.25,
+    "test_fraction": 0.0,
+    "seed": 0,
+    "stratify": False,
+    "group_by": None,
+}
 SHAPES = shapes()
 
 
@@ -260,7 +276,10 @@ def test_the_same_records_give_the_same_bytes_and_the_manifest_names_every_file(
     first = tree_bytes(tmp_path / "one")
     assert first == tree_bytes(tmp_path / "two")
     manifest = json.loads(first["manifest.json"])["files"]
-    assert set(manifest) | {"manifest.json"} == set(first) == set(report.files)
+    assert set(manifest) | {"manifest.json"} == set(first)
+    assert report.files == (
+        "data.yaml", "images/train/", "images/val/", "labels/train/", "labels/val/", "manifest.json"
+    )  # fmt: skip
 
 
 def test_an_interrupted_export_leaves_the_old_one(tmp_path, make):
@@ -291,3 +310,58 @@ def test_a_wrong_setting_names_its_key(key, value):
 def test_an_object_of_a_class_without_name_is_an_error(tmp_path, make):
     with pytest.raises(ExportError, match="class 3"):
         export([make("a.png", [SHAPES["disc"]])], tmp_path / "yolo", ())
+
+
+def test_images_without_an_object_can_be_left_out(tmp_path, make):
+    items = [make("a.png", [SHAPES["disc"]]), make("b.png"), make("c.png", [SHAPES["pixel"]]), failed("d.png")]
+    report = export(items, tmp_path / "yolo", empty_images="drop", min_area_px=2)
+    assert [image.name for image in images(tmp_path / "yolo")] == ["a.png"]
+    assert (report.counts["images_empty"], report.counts["images_left_out"]) == (2, 1)
+
+
+def test_the_policies_change_what_the_loader_reads(tmp_path, make):
+    wanted = {"holes": ("fill", disc(120, 160, 70, 60, 40)), "parts": ("largest", disc(120, 160, 61, 60, 30))}
+    for key, (value, expected) in wanted.items():
+        masks = [SHAPES["ring"]] if key == "holes" else [SHAPES["speck"]]
+        export([make("a.png", masks)], tmp_path / key, **{key: value})
+        (image,) = images(tmp_path / key)
+        assert (read_by_the_loader(image)[1][0] == expected).all()
+    export([make("a.png", [SHAPES["twelve parts"]])], tmp_path / "split", parts="split")
+    (image,) = images(tmp_path / "split")
+    assert (sum(read_by_the_loader(image)[1]) == SHAPES["twelve parts"]).all()
+
+
+def test_fewer_points_never_go_below_the_floor(tmp_path, make):
+    items = [make("a.png", [SHAPES[name] for name in ("disc", "ring", "swiss", "full", "line", "pixel")])]
+    export(items, tmp_path / "exact")
+    export(items, tmp_path / "short", simplify_iou=0.95)
+    exact, short = (label_of(images(tmp_path / name)[0]).read_text() for name in ("exact", "short"))
+    assert len(short) < len(exact) / 2
+    run = ListReader(items)
+    found = YoloExporter(**{**SETTINGS, "simplify_iou": 0.95}).read_back(run, tmp_path / "short").deviations
+    assert found
+    assert all(d.iou >= 0.95 and d.reason == "simplified" for d in found)
+
+
+def test_what_the_loader_does_not_give_back_is_listed_with_its_reason(tmp_path, make):
+    names = ("disc", "ring", "two parts", "speck", "pixel")
+    items = [make("a.png", [SHAPES[name] for name in names]), make("b.png", [SHAPES["swiss"]])]
+    changes = {"min_area_px": 2, "holes": "fill"}
+    export(items, tmp_path / "yolo", **changes)
+    found = YoloExporter(**{**SETTINGS, **changes}).read_back(ListReader(items), tmp_path / "yolo")
+    assert found.objects == 6
+    assert sorted((d.image_id, d.index, d.reason) for d in found.deviations) == [
+        ("a.png", 1, "hole filled"),
+        ("a.png", 2, "parts joined by lines"),
+        ("a.png", 3, "far part left out"),
+        ("a.png", 4, "not written: 1 px, under min_area_px"),
+        ("b.png", 0, "hole filled"),
+    ]
+
+
+def test_a_test_side_is_a_folder_and_a_line_of_data_yaml(tmp_path, make):
+    items = [make(f"{n:02}.png") for n in range(30)]
+    export(items, tmp_path / "yolo", test_fraction=0.3)
+    content = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
+    assert content["test"] == "images/test"
+    assert {image.parent.name for image in images(tmp_path / "yolo")} == {"train", "val", "test"}

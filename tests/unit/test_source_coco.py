@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -100,9 +101,11 @@ def test_a_degenerate_box_is_passed_on(tmp_path):
         ({"annotations": [annotation("x1")]}, r"annotations\[0\].id must be an integer, got 'x1'"),
         ({"annotations": [annotation(1.5)]}, r"annotations\[0\].id must be an integer"),
         ({"annotations": [annotation(True)]}, r"annotations\[0\].id must be an integer"),
+        ({"annotations": [{"image_id": 1, "segments_info": []}]}, r"annotations\[0\]: this is COCO panoptic"),
         ({"annotations": ["x"]}, r"annotations\[0\] must be an object"),
         ({"annotations": {}}, "`annotations` must be a list"),
         ({"categories": [{"id": 3}]}, "category 3 needs an id >= 0 and a name"),
+        ({"categories": [{"id": 3, "name": "\ud800"}]}, r"category 3: '\\ud800' is half a character"),
         ({"images": [{"id": 1}]}, "image 1: a file name is missing"),
         ({"images": "x"}, "not a COCO annotation file"),
     ],
@@ -222,3 +225,100 @@ def test_a_picture_that_is_not_there_keeps_its_place(tmp_path):
     (ref,), _ = refs(tmp_path, data(annotation()))
     assert ref.path == str(tmp_path / "a b.jpg")
     assert ref.problem is None
+
+
+def test_every_field_without_a_place_of_its_own_arrives_in_the_order_of_the_file(tmp_path):
+    image = {"license": 4, "id": 90, "file_name": "a.jpg", "width": 8, "split": "val", "coco_url": "http://x/ü"}
+    content = {
+        "info": {"year": 2017},
+        "licenses": [{"id": 4}],
+        "images": [image],
+        "annotations": [annotation(7, image_id=90, zeta=1, area=12.5, attributes={"b": 1.50, "a": None})],
+        "categories": [{"supercategory": "animal", "id": 3, "name": "cat", "keypoints": ["nose"]}],
+        "made by": "hand",
+    }
+    (ref,), source = refs(tmp_path, content)
+    assert source.document == '{"info":{"year":2017},"licenses":[{"id":4}],"made by":"hand"}'
+    assert source.categories == (Category(3, "cat", '{"supercategory":"animal","keypoints":["nose"]}'),)
+    assert (ref.source_id, ref.extra) == (90, '{"license":4,"coco_url":"http://x/\\u00fc"}')
+    assert ref.labels.extras == ('{"zeta":1,"attributes":{"b":1.5,"a":null}}',)
+
+
+def test_without_other_fields_the_extras_are_empty(tmp_path):
+    (ref,), source = refs(tmp_path, data(annotation()))
+    assert (source.document, source.categories[0].extra, ref.extra, ref.labels.extras) == ("", "", "", ("",))
+
+
+@pytest.mark.parametrize("split", [3, "", "\udcff", ["train"]])
+def test_a_split_that_is_no_name_is_kept_as_an_unknown_field(tmp_path, split):
+    (ref,), _ = refs(tmp_path, data(images=[{"id": 1, "file_name": "a.jpg", "split": split}]))
+    assert (ref.split, json.loads(ref.extra)) == (None, {"split": split})
+
+
+def test_whole_numbers_of_a_polygon_stay_whole(tmp_path):
+    polygon = [1, 1, 5.0, 1, 5, 4.25]
+    (ref,), _ = refs(tmp_path, data(annotation(segmentation=[polygon])))
+    assert json.dumps(ref.labels.shapes[0][0]) == json.dumps(polygon)
+
+
+def test_the_pictures_and_classes_are_the_same_in_whatever_order_they_are_asked_for(tmp_path):
+    _, source = refs(tmp_path, data(annotation()))
+    again = CocoSource(path=source._path, images_dir=None)
+    assert again.categories == source.categories
+    first, second = list(again.images()), list(again.images())
+    assert [r.labels.source_ids for r in first] == [r.labels.source_ids for r in second] == [(1,)]
+
+
+def test_what_was_given_out_is_forgotten(tmp_path):
+    """A file of gigabytes must not be held once as JSON and once as labels."""
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in range(2000)]
+    annotations = [annotation(i, image_id=i, note="x" * 2000) for i in range(2000)]
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(data(*annotations, images=images)))
+    source = CocoSource(path=str(path), images_dir=None)
+    given = source.images()
+    next(given)
+    tracemalloc.start()
+    rest = sum(1 for _ in given)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rest == 1999
+    assert grown < 200_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"info": {"x": 777}}, "the file: an unknown field has a number out of any range"),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "x": 777}]}, "image 1: an unknown field has a number"),
+        ({"categories": [{"id": 3, "name": "a", "x": 777}]}, "category 3: an unknown field has a number"),
+        ({"info": json.loads("[" * 60 + "]" * 60)}, "the file: an unknown field is nested deeper than 50"),
+    ],
+)
+def test_an_unknown_field_that_no_file_could_hold_again_is_refused(tmp_path, changes, message):
+    with pytest.raises(SourceError, match=message):
+        refs(tmp_path, json.dumps(data(**changes)).replace("777", "1e999"))
+
+
+def test_an_annotation_with_such_a_field_fails_its_picture(tmp_path):
+    (ref,), _ = refs(tmp_path, json.dumps(data(annotation(x=777))).replace("777", "1e999"))
+    assert "annotation 1: an unknown field has a number out of any range" in ref.problem.detail
+
+
+@pytest.mark.parametrize("key", ["id", "file_name", "name", "split", "bbox", "segmentation", "note"])
+def test_nesting_that_json_just_reads_breaks_nothing(tmp_path, key):
+    rows = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 3, "name": "a"}]}
+    place = "images" if key in ("id", "file_name", "split") else "categories" if key == "name" else "annotations"
+    content = {**rows, "annotations": [annotation()]}
+    content[place][0][key] = "deep"
+    deep = "[" * 850 + "]" * 850
+    try:
+        (ref,), _ = refs(tmp_path, json.dumps(content).replace('"deep"', deep))
+    except SourceError:
+        return
+    assert ref.problem is not None
+
+
+def test_an_integer_of_thousands_of_digits_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="is not JSON: Exceeds the limit"):
+        refs(tmp_path, '{"x": ' + "9" * 5000 + "}")

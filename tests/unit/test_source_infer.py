@@ -1,5 +1,6 @@
 """A bare path is enough: the kind is told in one line, or what was looked for."""
 
+import base64
 import json
 
 import pytest
@@ -10,6 +11,12 @@ from autolabel.source.infer import AutoSource, infer_kind
 
 COCO = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []})
 ROW = "0 0.5 0.5 0.1 0.1\n"
+SHAPES = json.dumps({"version": "5", "flags": {}, "shapes": [], "imagePath": "a.jpg"})
+CVAT = '<?xml version="1.0"?><annotations><image id="0" name="a.jpg" width="2" height="2"/></annotations>'
+TASKS = json.dumps([{"id": 1, "annotations": [], "data": {"image": "/x/a.jpg"}}])
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 XML = "<annotation><filename>a.jpg</filename></annotation>"
 
 
@@ -33,12 +40,20 @@ XML = "<annotation><filename>a.jpg</filename></annotation>"
         ("voc", "", {"images/a.jpg": "", "annotations/a.xml": XML}),
         ("voc", "", {"a.jpg": "", "a.xml": XML}),
         ("voc", "voc", {"images/a.jpg": "", "voc/a.xml": XML}),
+        ("coco", "", {"annotations/instances_default.json": COCO, "images/a.jpg": ""}),
+        ("labelme", "", {"a.jpg": "", "a.json": SHAPES}),
+        ("labelme", "", {"deep/a.jpg": "", "deep/a.json": SHAPES, "manifest.json": "{}"}),
+        ("cvat", "", {"annotations.xml": CVAT, "images/a.jpg": ""}),
+        ("cvat", "task.xml", {"task.xml": CVAT, "a.jpg": ""}),
+        ("label_studio", "x.json", {"x.json": TASKS, "a.jpg": ""}),
+        ("label_studio", "", {"x.json": TASKS, "a.jpg": ""}),
+        ("png_masks", "", {"classes.txt": "a", "images/a.jpg": "", "masks/a.png": PNG}),
     ],
 )
 def test_the_kind_is_inferred_and_one_picture_found(tmp_path, kind, path, files):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     source: Source = AutoSource(path=f"{tmp_path}/{path}".rstrip("/"), images_dir=None)
     assert source.kind == kind
     assert "\n" not in source.reason
@@ -55,6 +70,7 @@ def test_the_kind_is_inferred_and_one_picture_found(tmp_path, kind, path, files)
         ("absent", "no such file or folder"),
         ("film.mp4", "is a video"),
         ("one.xml", "give the folder"),
+        ("shapes.json", "one LabelMe file"),
         ("thing.bin", "neither a picture, a list"),
         ("empty", "looked for pictures"),
     ],
@@ -64,8 +80,29 @@ def test_what_fits_nothing_says_what_was_looked_for(tmp_path, monkeypatch, path,
     (tmp_path / "empty").mkdir()
     for name in ("film.mp4", "one.xml", "thing.bin", "empty/readme.txt"):
         (tmp_path / name).touch()
+    (tmp_path / "shapes.json").write_text(SHAPES)
     with pytest.raises(SourceError, match=message):
         infer_kind(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            ("annotations/instances_train.json", "annotations/instances_val.json"),
+            "instances_train.json, annotations/in",
+        ),
+        (("instances_a.json", "instances_b.json"), "2 files of COCO labels are not used"),
+        (("images/a.png", "masks/a.png"), "source=png_masks"),
+    ],
+)
+def test_labels_that_are_not_used_are_named_with_the_way_to_them(tmp_path, files, said):
+    for name in (*files, "images/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(COCO)
+    kind, reason = infer_kind(str(tmp_path))
+    assert kind == "folder"
+    assert said in reason
 
 
 def test_nothing_is_looked_at_before_it_is_asked_for():

@@ -1,9 +1,17 @@
-"""VOC: 1-based boxes, the usual layouts, and XML that attacks."""
+"""VOC: 1-based boxes, the usual layouts, masks from PNGs, and XML that attacks."""
 
+import io
+import json
+import re
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category
+from autolabel.ops.index_png import encode_index_png, voc_palette
+from autolabel.ops.masks import decode
 from autolabel.source.voc import VocSource
 
 
@@ -134,3 +142,133 @@ def test_a_size_that_is_none_is_no_size(tmp_path, size):
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         read(tmp_path / "absent")
+
+
+def test_flags_and_tags_without_a_place_are_kept_as_json(tmp_path):
+    text = (
+        "<annotation><folder>x</folder><filename>a.jpg</filename><owner><name>me &amp; you</name></owner>"
+        "<object><name>dog</name><pose>Left</pose><truncated>1</truncated><difficult>0</difficult>"
+        "<occluded>maybe</occluded><part id='7'><name>head</name></part><part><name>foot</name></part>"
+        "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object>"
+        "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object>"
+        "</annotation>"
+    )
+    write(tmp_path, {"a.xml": text, "a.jpg": ""})
+    ref = read(tmp_path)[0]["a.jpg"]
+    assert json.loads(ref.labels.extras[0]) == {
+        "pose": "Left",
+        "truncated": 1,
+        "difficult": 0,
+        "occluded": "maybe",
+        "part": [{"@id": "7", "name": "head"}, {"name": "foot"}],
+    }
+    assert ref.labels.extras[1] == ""
+    assert json.loads(ref.extra) == {"folder": "x", "owner": {"name": "me & you"}}
+
+
+def test_difficult_objects_are_objects_like_any_other_and_stay_marked(tmp_path):
+    write(tmp_path, {"a.xml": xml(("dog", (1, 1, 5, 5)), ("dog", (2, 2, 6, 6))), "a.jpg": ""})
+    labels = read(tmp_path)[0]["a.jpg"].labels
+    assert [json.loads(extra) for extra in labels.extras] == [{"difficult": 1}] * 2
+    assert labels.crowd == (False, False)
+
+
+# Masks --------------------------------------------------------------------------------------------------------
+
+OBJECTS = np.zeros((10, 20), np.uint8)
+OBJECTS[0:4, 0:4], OBJECTS[5:8, 10:16], OBJECTS[4, 0:4] = 1, 2, 255
+CLASSES = np.array([0, 2, 1], np.uint8)[np.where(OBJECTS == 255, 0, OBJECTS)]
+CLASSES[OBJECTS == 255] = 255
+LABELMAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:128,0,0::\ndog:0,128,0::\n"
+
+
+def devkit(root, text=None, objects=OBJECTS, classes=CLASSES, labelmap=LABELMAP):
+    write(root, {"Annotations/.keep": "", "JPEGImages/a.jpg": ""})
+    if text is not None:
+        write(root, {"Annotations/a.xml": text})
+    if labelmap is not None:
+        write(root, {"labelmap.txt": labelmap})
+    for folder, ids in (("SegmentationObject", objects), ("SegmentationClass", classes)):
+        if ids is not None:
+            (root / folder).mkdir()
+            data = ids if isinstance(ids, bytes) else encode_index_png(ids, voc_palette())
+            (root / folder / "a.png").write_bytes(data)
+    refs, source = read(root)
+    return refs["JPEGImages/a.jpg"], source
+
+
+TWO = xml(("dog", (1, 1, 4, 4)), ("cat", (11, 6, 16, 8)))
+
+
+def masks(ref):
+    return [None if shape is None else decode(shape) for shape in ref.labels.shapes]
+
+
+@pytest.mark.parametrize("classes", [CLASSES, None])
+def test_object_k_of_the_xml_is_number_k_of_the_png_and_void_is_nobody(tmp_path, classes):
+    ref, source = devkit(tmp_path, TWO, classes=classes)
+    first, second = masks(ref)
+    assert (first == (OBJECTS == 1)).all()
+    assert (second == (OBJECTS == 2)).all()
+    assert [c.name for c in source.categories] == ["cat", "dog"]
+    assert ref.labels.category_ids.tolist() == [2, 1]
+
+
+def test_an_object_without_pixels_keeps_its_box_alone(tmp_path):
+    ref, _ = devkit(tmp_path, xml(("dog", (1, 1, 4, 4)), ("cat", (11, 6, 16, 8)), ("dog", (1, 1, 9, 9))))
+    assert [mask is None for mask in masks(ref)] == [False, False, True]
+    assert ref.labels.boxes_xyxy[2].tolist() == [0, 0, 9, 9]
+
+
+def test_a_class_png_alone_gives_a_mask_to_the_only_object_of_its_class(tmp_path):
+    text = xml(("dog", (1, 1, 4, 4)), ("cat", (11, 6, 12, 8)), ("cat", (13, 6, 16, 8)))
+    ref, _ = devkit(tmp_path, text, objects=None)
+    first, *others = masks(ref)
+    assert (first == (OBJECTS == 1)).all()
+    assert others == [None, None]
+
+
+def test_pngs_without_xml_are_the_labels(tmp_path):
+    ref, source = devkit(tmp_path)
+    assert ref.labels.category_ids.tolist() == [2, 1]
+    assert ref.labels.boxes_xyxy.tolist() == [[0, 0, 4, 4], [10, 5, 16, 8]]
+    assert all((mask == (k == OBJECTS)).all() for k, mask in enumerate(masks(ref), 1))
+    assert source.categories == (Category(1, "cat"), Category(2, "dog"))
+    ref, _ = devkit(tmp_path / "semantic", objects=None)
+    assert ref.labels.category_ids.tolist() == [1, 2]
+
+
+def test_without_a_labelmap_numbers_are_the_twenty_classes_of_voc(tmp_path):
+    ref, source = devkit(tmp_path, labelmap=None)
+    names = {c.id: c.name for c in source.categories}
+    assert (len(names), [names[i] for i in ref.labels.category_ids]) == (20, ["bicycle", "aeroplane"])
+
+
+def test_pngs_in_the_colours_of_voc_are_read_like_numbers(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(voc_palette()[OBJECTS]).save(buffer, "PNG")
+    ref, _ = devkit(tmp_path, TWO, objects=buffer.getvalue())
+    assert (masks(ref)[1] == (OBJECTS == 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"text": xml(("dog", (1, 1, 4, 4)))}, "object 2 is not in the XML, which has 1"),
+        (
+            {"text": xml(("cat", (1, 1, 4, 4)), ("dog", (11, 6, 16, 8)))},
+            "object 1 is a 'cat' in the XML, here 'dog'",
+        ),
+        ({"text": xml(("dog", (1, 1, 4, 4)), ("cat", (11, 6, 16, 8)), size=(30, 10))}, "the XML says 30x10 px"),
+        ({"objects": b"no png"}, r"SegmentationObject/a\.png"),
+        ({"objects": np.full((10, 20), 1, np.uint8)[:, :, None].repeat(3, 2).tobytes()}, r"SegmentationObject"),
+        ({"text": None, "classes": np.full((10, 20), 9, np.uint8)}, "class 9 has no name"),
+        ({"text": None, "classes": None}, "objects without classes"),
+        ({"text": None, "classes": CLASSES[:5]}, "its size is not that of the classes"),
+    ],
+    ids=range(8),
+)
+def test_pngs_that_contradict_the_xml_fail_their_picture(tmp_path, changes, reason):
+    ref, _ = devkit(tmp_path, **{"text": TWO, **changes})
+    assert ref.problem.code == "bad_label"
+    assert re.search(reason, ref.problem.detail)

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from autolabel.core.errors import SourceError
+from autolabel.core.configs import configs_dir
+from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category
 from autolabel.source.yolo import YoloSource
 from autolabel.source.yolo_rows import BadRow, parse_rows
+from tests.records import ListReader, instance, picture, record, shapes
 
 BOX = "0 0.5 0.5 0.2 0.4\n"
 
@@ -18,8 +22,8 @@ def write(root, files):
         path.write_text(text, encoding="utf-8")
 
 
-def read(path, images_dir=None, root=None):
-    source = YoloSource(path=str(path), images_dir=images_dir, root=root)
+def read(path, images_dir=None, root=None, rows="auto"):
+    source = YoloSource(path=str(path), images_dir=images_dir, root=root, rows=rows)
     return {ref.image_id: ref for ref in source.images()}, source
 
 
@@ -30,6 +34,94 @@ def test_a_box_row_and_a_polygon_row_may_stand_in_one_file():
     assert labels.shapes == (None, ((0.1, 0.2, 0.9, 0.2, 0.5, 0.8),))
     assert labels.normalized
     assert labels.convention == "yolo"
+
+
+TRIANGLE = "0 0.5 0.5 0.2 0.4 0.9 0.1\n"  # or a box with a confidence and a track
+POLYGON = "0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5\n"
+
+
+def test_a_file_of_rows_that_may_be_longer_boxes_is_refused_until_the_person_says():
+    with pytest.raises(BadRow, match=r"line 1: 7 numbers are a triangle, or .* source\.rows=segment"):
+        parse_rows(TRIANGLE * 3, 1)
+    assert parse_rows(TRIANGLE * 3, 1, "segment").shapes == (((0.5, 0.5, 0.2, 0.4, 0.9, 0.1),),) * 3
+    with pytest.raises(BadRow, match="line 1: a box row has 5 numbers, this one has 7"):
+        parse_rows(TRIANGLE, 1, "detect")
+
+
+@pytest.mark.parametrize("other", [POLYGON, BOX, "0 0.1 0.2 0.9 0.2 0.5 0.8\n", "0 0.5 0.5 0.5 0.5 0.5 0.5\n"])
+def test_a_triangle_is_read_where_another_row_shows_that_it_is_no_box(other):
+    """A tool that adds numbers to its boxes adds them to all; and no box is wider than the picture, or a point."""
+    labels = parse_rows(TRIANGLE + other, 1)
+    assert labels.shapes[0] == ((0.5, 0.5, 0.2, 0.4, 0.9, 0.1),)
+
+
+def test_nine_numbers_are_a_polygon_unless_they_are_said_to_be_an_oriented_box():
+    labels = parse_rows(POLYGON, 1)
+    assert labels.shapes == (((0.1, 0.1, 0.5, 0.1, 0.5, 0.5, 0.1, 0.5),),)
+    turned = "1 0.3 -0.1 0.6 0.2 0.3 0.5 0.0 0.2\n"  # cut off by the edge of the picture
+    with pytest.raises(BadRow, match=r"-0\.1 is not a fraction"):
+        parse_rows(turned, 2)
+    labels = parse_rows(turned, 2, "obb")
+    np.testing.assert_allclose(labels.boxes_xyxy, [[0.0, -0.1, 0.6, 0.5]], rtol=1e-6)
+    assert labels.shapes == (None,)
+    assert labels.extras == ('{"obb": [0.3, -0.1, 0.6, 0.2, 0.3, 0.5, 0.0, 0.2]}',)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "reason"),
+    [
+        ("obb", BOX, "9 numbers, this one has 5"),
+        ("obb", TRIANGLE, "9 numbers, this one has 7"),
+        ("obb", "0 0.25 0.1 1.5 0.1 1.5 0.5 0.25 0.5", "1.25 is not a fraction"),
+        ("obb", "0 0.1 0.1 nan 0.1 0.5 0.5 0.1 0.5", "nan is not a fraction"),
+        ("segment", BOX, "7, 9, 11, … numbers, this one has 5"),
+        ("segment", POLYGON.strip() + " 0.9", "numbers, this one has 10"),
+        ("detect", POLYGON, "5 numbers, this one has 9"),
+    ],
+)
+def test_a_declared_kind_refuses_every_other_row(kind, row, reason):
+    with pytest.raises(BadRow, match=f"line 1: .*{reason}"):
+        parse_rows(row, 1, kind)
+
+
+def test_the_kind_of_rows_is_a_setting(tmp_path):
+    write(tmp_path, {"classes.txt": "cat", "a.jpg": "", "a.txt": POLYGON, "b.jpg": "", "b.txt": BOX})
+    refs, _ = read(tmp_path, rows="obb")
+    assert refs["a.jpg"].labels.shapes == (None,)
+    assert "b.txt:1: an oriented box row" in refs["b.jpg"].problem.detail
+    with pytest.raises(ConfigError, match=r"source\.rows must be one of auto, segment, detect, obb, got 'xywh'"):
+        read(tmp_path, rows="xywh")
+
+
+def test_no_label_file_an_empty_one_and_one_without_picture_are_three_things(tmp_path):
+    files = {
+        "data.yaml": "train: images/train\nval: images/val\nnames: [a]\n",
+        "images/train/unlabelled.jpg": "",
+        "images/train/background.jpg": "",
+        "labels/train/background.txt": "",
+        "labels/train/orphan.txt": BOX,
+        "images/val/x.jpg": "",
+        "labels/val/x.txt": BOX,
+    }
+    write(tmp_path, files)
+    refs, _ = read(tmp_path / "data.yaml")
+    assert refs["images/train/unlabelled.jpg"].labels is None
+    assert len(refs["images/train/background.jpg"].labels) == 0
+    assert refs["images/train/orphan"].problem.code == "missing"
+    assert "labels/train/orphan.txt' has no picture" in refs["images/train/orphan"].problem.detail
+    assert refs["images/train/orphan"].split == "train"
+    assert len(refs["images/val/x.jpg"].labels) == 1
+
+
+@pytest.mark.parametrize("name", ["yolo", "yolo_detect", "yolo_obb"])
+def test_our_own_exports_are_read_without_a_problem(tmp_path, name):
+    masks = list(shapes().values())
+    path = picture(tmp_path / "photos" / "a.png")
+    items = [record(f"{n}.png", [instance(mask)], path) for n, mask in enumerate(masks)]
+    exporter = instantiate(OmegaConf.load(configs_dir() / "export" / f"{name}.yaml")[name])
+    exporter.export(ListReader(items), tmp_path / "out")
+    refs, _ = read(tmp_path / "out" / "data.yaml", rows="obb" if name == "yolo_obb" else "auto")
+    assert [(ref.problem, len(ref.labels)) for ref in refs.values()] == [(None, 1)] * len(masks)
 
 
 def test_an_empty_file_has_no_objects():
@@ -196,3 +288,17 @@ def test_utf_16_labels_fail_their_picture(tmp_path):
     refs, _ = read(tmp_path)
     assert refs["a.jpg"].problem.code == "bad_label"
     assert "not UTF-8" in refs["a.jpg"].problem.detail
+
+
+def test_a_gap_in_the_names_is_a_class_without_a_name(tmp_path):
+    write(tmp_path, {"data.yaml": "train: images\nnames: {0: a, 2: c}\n", "images/1.jpg": "",
+                     "labels/1.txt": "1 0.5 0.5 0.2 0.4\n"})  # fmt: skip
+    refs, source = read(tmp_path / "data.yaml")
+    assert [c.name for c in source.categories] == ["a", "class_1", "c"]
+    assert refs["images/1.jpg"].labels.category_ids.tolist() == [2]
+
+
+def test_class_numbers_without_end_are_refused(tmp_path):
+    write(tmp_path, {"images/1.jpg": "", "labels/1.txt": "999999998 0.5 0.5 0.2 0.4\n"})
+    with pytest.raises(SourceError, match="class 999999998"):
+        read(tmp_path)

@@ -1,0 +1,234 @@
+"""Label Studio: tasks with predictions, ready for import, and the labelling configuration that they need.
+
+A brush holds its object pixel by pixel, holes and parts too. A polygon region is one part; the regions of one object
+have its number in `meta`. Addresses of pictures are `image_root` and the picture's path, so that the tool's local
+storage, a server or a bucket can hold them; browsers turn pictures upright. Brushes are long: a file of all tasks can
+be too large for the tool to take, so it can be cut (`images_per_file`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
+from autolabel.core.types import ImageRecord, Instance, Rle
+from autolabel.export.atomic import Draft, replaced
+from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, labelled, mask_of, noted, policy_of, prepared
+from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, fields_of, named, picture_path
+from autolabel.export.reading import compare
+from autolabel.export.tools import TOOL_NOTES, InOrder, Outlines, label_names, read_objects, scores_of
+from autolabel.ops.brush import encode_brush
+from autolabel.ops.drawn import Drawn, joined
+from autolabel.ops.studio_file import read_task
+
+CONFIG = "label_config.xml"
+_KEY = "label_studio"
+_DIGITS = 8
+"""Of percentages: a ten-thousandth of a pixel in any picture."""
+_REGION = ("id", "from_name", "to_name", "type", "origin", "original_width", "original_height", "image_rotation")
+_OWN = frozenset((*_REGION, "value", "score", "meta", "labels", "parts"))
+
+
+class LabelStudioExporter:
+    """Writes the tasks, and the pictures if wanted; see configs/export/label_studio.yaml for the settings."""
+
+    def __init__(
+        self,
+        *,
+        images: Literal["none", "copy", "link", "upright"],
+        image_root: str,
+        shape: Literal["brush", "polygon"],
+        simplify_iou: float | None,
+        from_name: str,
+        to_name: str,
+        data_key: str,
+        model_version: str,
+        images_per_file: int | None,
+        holes: Literal["keep", "fill"],
+        parts: Literal["keep", "largest", "split"],
+        overlaps: Literal["keep", "score", "smallest"],
+        min_area_px: int,
+        crowd: Literal["keep", "drop"],
+    ) -> None:
+        texts = {"from_name": from_name, "to_name": to_name, "data_key": data_key, "model_version": model_version}
+        for key, value in texts.items():
+            if not isinstance(value, str) or not value:
+                raise ConfigError(f"export.{_KEY}.{key} must be a text, got {value!r}")
+        if not isinstance(image_root, str):
+            raise ConfigError(f"export.{_KEY}.image_root must be a text, got {image_root!r}")
+        _check_count("images_per_file", images_per_file)
+        self._kind = check_choice(f"export.{_KEY}.shape", shape, ("brush", "polygon"))
+        self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou)
+        self._pictures = Pictures(key=_KEY, mode=images)
+        self._in_place = images == "none"
+        self._root, self._data_key, self._model_version = image_root, data_key, model_version
+        self._names = {"from_name": from_name, "to_name": to_name}
+        self._images_per_file = images_per_file
+        self._policy = policy_of(
+            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
+        )
+
+    def export(self, run: RecordReader, directory: Path) -> ExportReport:
+        """Write into `directory`; memory does not grow with the run but for the names of pictures that are copied."""
+        counts: Counter[str] = Counter()
+        labels = label_names(run.categories, counts)
+        with replaced(directory) as draft:
+            tasks = self._tasks(run, labels, draft, counts)
+            for name, some in self._files(tasks):
+                draft.write(name, _json_lines(some))
+            draft.write(CONFIG, [self._config(labels.values())])
+        found = {key: value for key, value in sorted(counts.items()) if value}
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES)
+        notes = (*noted(counts, *tables), *self._outlines.notes())
+        return ExportReport(draft.files, counts["images"], counts["instances"], found, notes)
+
+    def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
+        """The tasks read by studio_file.py, written from the format's description; polygons are filled as
+        pycocotools does."""
+
+        def tasks() -> Iterator[tuple[str, tuple[Drawn, ...]]]:
+            for file in sorted(directory.glob("tasks*.json")):
+                for row in json.loads(file.read_bytes()):
+                    task = read_task(row, "predictions", self._data_key)
+                    yield task.url, task.shapes
+
+        urls, found = self._addressed(run, Counter()), InOrder(tasks)
+
+        def read(record: ImageRecord) -> Iterator[tuple[int, Rle]] | None:
+            assert record.info is not None, "checked in labelled"
+            url = next(url for one, _, url in urls if one.image_id == record.image_id)
+            shapes = found.find(url)
+            if shapes is None:
+                return None
+            objects = prepared(record, self._policy, Counter())
+            return read_objects(joined(shapes, record.info.size_hw), objects, record.info.size_hw)
+
+        return compare(run, read, self._policy, lambda _, instance: self._outlines.why(instance))
+
+    def _addressed(self, run: RecordReader, counts: Counter[str]) -> Iterator[tuple[ImageRecord, str, str]]:
+        """Each labelled image, its path in the export, and its address."""
+        if self._in_place:
+            for record in labelled(run, counts):
+                yield record, "", self._root + quote(os.fsencode(record.image_id))
+            return
+        for record, path in named(run, lambda one: picture_path(one, self._pictures), counts):
+            place = f"images/{str(path).removeprefix('images/')}"
+            yield record, place, self._root + quote(place)
+
+    def _tasks(
+        self, run: RecordReader, labels: Mapping[int, str], draft: Draft, counts: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        for record, path, url in self._addressed(run, counts):
+            if self._pictures.write(record, path, draft, counts):
+                counts["images"] += 1
+                yield self._task(record, url, labels, counts)
+
+    def _files(self, tasks: Iterator[dict[str, Any]]) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
+        """Each file's name and its tasks, made while it is written."""
+        if self._images_per_file is None:
+            yield "tasks.json", tasks
+            return
+        for number in itertools.count(1):
+            first = next(tasks, None)
+            if first is None and number > 1:
+                return
+            rest = itertools.islice(tasks, self._images_per_file - 1)
+            yield f"tasks_{number:06d}.json", rest if first is None else itertools.chain([first], rest)
+
+    def _task(
+        self, record: ImageRecord, url: str, labels: Mapping[int, str], counts: Counter[str]
+    ) -> dict[str, Any]:
+        objects = prepared(record, self._policy, counts)
+        counts["instances"] += len(objects)
+        regions = [
+            region
+            for number, instance in enumerate(objects)
+            for region in self._regions(instance, number, class_number(labels, instance, record), counts)
+        ]
+        scores = [score for one in objects if (score := scores_of(one).get("score")) is not None]
+        mean = {"score": round(math.fsum(scores) / len(scores), 6)} if scores else {}
+        data = fields_of(record.extra).get("data")
+        other = dict(data) if isinstance(data, dict) else {}
+        split = {} if record.split is None else {"split": record.split}
+        return {
+            "data": {**other, **split, self._data_key: url},
+            "predictions": [{"model_version": self._model_version, **mean, "result": regions}],
+        }
+
+    def _regions(
+        self, instance: Instance, number: int, label: str, counts: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
+        """One brush, or one polygon a part."""
+        height, width = mask_of(instance).size_hw
+        values = list(self._values(instance, counts))
+        extra, scores = fields_of(instance.extra), scores_of(instance)
+        stated = extra.get("meta")
+        meta = {
+            **(stated if isinstance(stated, dict) else {}),
+            **({"iscrowd": True} if instance.crowd else {}),
+            **({"object": number} if len(values) > 1 else {}),
+        }
+        kind = f"{self._kind}labels"
+        for part, value in enumerate(values):
+            yield {
+                "id": f"object{number}" if len(values) == 1 else f"object{number}part{part}",
+                **self._names,
+                "type": kind,
+                "origin": "prediction" if instance.origin == "model" else "manual",
+                "original_width": width,
+                "original_height": height,
+                "image_rotation": 0,
+                "value": {**value, kind: [label]},
+                **scores,
+                **({"meta": meta} if meta else {}),
+                **{key: field for key, field in extra.items() if key not in _OWN},
+            }
+
+    def _values(self, instance: Instance, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+        mask = mask_of(instance)
+        if self._kind == "brush":
+            yield {"format": "rle", "rle": list(encode_brush(mask))}
+            return
+        height, width = mask.size_hw
+        for ring in self._outlines.of(instance, counts):
+            pairs = zip(ring[0::2], ring[1::2], strict=True)
+            points = [[round(100 * x / width, _DIGITS), round(100 * y / height, _DIGITS)] for x, y in pairs]
+            yield {"points": points, "closed": True}
+
+    def _config(self, labels: Iterable[str]) -> bytes:
+        """The labelling interface: paste it into the project's settings."""
+        view = Element("View")
+        SubElement(view, "Image", name=self._names["to_name"], value=f"${self._data_key}", zoom="true")
+        tag = "BrushLabels" if self._kind == "brush" else "PolygonLabels"
+        tools = SubElement(view, tag, name=self._names["from_name"], toName=self._names["to_name"])
+        for label in labels:
+            SubElement(tools, "Label", value=label)
+        indent(view)
+        return tostring(view, encoding="utf-8") + b"\n"
+
+
+def _check_count(key: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"export.{_KEY}.{key} must be null or a whole number, at least 1, got {value!r}")
+
+
+def _json_lines(tasks: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """A JSON list, one task a line."""
+    separator = b"[\n"
+    for task in tasks:
+        yield separator + json.dumps(task, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode(
+            "ascii"
+        )
+        separator = b",\n"
+    yield b"[]\n" if separator == b"[\n" else b"\n]\n"

@@ -1,0 +1,123 @@
+"""What the formats of pixel numbers share: the names of their trees, and painting objects into one image.
+
+A pixel has one owner. Objects are painted over crowds; among objects the policy `overlaps` has decided before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.protocols import RecordReader
+from autolabel.core.types import ImageRecord, Instance, Verdict
+from autolabel.export.coco_rows import unknown_fields
+from autolabel.export.names import TreeNames, safe_path
+from autolabel.export.pictures import Pictures
+from autolabel.export.policy import Policy, labelled, mask_of, prepared
+from autolabel.ops.index_png import Ids
+from autolabel.ops.masks import decode_crop
+
+T = TypeVar("T")
+
+RASTER_NOTES: dict[str, str] = {
+    "renamed_for_a_shared_stem": "{} pictures shared a name without suffix; the suffix is kept in it",
+    "void_px": "{} pixels at outlines are void, for the border that was asked for",
+    "void_crowds": "{} crowd regions are void",
+}
+"""What is counted here, as lines for the report."""
+
+
+def named(
+    run: RecordReader, path_of: Callable[[ImageRecord], str], counts: Counter[str]
+) -> Iterator[tuple[ImageRecord, PurePosixPath]]:
+    """Every labelled image and its path in a tree where no two share a stem. Reads the records twice."""
+    names = TreeNames()
+    for record in labelled(run):
+        names.announce(path_of(record))
+    for record in labelled(run, counts):
+        yield record, PurePosixPath(names.name(path_of(record)))
+    counts["renamed_for_a_shared_stem"] = names.renamed
+
+
+def place_of(run: RecordReader, path_of: Callable[[ImageRecord], str]) -> Callable[[ImageRecord], PurePosixPath]:
+    """The paths of `named`, for records that are asked for in the order of the run."""
+    places = named(run, path_of, Counter())
+
+    def place(record: ImageRecord) -> PurePosixPath:
+        return next(path for one, path in places if one.image_id == record.image_id)
+
+    return place
+
+
+def picture_path(record: ImageRecord, pictures: Pictures) -> str:
+    """The image id as a path, with the suffix that its picture will have."""
+    path, suffix = safe_path(record.image_id), pictures.suffix(record)
+    return path if PurePosixPath(path).suffix.lower() == suffix.lower() else path + suffix
+
+
+def with_suffix(path: PurePosixPath, suffix: str) -> str:
+    """The path with another suffix; a dot in a folder's name is no suffix."""
+    return str(path.with_name(path.stem + suffix))
+
+
+def visible(
+    record: ImageRecord, objects: Sequence[Instance], policy: Policy, counts: Counter[str]
+) -> list[Instance]:
+    """What of each object the policy `overlaps` leaves to see, for objects that are prepared in all else."""
+    of_objects = replace(record, candidates=tuple(objects), verdicts=(Verdict(),) * len(objects))
+    return prepared(of_objects, Policy(overlaps=policy.overlaps), counts)
+
+
+def paint(canvas: Ids, objects: Iterable[tuple[Instance, int]]) -> None:
+    """Give every object's pixels its number; crowds first, so that objects lie over them."""
+    for instance, number in sorted(objects, key=lambda pair: not pair[0].crowd):
+        crop, x0, y0 = decode_crop(mask_of(instance))
+        canvas[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]][crop > 0] = number
+
+
+def outlines(ids: Ids, width_px: int) -> NDArray[np.bool_]:
+    """(H, W): pixels with another number within `width_px` of them, in any of the eight directions."""
+    kernel = np.ones((2 * width_px + 1, 2 * width_px + 1), np.uint8)
+    found: NDArray[np.bool_] = cv2.dilate(ids, kernel) != cv2.erode(ids, kernel)
+    return found
+
+
+def check_width(key: str, value: object) -> int:
+    """A border's width in pixels. Raises ConfigError naming the key."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
+        raise ConfigError(f"{key} must be a whole number of 0 to 100 px, got {value!r}")
+    return value
+
+
+def check_choice(key: str, value: object, choices: Sequence[str]) -> str:
+    """Raises ConfigError naming the key."""
+    if value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+    return str(value)
+
+
+def class_number(numbers: Mapping[int, T], instance: Instance, record: ImageRecord) -> T:
+    """What a table says of an object's class. Raises ExportError for a class that the run does not name."""
+    if instance.category_id not in numbers:
+        raise ExportError(
+            f"{record.image_id!r} holds an object of class {instance.category_id}, which the run does not name"
+        )
+    return numbers[instance.category_id]
+
+
+def utf8(name: str) -> str:
+    """A class name without the lone surrogates that JSON can carry and UTF-8 cannot."""
+    return name.encode(errors="replace").decode()
+
+
+def fields_of(extra: str) -> Mapping[str, Any]:
+    """The fields of an `extra` text. Raises ExportError when it is no JSON object."""
+    return unknown_fields(extra, (), "an image or object")

@@ -1,0 +1,170 @@
+"""The objects that a person should look at first, worst first: `review.csv` for a spreadsheet, `review.json` for a
+program. Judges nothing and changes nothing; holds no masks.
+
+Listed are objects whose mask does not fit the box they came with, objects whose mask was made anew and differs
+from the source's own, and boxes that never became a mask.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
+from autolabel.core.types import ImageInfo, ImageRecord, Instance
+from autolabel.export.atomic import replaced
+from autolabel.ops.boxes import box_problem, clip_xyxy, iou_xyxy
+from autolabel.ops.masks import area_px, bounds_xyxy
+
+COLUMNS = (
+    "image", "object", "source_id", "class", "origin", "reason", "box_iou", "replaced_iou", "mask_px", "detail",
+)  # fmt: skip
+"""Of the CSV, and the keys of the JSON's rows. `object` is the position in the image's record, `origin` says
+whether the mask is the source's (`label`) or a model's."""
+
+NOTES: dict[str, str] = {
+    "box": "{} objects have a mask that does not fit their box",
+    "replaced": "{} objects have a new mask that differs from the one in the source",
+    "no_mask": "{} boxes of labelled images have no mask",
+    "not_listed": "{} more are not listed: max_objects",
+}
+
+_UNANSWERED = frozenset(("bad_box", "crowd_box", "no_mask", "empty_mask"))
+"""First words of the drop reasons that are no choice of a refiner."""
+_TOLERANCE_PX = 1.0
+"""A mask cannot follow a box closer than this: small objects would all be listed."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One object. Ordered by `badness`, the lowest IoU first, then by its place in the run."""
+
+    badness: float
+    ordinal: int
+    index: int
+    cells: tuple[str | int | float | None, ...]
+
+
+class ReviewListExporter:
+    """Lists objects whose mask's tight box has an IoU with the box below `min_box_iou` (boxes are clipped to the
+    picture, and a side within one pixel fits), and objects made anew with an IoU below `min_replaced_iou` with
+    the mask before. Of more than `max_objects` (null: all) the worst are listed."""
+
+    def __init__(self, *, min_box_iou: float, min_replaced_iou: float, max_objects: int | None) -> None:
+        for key, value in (("min_box_iou", min_box_iou), ("min_replaced_iou", min_replaced_iou)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ConfigError(f"export.review_list.{key} must be in [0, 1], got {value!r}")
+        if max_objects is not None and (not isinstance(max_objects, int) or max_objects < 1):
+            raise ConfigError(f"export.review_list.max_objects must be null or at least 1, got {max_objects!r}")
+        self._min_box_iou = float(min_box_iou)
+        self._min_replaced_iou = float(min_replaced_iou)
+        self._max_objects = max_objects
+
+    def export(self, run: RecordReader, directory: Path) -> ExportReport:
+        """Write `review.csv` and `review.json` into `directory`. Memory grows with the list, not with the run."""
+        counts: Counter[str] = Counter()
+        found = self._findings(run, counts)
+        listed = sorted(found) if self._max_objects is None else heapq.nsmallest(self._max_objects, found)
+        counts["not_listed"] = counts.pop("found", 0) - len(listed)
+        with replaced(directory) as draft:
+            draft.write("review.csv", _csv(listed))
+            draft.write("review.json", _json(listed))
+        notes = tuple(text.format(counts[key]) for key, text in NOTES.items() if counts[key])
+        numbers = {key: count for key, count in sorted(counts.items()) if count}
+        return ExportReport(draft.files, counts["images"], len(listed), numbers, notes)
+
+    def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
+        """A list holds no masks, so there is nothing to compare."""
+        return RoundTrip(0, ())
+
+    def _findings(self, run: RecordReader, counts: Counter[str]) -> Iterator[Finding]:
+        names = {category.id: category.name for category in run.categories}
+        for ordinal, record in enumerate(run.records()):
+            if record.info is None or record.status not in ("ok", "empty"):
+                continue
+            counts["images"] += 1
+            for suspect in self._suspects(record, record.info):
+                counts.update(["found", *suspect.reasons])
+                yield suspect.finding(ordinal, record, names)
+
+    def _suspects(self, record: ImageRecord, image: ImageInfo) -> Iterator[_Suspect]:
+        for instance in record.instances:
+            box_iou = _box_iou(instance, image)
+            changed = instance.replaced_iou
+            reasons = ["box"] if box_iou < self._min_box_iou else []
+            if changed is not None and changed < self._min_replaced_iou:
+                reasons.append("replaced")
+            if reasons:
+                yield _Suspect(instance, tuple(reasons), box_iou)
+        for dropped in record.dropped:
+            if dropped.reason.partition(":")[0] in _UNANSWERED:
+                yield _Suspect(dropped.instance, ("no_mask",), None, dropped.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    instance: Instance
+    reasons: tuple[str, ...]
+    box_iou: float | None
+    detail: str = ""
+
+    def finding(self, ordinal: int, record: ImageRecord, names: Mapping[int, str]) -> Finding:
+        one = self.instance
+        cells = (
+            record.image_id, one.index, one.source_id, names.get(one.category_id, str(one.category_id)), one.origin,
+            " ".join(self.reasons), _rounded(self.box_iou), _rounded(one.replaced_iou),
+            0 if one.mask is None else area_px(one.mask), self.detail,
+        )  # fmt: skip
+        worst = min(iou for iou in (self.box_iou or 0.0, one.replaced_iou) if iou is not None)
+        return Finding(worst, ordinal, one.index, cells)
+
+
+def _box_iou(instance: Instance, image: ImageInfo) -> float:
+    """Of the mask's tight box with the box, clipped to the picture; 1 when no side is off by more than a pixel,
+    0 for an empty mask or a box that is none."""
+    bounds = None if instance.mask is None else bounds_xyxy(instance.mask)
+    if bounds is None or box_problem(instance.box_xyxy, image.size_hw) is not None:
+        return 0.0
+    box = clip_xyxy(np.array([instance.box_xyxy], np.float32), image.size_hw)
+    tight = np.array([bounds], np.float32)
+    return 1.0 if np.abs(box - tight).max() <= _TOLERANCE_PX else float(iou_xyxy(box, tight)[0, 0])
+
+
+def _rounded(iou: float | None) -> float | None:
+    return None if iou is None else round(iou, 4)
+
+
+def _csv(found: Iterable[Finding]) -> Iterator[bytes]:
+    yield _line(COLUMNS)
+    for one in found:
+        yield _line(tuple(_cell(value) for value in one.cells))
+
+
+def _line(cells: tuple[str, ...]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(value: str | int | float | None) -> str:
+    """Spreadsheets run what starts like a formula, so such a name gets an apostrophe; the JSON has it as it is."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _json(found: Iterable[Finding]) -> Iterator[bytes]:
+    before = b'{"objects":[\n'
+    for one in found:
+        row = dict(zip(COLUMNS, one.cells, strict=True))
+        yield before + json.dumps(row, allow_nan=False).encode("ascii")
+        before = b",\n"
+    yield b'{"objects":[]}\n' if before.startswith(b"{") else b"\n]}\n"

@@ -1,0 +1,196 @@
+"""Class-id PNGs for the ultralytics task `semantic`: `images/<split>/`, `masks/<split>/`, `data.yaml`.
+
+A pixel's number is its class, 255 is not labelled. Objects of one class melt into one region. Class numbers are
+positions in the list of categories sorted by id, as in the other formats of that loader, and the background
+comes after them; with a single class, 0 is the background and 1 the class, which is how that trainer wants it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autolabel.core.errors import ExportError
+from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
+from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
+from autolabel.export.atomic import replaced
+from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
+from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared
+from autolabel.export.raster import (
+    RASTER_NOTES,
+    check_choice,
+    check_width,
+    class_number,
+    named,
+    outlines,
+    paint,
+    place_of,
+    utf8,
+    visible,
+    with_suffix,
+)
+from autolabel.export.reading import compare
+from autolabel.export.splits import SPLIT_NOTES, Splits
+from autolabel.export.ultralytics_reader import read_class_mask
+from autolabel.ops.index_png import encode_index_png
+from autolabel.ops.masks import decode, encode
+
+_KEY = "semantic_png"
+_IGNORE = 255
+_BACKGROUND = "background"
+
+SEMANTIC_NOTES: dict[str, str] = {
+    **LOADER_NOTES,
+    "melted_objects": "{} objects share their class with another one of their image and are not told apart",
+}
+
+
+class SemanticPngExporter:
+    """Writes the data set; see configs/export/semantic_png.yaml for the settings."""
+
+    def __init__(
+        self,
+        *,
+        images: Literal["copy", "link", "upright"],
+        background: Literal["class", "ignore"],
+        ignore_border_px: int,
+        holes: Literal["keep", "fill"],
+        parts: Literal["keep", "largest"],
+        overlaps: Literal["score", "smallest"],
+        min_area_px: int,
+        crowd: Literal["ignore", "keep", "drop"],
+        val_fraction: float,
+        test_fraction: float,
+        seed: int,
+        stratify: bool,
+        group_by: str | None,
+    ) -> None:
+        check_choice(f"export.{_KEY}.images", images, ("copy", "link", "upright"))
+        check_choice(f"export.{_KEY}.parts", parts, ("keep", "largest"))
+        check_choice(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
+        self._crowds_are_void = check_choice(f"export.{_KEY}.crowd", crowd, ("ignore", "keep", "drop")) == "ignore"
+        self._has_background = (
+            check_choice(f"export.{_KEY}.background", background, ("class", "ignore")) == "class"
+        )
+        self._border_px = check_width(f"export.{_KEY}.ignore_border_px", ignore_border_px)
+        kept_crowd = "drop" if crowd == "drop" else "keep"
+        own = {"holes": holes, "parts": parts, "min_area_px": min_area_px, "crowd": kept_crowd}
+        self._own = policy_of(_KEY, **own)
+        self._policy = policy_of(_KEY, **own, overlaps=overlaps)
+        self._pictures = Pictures(key=_KEY, mode=images)
+        self._splits = Splits(
+            key=_KEY,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+            stratify=stratify,
+            group_by=group_by,
+        )
+
+    def export(self, run: RecordReader, directory: Path) -> ExportReport:
+        """Write the data set into `directory`. The records are read three times: splits, names, masks."""
+        counts: Counter[str] = Counter()
+        classes = _classes(run.categories, has_background=self._has_background)
+        sides = set[str]()
+        plan = self._splits.plan(run)
+        with replaced(directory) as draft:
+            for record, place in named(run, side_path(plan, self._pictures), counts):
+                if is_too_small(record):
+                    counts["images_too_small"] += 1
+                elif self._pictures.write(record, f"images/{place}", draft, counts):
+                    png = encode_index_png(self._map(record, classes, counts))
+                    draft.write(with_suffix("masks" / place, ".png"), [png])
+                    counts["images"] += 1
+                    sides.add(plan.side(record))
+            folders, extra = side_folders(sides)
+            for folder in folders.values():
+                draft.folder(folder)
+            draft.write(YAML, [data_yaml(folders, classes.names, "masks_dir: masks")])
+        found = {key: value for key, value in sorted(counts.items()) if value}
+        tables = (LISTING_NOTES, PICTURE_NOTES, SPLIT_NOTES, POLICY_NOTES, RASTER_NOTES, SEMANTIC_NOTES)
+        notes = (*noted(counts + plan.counts, *tables), *extra)
+        return ExportReport(draft.files, counts["images"], counts["instances"], found, notes)
+
+    def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
+        """Masks as the ultralytics loader reads them. The format does not tell objects of one class apart: an
+        object is what of its class lies in its own mask, and what lies in no object's mask at all."""
+        place = place_of(run, side_path(self._splits.plan(run), self._pictures))
+        classes = _classes(run.categories, has_background=self._has_background)
+
+        def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
+            file = directory / with_suffix("masks" / place(record), ".png")
+            return list(_objects(record, read_class_mask(file), classes)) if file.is_file() else None
+
+        return compare(run, read, self._policy, self._why)
+
+    def _why(self, record: ImageRecord, instance: Instance) -> str:
+        if instance.crowd:
+            return "a crowd: not labelled" if self._crowds_are_void else "objects lie over the crowd"
+        return "border that is not labelled" if self._border_px else "not as written"
+
+    def _map(self, record: ImageRecord, classes: _Classes, counts: Counter[str]) -> UInt8:
+        """(H, W) class numbers."""
+        assert record.info is not None, "checked in labelled"
+        objects = prepared(record, self._own, counts)
+        counts["instances"] += len(objects)
+        shared = Counter(instance.category_id for instance in objects)
+        counts["melted_objects"] += sum(n for n in shared.values() if n > 1)
+        ids = np.full(record.info.size_hw, classes.background, np.uint8)
+        seen = visible(record, objects, self._policy, counts)
+        paint(ids, [(one, self._number(one, record, classes)) for one in seen])
+        counts["void_crowds"] += sum(one.crowd and self._crowds_are_void for one in seen)
+        if self._border_px:
+            border = outlines(ids, self._border_px)
+            counts["void_px"] += int(border.sum())
+            ids[border] = _IGNORE
+        return ids
+
+    def _number(self, instance: Instance, record: ImageRecord, classes: _Classes) -> int:
+        number = class_number(classes.numbers, instance, record)
+        return _IGNORE if instance.crowd and self._crowds_are_void else number
+
+
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    """`names` in the order of their numbers; the number of each category id, and of what no object covers."""
+
+    names: tuple[str, ...]
+    numbers: dict[int, int]
+    background: int
+
+
+def _classes(categories: tuple[Category, ...], *, has_background: bool) -> _Classes:
+    ordered = sorted(categories, key=lambda category: category.id)
+    names = tuple(utf8(category.name) for category in ordered)
+    numbers = {category.id: number for number, category in enumerate(ordered)}
+    if has_background and len(names) == 1:
+        found = _Classes(names, {category.id: 1 for category in ordered}, 0)
+    elif not has_background:
+        binary = len(names) == 1  # the trainer's 0 would be the background
+        found = _Classes(names, {id_: number + binary for id_, number in numbers.items()}, _IGNORE)
+    elif _BACKGROUND in (words := [name.strip().lower() for name in names]):
+        found = _Classes(names, numbers, words.index(_BACKGROUND))
+    else:
+        found = _Classes((*names, _BACKGROUND), numbers, len(names))
+    if len(found.names) > _IGNORE:
+        raise ExportError(f"numbers of 8 bits hold {_IGNORE} classes, this would be {len(found.names)}")
+    return found
+
+
+def _objects(record: ImageRecord, ids: UInt8, classes: _Classes) -> Iterator[tuple[int, Rle]]:
+    objects = [one for one in record.instances if one.mask is not None]
+    unclaimed: dict[int, NDArray[np.bool_]] = {classes.background: np.zeros(ids.shape, bool)}
+    for one in objects:
+        number = class_number(classes.numbers, one, record)
+        if number != classes.background:
+            unclaimed.setdefault(number, ids == number)[decode(mask_of(one)) > 0] = False
+    for one in objects:
+        number = class_number(classes.numbers, one, record)
+        yield one.index, encode(((ids == number) & (decode(mask_of(one)) > 0)) | unclaimed[number])

@@ -1,0 +1,134 @@
+"""What exporters to annotation tools share: labels that are told by their name alone, outlines that people can edit,
+and reading a long file back in the order of the run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.types import Category, Instance, Polygon, Rle
+from autolabel.export.policy import mask_of
+from autolabel.ops.drawn import Drawn
+from autolabel.ops.drawn import mask_of as drawn_mask
+from autolabel.ops.masks import from_polygons, iou
+from autolabel.ops.polygons import coco_polygons
+from autolabel.ops.simplify import Points, simplify_rings
+from autolabel.ops.xml_json import xml_text
+
+T = TypeVar("T")
+
+TOOL_NOTES: dict[str, str] = {
+    "names_changed": "{} class names hold characters that the tool cannot, or are there twice; they are changed",
+    "source_polygons": "{} objects have the polygons of the source as they came",
+    "simplified": "{} objects have fewer points than their exact outline",
+    "fields_left_out": "{} fields of the source have no place in the format and are left out",
+}
+
+
+class Outlines:
+    """Masks as polygons along pixel corners, one a part, holes reached over keyholes: what a reader that fills them
+    by the even-odd rule gives back pixel by pixel. Polygons of the source are written as they came.
+
+    With `simplify_iou` an object has as few points as keep its IoU at least there. `lowest` is the lowest IoU so far.
+    """
+
+    def __init__(self, *, key: str, simplify_iou: float | None) -> None:
+        if simplify_iou is not None and (
+            isinstance(simplify_iou, bool)
+            or not isinstance(simplify_iou, int | float)
+            or not 0 < simplify_iou <= 1
+        ):
+            raise ConfigError(f"export.{key}.simplify_iou must be null or in (0, 1], got {simplify_iou!r}")
+        self._least_iou = simplify_iou
+        self.lowest = 1.0
+
+    def of(self, instance: Instance, counts: Counter[str]) -> list[Polygon]:
+        mask = mask_of(instance)
+        if instance.origin == "label" and instance.polygons and all(map(_is_readable, instance.polygons)):
+            counts["source_polygons"] += 1
+            self.lowest = min(self.lowest, iou(from_polygons(instance.polygons, mask.size_hw), mask))
+            return list(instance.polygons)
+        exact = coco_polygons(mask)
+        return exact if self._least_iou is None else self._simplified(exact, mask, self._least_iou, counts)
+
+    def why(self, instance: Instance) -> str:
+        """Why an object does not come back as it is."""
+        if instance.origin == "label" and instance.polygons:
+            return "the source's own polygons"
+        return "simplified" if self._least_iou is not None else "not as written"
+
+    def notes(self) -> list[str]:
+        return [f"the lowest IoU of an outline with its mask is {self.lowest:.3f}"] if self.lowest < 1.0 else []
+
+    def _simplified(
+        self, exact: list[Polygon], mask: Rle, least_iou: float, counts: Counter[str]
+    ) -> list[Polygon]:
+        def measure(rings: Sequence[Points]) -> float:
+            return iou(from_polygons(tuple(map(_polygon, rings)), mask.size_hw), mask)
+
+        rings, found = simplify_rings([np.array(p, np.float64).reshape(-1, 2) for p in exact], least_iou, measure)
+        polygons = [_polygon(ring) for ring in rings]
+        counts["simplified"] += sum(map(len, polygons)) < sum(map(len, exact))
+        self.lowest = min(self.lowest, found)
+        return polygons
+
+
+class InOrder(Generic[T]):
+    """Finds things by name in a long sequence when they are asked for in its order; holds the names alone."""
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, T]]]) -> None:
+        self._names = {name for name, _ in read()}
+        self._things = iter(read())
+
+    def find(self, name: str) -> T | None:
+        if name not in self._names:
+            return None
+        return next(thing for found, thing in self._things if found == name)
+
+
+def label_names(categories: Iterable[Category], counts: Counter[str]) -> dict[int, str]:
+    """One line of text for each category id, no two the same: a name that is there twice gets its id."""
+    given = list(categories)
+    plain = {c.id: " ".join(xml_text(c.name).split()) or f"class_{c.id}" for c in given}
+    often = Counter(plain.values())
+    names = {id_: name if often[name] == 1 else f"{name} ({id_})" for id_, name in plain.items()}
+    if len(set(names.values())) < len(names):
+        raise ExportError(f"the classes cannot be told apart by their names: {sorted(names.values())[:5]}")
+    counts["names_changed"] += sum(names[c.id] != c.name for c in given)
+    return names
+
+
+def scores_of(instance: Instance) -> dict[str, float]:
+    """The scores that a model gave; none for labels that were there before."""
+    found = {"score": instance.detector_score, "predicted_iou": instance.predicted_iou}
+    if instance.origin == "label":
+        return {}
+    return {key: round(float(v), 6) for key, v in found.items() if v is not None and math.isfinite(v)}
+
+
+def read_objects(
+    shapes: Sequence[Drawn], objects: Sequence[Instance], size_hw: tuple[int, int]
+) -> Iterator[tuple[int, Rle]]:
+    """The masks of what was read, with the index of the object that each was written for: they are in one order."""
+    for shape, instance in zip(shapes, objects, strict=False):
+        mask = drawn_mask(shape, size_hw)
+        if mask is not None:
+            yield instance.index, mask
+
+
+def changed_fields(extra: Mapping[str, object], held: Iterable[str], counts: Counter[str]) -> None:
+    """Count the fields that are not among those that the format holds."""
+    counts["fields_left_out"] += len(set(extra) - set(held))
+
+
+def _polygon(ring: Points) -> Polygon:
+    return tuple(float(v) for v in ring.ravel())
+
+
+def _is_readable(polygon: Polygon) -> bool:
+    return len(polygon) >= 6 and len(polygon) % 2 == 0 and all(map(math.isfinite, polygon))

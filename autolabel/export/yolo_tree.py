@@ -1,0 +1,227 @@
+"""The tree that the ultralytics loader reads: `images/<split>/`, `labels/<split>/`, `data.yaml`. Knows no rows:
+whoever writes a row format says what stands in a picture's label file.
+
+The trees mirror the image ids. Class numbers are positions in the list of categories sorted by id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.protocols import Deviation, ExportReport, RecordReader, RoundTrip
+from autolabel.core.types import Category, ImageRecord, Instance
+from autolabel.export import raster
+from autolabel.export.atomic import Draft, replaced
+from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
+from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.policy import LISTING_NOTES, Policy, explained, labelled, noted, prepared
+from autolabel.export.raster import RASTER_NOTES, check_choice, named, with_suffix
+from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
+from autolabel.export.ultralytics_reader import Loaded, read_labels
+from autolabel.ops.masks import area_px
+
+TREE_NOTES: dict[str, str] = {
+    "images_empty": "{} images without an object are left out",
+    **LOADER_NOTES,
+    "renamed_for_a_shared_stem": RASTER_NOTES["renamed_for_a_shared_stem"],
+    "same_row_twice": "{} rows are equal to another of their image; the loader drops them",
+}
+"""Counts that `YoloTree.export` makes, and what they mean."""
+
+Rows = Callable[[ImageRecord], list[str]]
+"""The rows of one picture's label file, without line ends. Called once for each picture that is in the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture and its label file are, relative to the export."""
+
+    image: str
+    label: str
+
+
+Compared = Callable[[ImageRecord, Instance, Loaded, int], tuple[float, str]]
+"""The IoU of an object with that row of what was read, and why it is not 1 when it is not."""
+
+
+class YoloTree:
+    """Pictures, label files and `data.yaml` in one folder."""
+
+    def __init__(self, *, pictures: Pictures, splits: Splits, drop_empty: Policy | None = None) -> None:
+        """With `drop_empty`, images of which that policy leaves no object are not in the tree."""
+        self._pictures = pictures
+        self._splits = splits
+        self._drop_empty = drop_empty
+
+    def export(
+        self,
+        run: RecordReader,
+        directory: Path,
+        rows: Rows,
+        counts: Counter[str],
+        notes: Callable[[], Iterable[str]] = tuple,
+    ) -> ExportReport:
+        """Write the data set. `counts` is the caller's own, and is added to; `notes` are the caller's own lines,
+        asked for at the end. Counts images and rows (as `instances`)."""
+        places = self._places(self._listed(run, counts), counts)
+        with replaced(directory) as draft:
+            for record, place in places:
+                self._write(record, place, rows, draft, counts)
+            folders, extra = side_folders([side for side in SIDES if _has_images(draft.files, side)])
+            for folder in folders.values():
+                draft.folder(folder)
+            names = [category.name for category in sorted(run.categories, key=lambda category: category.id)]
+            draft.write(YAML, [data_yaml(folders, names)])
+        found = {key: value for key, value in sorted(counts.items()) if value}
+        lines = (*noted(counts, LISTING_NOTES, SPLIT_NOTES, TREE_NOTES, PICTURE_NOTES), *notes(), *extra)
+        return ExportReport(draft.files, counts["images"], counts["instances"], found, lines)
+
+    def places(self, run: RecordReader) -> Iterator[tuple[ImageRecord, Place]]:
+        """Every labelled image and where an export of this run has it; a picture that could not be copied is
+        not there. Reads the records twice."""
+        return self._places(self._listed(run, Counter()), Counter())
+
+    def read_back(self, run: RecordReader, directory: Path, policy: Policy, compared: Compared) -> RoundTrip:
+        """Read every label file with the ultralytics loader, where each object that `policy` keeps has a row."""
+        classes, objects, deviations = class_numbers(run), 0, []
+        places = self.places(run)
+        for record in labelled(run):
+            wanted = [i for i in record.instances if i.mask is not None and area_px(i.mask)]
+            objects += len(wanted)
+            rows, reasons = explained(record, policy)
+            if self._is_listed(record):
+                _, place = next(places)
+                if not (directory / place.image).exists():
+                    deviations += [_lost(record, i, "the picture is not in the set") for i in wanted]
+                    continue
+                read = read_labels(directory / place.image, directory / place.label, num_classes=len(classes))
+                deviations += _deviations(record, rows, read, classes, compared)
+            deviations += _left_out(record, wanted, rows, reasons)
+        return RoundTrip(objects, tuple(deviations))
+
+    def _is_listed(self, record: ImageRecord) -> bool:
+        return self._drop_empty is None or bool(prepared(record, self._drop_empty, Counter()))
+
+    def _listed(self, run: RecordReader, counts: Counter[str]) -> RecordReader:
+        return run if self._drop_empty is None else _WithoutEmpty(run, self._drop_empty, counts)
+
+    def _places(self, run: RecordReader, counts: Counter[str]) -> Iterator[tuple[ImageRecord, Place]]:
+        plan = self._splits.plan(run)
+        for record, path in named(run, side_path(plan, self._pictures), counts):
+            yield record, Place(f"images/{path}", f"labels/{with_suffix(path, '.txt')}")
+        counts.update(plan.counts)
+
+    def _write(self, record: ImageRecord, place: Place, rows: Rows, draft: Draft, counts: Counter[str]) -> None:
+        if is_too_small(record):
+            counts["images_too_small"] += 1
+            return
+        if not self._pictures.write(record, place.image, draft, counts):
+            return
+        lines = rows(record)
+        counts["same_row_twice"] += len(lines) - len(set(lines))
+        counts["instances"] += len(lines)
+        counts["images"] += 1
+        draft.write(place.label, [f"{line}\n".encode() for line in lines])
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutEmpty:
+    """A run without the images of which nothing would be written."""
+
+    run: RecordReader
+    policy: Policy
+    counts: Counter[str]
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return self.run.categories
+
+    @property
+    def document(self) -> str:
+        return self.run.document
+
+    def records(self) -> Iterator[ImageRecord]:
+        self.counts["images_empty"] = 0  # of one reading; an export reads several times
+        for record in self.run.records():
+            if record.status not in ("ok", "empty") or prepared(record, self.policy, Counter()):
+                yield record
+            else:
+                self.counts["images_empty"] += 1
+
+
+def tree_of(
+    key: str,
+    *,
+    images: Literal["copy", "link", "upright"],
+    empty_images: Literal["keep", "drop"],
+    policy: Policy,
+    splits: Splits,
+) -> YoloTree:
+    """The tree of the exporter `key`, from its settings. Raises ConfigError naming the one that is wrong."""
+    check_choice(f"export.{key}.empty_images", empty_images, ("keep", "drop"))
+    pictures = tree_pictures(key, images)
+    return YoloTree(pictures=pictures, splits=splits, drop_empty=policy if empty_images == "drop" else None)
+
+
+def tree_pictures(key: str, images: Literal["copy", "link", "upright"]) -> Pictures:
+    """How pictures get into a tree. Raises ConfigError naming `export.<key>.images`."""
+    if images not in ("copy", "link", "upright"):
+        raise ConfigError(f"export.{key}.images must be copy, link or upright, got {images!r}")
+    return Pictures(key=key, mode=images)
+
+
+def class_numbers(run: RecordReader) -> dict[int, int]:
+    """The row's class number of each category id."""
+    return {c.id: n for n, c in enumerate(sorted(run.categories, key=lambda c: c.id))}
+
+
+def class_number(instance: Instance, record: ImageRecord, classes: Mapping[int, int]) -> int:
+    """Raises ExportError for an object of a class that the run does not name."""
+    return raster.class_number(classes, instance, record)
+
+
+def _has_images(files: Iterable[str], side: str) -> bool:
+    return any(file.startswith(f"images/{side}/") for file in files)
+
+
+def _deviations(
+    record: ImageRecord, rows: Sequence[Instance], read: Loaded, classes: Mapping[int, int], compared: Compared
+) -> list[Deviation]:
+    """Row by row; the loader sorts the rows when it drops one that is there twice, then by best fit."""
+    in_order = len(rows) == len(read.classes)
+    unread = set(range(len(read.classes)))
+    found = []
+    for at, instance in enumerate(rows):
+        number = class_number(instance, record, classes)
+        choice = [row for row in ([at] if in_order else sorted(unread)) if read.classes[row] == number]
+        if not choice:
+            found.append(_lost(record, instance, "its row is equal to another; the loader drops it"))
+            continue
+        iou, reason, row = max((*compared(record, instance, read, row), row) for row in choice)
+        unread.discard(row)
+        if iou < 1.0:
+            found.append(Deviation(record.image_id, instance.index, iou, reason))
+    return found
+
+
+def _left_out(
+    record: ImageRecord,
+    wanted: Sequence[Instance],
+    rows: Sequence[Instance],
+    reasons: Mapping[int, Sequence[str]],
+) -> list[Deviation]:
+    written = {instance.index for instance in rows}
+    return [
+        _lost(record, instance, "; ".join(reasons.get(instance.index, ())))
+        for instance in wanted
+        if instance.index not in written
+    ]
+
+
+def _lost(record: ImageRecord, instance: Instance, reason: str) -> Deviation:
+    return Deviation(record.image_id, instance.index, 0.0, reason)

@@ -1,0 +1,117 @@
+"""A task exported from CVAT as "CVAT for images 1.1". What the XML says is cvat_file.py's to know."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.types import Category, ImageRef, Problem
+from autolabel.ops.cvat_file import CvatImage, CvatLabels, read_cvat
+from autolabel.ops.drawn import BadShape, joined, labels_of
+from autolabel.source.locate import check_optional_path, check_path, contained
+from autolabel.source.places import picture_root
+
+FILE = "annotations.xml"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parsed:
+    """`images` by their clean names, in the order of the file."""
+
+    images: dict[str, CvatImage]
+    categories: tuple[Category, ...]
+
+
+class CvatSource:
+    """Categories are the task's labels in its order, then labels that only shapes name, sorted; ids from 1.
+
+    `path` is the XML, or the folder that holds `annotations.xml`. Image ids are the names in it; the pictures are
+    in `images_dir`, beside the file, in `images/` beside it, or the same one folder up. `subset` is the split.
+    Boxes have no mask; masks, polygons and ellipses have; polygons of one label and one `group_id` are one object
+    (`join_groups`); points, polylines, cuboids and skeletons are counted and left alone. A shape that cannot be
+    read makes its image `failed:bad_label`.
+    """
+
+    def __init__(self, *, path: str, images_dir: str | None, join_groups: bool) -> None:
+        self._path = check_path("source.path", path)
+        self._images_dir = check_optional_path("source.images_dir", images_dir)
+        if not isinstance(join_groups, bool):
+            raise ConfigError(f"source.join_groups must be true or false, got {join_groups!r}")
+        self._join = join_groups
+        self._ignored: Counter[str] = Counter()
+
+    @property
+    def document(self) -> str:
+        return ""
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        return self._ignored
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return self._parsed.categories
+
+    def images(self) -> Iterator[ImageRef]:
+        """Raises SourceError, with the line, when the file as a whole cannot be trusted."""
+        parsed = self._parsed
+        ids = {category.name: category.id for category in parsed.categories}
+        root = picture_root(self._file, self._images_dir, parsed.images)
+        self._ignored = Counter()
+        for name, image in parsed.images.items():
+            yield self._ref(name, image, root, ids)
+
+    def _ref(self, name: str, image: CvatImage, root: str, ids: Mapping[str, int]) -> ImageRef:
+        labels, problem = None, None
+        try:
+            if image.problem:
+                raise BadShape(image.problem)
+            shapes = joined(image.shapes, image.size_hw) if self._join else image.shapes
+            labels = labels_of(shapes, ids, image.size_hw)
+            self._ignored.update(image.ignored)
+        except BadShape as e:
+            problem = Problem("bad_label", f"{self._file}: image {image.number + 1} ({name}): {e}")
+        split = image.subset if image.subset and image.subset.lower() != "default" else None
+        return ImageRef(name, posixpath.join(root, name), labels, split, problem, image.id, image.extra)
+
+    @cached_property
+    def _file(self) -> str:
+        if not posixpath.isdir(self._path):
+            return self._path
+        return posixpath.join(self._path, FILE)
+
+    @cached_property
+    def _parsed(self) -> _Parsed:
+        found: dict[str, CvatImage] = {}
+        stated: dict[str, str] = {}
+        used: set[str] = set()
+        for item in self._read():
+            if isinstance(item, CvatLabels):
+                stated.update(item.extras)
+                continue
+            where = f"{self._file!r}: image {item.number + 1}"
+            name = contained(item.name, where)
+            if name in found:
+                raise SourceError(f"{where}: the name {name!r} was there before")
+            found[name] = item
+            used |= {shape.label for shape in item.shapes}
+        if not found and not stated:
+            raise SourceError(f"{self._file!r} has no <image> and no <labels>; it is no export of CVAT")
+        names = {**stated, **dict.fromkeys(sorted(used - set(stated)), "")}
+        return _Parsed(found, tuple(Category(id_, n, extra) for id_, (n, extra) in enumerate(names.items(), 1)))
+
+    def _read(self) -> Iterator[CvatLabels | CvatImage]:
+        if not posixpath.isfile(self._file):
+            raise SourceError(f"no such file: {self._file!r}")
+        try:
+            with Path(self._file).open("rb") as stream:
+                yield from read_cvat(stream)
+        except OSError as e:
+            raise SourceError(f"{self._file!r} cannot be read: {e.strerror}") from e
+        except BadShape as e:
+            raise SourceError(f"{self._file!r}: {e}") from e

@@ -1,0 +1,146 @@
+"""A JSON export of Label Studio, or a file made for its import. What a task says is studio_file.py's to know."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.types import Category, ImageRef, Problem
+from autolabel.ops.drawn import BadShape, category_ids, joined, labels_of
+from autolabel.ops.studio_file import RESULTS, Results, StudioTask, read_task, task_labels
+from autolabel.source.locate import check_optional_path, check_path, read_label_text
+from autolabel.source.places import PicturesByAddress, path_of
+from autolabel.source.walk import Tree, extension, walk
+
+_MAX_BYTES = 8 << 30
+_PEEK = 1 << 16
+_TASK_WORDS = (b'"data"', b'"annotations"', b'"predictions"')
+
+
+class LabelStudioSource:
+    """`path` is the JSON, or a folder with several. Categories are all labels in use, sorted, with ids from 1. The
+    pictures are looked for by the end of their
+    address, below `images_dir` or the file's folder; image ids are relative to that.
+
+    `data_key` is the part of a task's data that names the picture; null: `image`, or the only value that ends like
+    one. `results` says whose answer counts: people's annotations, a model's predictions, or either, people first. A
+    task with neither has no labels. Rectangles are boxes without a mask; key points and choices are counted and
+    left alone. A region that cannot be read makes its picture `failed:bad_label`.
+    """
+
+    def __init__(self, *, path: str, images_dir: str | None, data_key: str | None, results: Results) -> None:
+        self._path = check_path("source.path", path)
+        self._images_dir = check_optional_path("source.images_dir", images_dir)
+        if results not in RESULTS:
+            raise ConfigError(f"source.results must be one of {', '.join(RESULTS)}, got {results!r}")
+        if data_key is not None and (not isinstance(data_key, str) or not data_key):
+            raise ConfigError(f"source.data_key must be null or a text, got {data_key!r}")
+        self._results = results
+        self._data_key = data_key
+        self._ignored: Counter[str] = Counter()
+
+    @property
+    def document(self) -> str:
+        return ""
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        return self._ignored
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return tuple(Category(id_, name) for name, id_ in self._ids.items())
+
+    def images(self) -> Iterator[ImageRef]:
+        """Raises SourceError, naming the task's position, when the file as a whole cannot be trusted."""
+        pictures, seen = PicturesByAddress(self._tree), dict[str, str]()
+        self._ignored = Counter()
+        for where, row in self._tasks:
+            try:
+                task = read_task(row, self._results, self._data_key)
+            except BadShape as e:
+                raise SourceError(f"{where}: {e}") from e
+            found = pictures.find(task.url)
+            image_id = path_of(task.url) if found is None else found
+            if image_id in seen:
+                raise SourceError(f"{where} and {seen[image_id]} have one picture {image_id!r}")
+            seen[image_id] = where
+            ref = ImageRef(image_id, self._tree.path(image_id), source_id=task.id, extra=task.extra)
+            if found is None:
+                place = f"no one picture below {self._tree.root!r} ends in it; set source.images_dir"
+                yield replace(ref, problem=Problem("missing", f"{where}: {task.url[:200]!r}: {place}"))
+            else:
+                yield self._labelled(ref, task, where)
+        self._ignored["pictures without a task"] = len(set(self._tree.images()) - set(seen))
+        self._ignored = +self._ignored
+
+    def _labelled(self, ref: ImageRef, task: StudioTask, where: str) -> ImageRef:
+        try:
+            if task.problem:
+                raise BadShape(task.problem)
+            objects = joined(task.shapes, task.size_hw)
+            labels = labels_of(objects, self._ids, task.size_hw) if task.labelled else None
+        except BadShape as e:
+            return replace(ref, problem=Problem("bad_label", f"{where}: {e}"))
+        self._ignored.update(task.ignored)
+        return replace(ref, labels=labels)
+
+    @cached_property
+    def _files(self) -> list[str]:
+        if not posixpath.isdir(self._path):
+            return [self._path]
+        found = [posixpath.join(self._path, name) for name in task_files(self._path)]
+        if not found:
+            raise SourceError(f"{self._path!r} holds no .json with tasks of Label Studio")
+        return found
+
+    @cached_property
+    def _tree(self) -> Tree:
+        beside = self._path if posixpath.isdir(self._path) else posixpath.dirname(posixpath.abspath(self._path))
+        return walk(posixpath.abspath(self._images_dir or beside))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return category_ids(label for _, task in self._tasks for label in task_labels(task, self._results))
+
+    @cached_property
+    def _tasks(self) -> list[tuple[str, Any]]:
+        """Each task and where it is."""
+        return [(f"{file}: task {n}", task) for file in self._files for n, task in enumerate(_read_tasks(file), 1)]
+
+
+def task_files(folder: str) -> list[str]:
+    """The .json files right in a folder that look like tasks, sorted."""
+    names = sorted(os.listdir(folder), key=os.fsencode)  # noqa: PTH208
+    return [n for n in names if extension(n) == ".json" and holds_tasks(posixpath.join(folder, n))]
+
+
+def holds_tasks(path: str) -> bool:
+    """Whether a file looks like a list of tasks, from its first bytes."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            head = file.read(_PEEK).removeprefix(b"\xef\xbb\xbf")
+    except OSError:
+        return False
+    return re.match(rb"\s*\[\s*\{", head) is not None and any(word in head for word in _TASK_WORDS)
+
+
+def _read_tasks(file: str) -> list[Any]:
+    text = read_label_text(file, _MAX_BYTES)
+    try:
+        top = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise SourceError(f"{file!r} is not JSON: {e}") from e
+    if not isinstance(top, list) or not all(isinstance(task, dict) and "data" in task for task in top):
+        raise SourceError(
+            f"{file!r} is not a Label Studio file: it needs a list of tasks with `data` (export as JSON, not JSON-MIN)"
+        )
+    return top

@@ -1,0 +1,64 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autolabel.core.types import Rle
+from autolabel.ops.components import part_areas_px
+from autolabel.ops.masks import area_px, bounds_xyxy, encode, from_polygons
+from autolabel.ops.outline import outline
+from tests.records import shapes
+
+
+def check(mask):
+    rle = encode(mask)
+    found = outline(rle)
+    polygons = json.loads(found.polygons_json)
+    assert found.area_px == area_px(rle)
+    assert found.bounds_xyxy == (bounds_xyxy(rle) or (0, 0, 0, 0))
+    assert len(polygons) == len(part_areas_px(rle))
+    if polygons:
+        assert from_polygons(tuple(map(tuple, polygons)), rle.size_hw) == rle
+    return polygons
+
+
+@pytest.mark.parametrize("name", shapes())
+def test_a_shape_comes_back_exactly_with_one_ring_a_part(name):
+    check(shapes()[name])
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.floats(0, 3), st.integers(0, 2**32 - 1))
+def test_noise_of_any_grain_comes_back_exactly(h, w, share, blur, seed):
+    noise = np.random.default_rng(seed).random((h, w)).astype(np.float32)
+    grain = cv2.GaussianBlur(noise, (0, 0), blur) if blur > 0.3 else noise
+    check((grain > np.quantile(grain, share)).astype(np.uint8))
+
+
+def test_holes_in_long_chains_need_no_recursion():
+    comb = np.ones((3, 4001), np.uint8)
+    comb[1, 1::2] = 0
+    (ring,) = check(comb)
+    assert len(ring) > 4000
+
+
+def test_only_true_corners_are_points():
+    assert sorted(check(np.ones((5, 7), np.uint8))[0]) == sorted([0, 0, 7, 0, 7, 5, 0, 5])
+    assert len(check(shapes()["line"])[0]) == 8
+
+
+def test_runs_of_no_length_and_an_empty_mask_are_taken_as_they_are():
+    assert outline(encode(np.zeros((4, 4), np.uint8))).polygons_json == b"[]"
+    # Runs 3, 2, 0, 2 and 9; from the fourth on, each is written less the one two before.
+    rle = Rle((4, 4), b"32009")
+    assert outline(rle).area_px == area_px(rle) == 4
+    assert from_polygons(tuple(map(tuple, json.loads(outline(rle).polygons_json))), (4, 4)).counts == b"349"
+
+
+@pytest.mark.parametrize("counts", [b"", b"9", b"P", b"\\\\", b"0o"])
+def test_a_damaged_string_is_an_error(counts):
+    with pytest.raises(ValueError, match="do not cover"):
+        outline(Rle((4, 4), counts))
