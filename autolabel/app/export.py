@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from autolabel.app.compose import build_all, compose, parse
+from autolabel.app.run_directory import existing_run
 from autolabel.app.summary import printable
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.protocols import RoundTrip
 from autolabel.store.lock import exclusive
-from autolabel.store.run import RunReader, check_is_run, open_reader
+from autolabel.store.run import RunReader, open_reader
 
 LISTED = 20
 """Deviations spelled out for each format; the rest is counted."""
@@ -33,13 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
-    chosen = request.path or config.run
-    if chosen is None:
-        raise ConfigError("which run? autolabel export RUN export=[coco,yolo]")
-    directory = Path(str(chosen)).expanduser()
-    if not directory.is_dir():
-        raise StoreError(f"there is no run directory {directory}")
-    check_is_run(directory)  # before a lock file is left in somebody's folder
+    directory = existing_run(request.path, config.run, "export")
     exporters = build_all(config.get("export"))
     if not exporters:
         raise ConfigError("no format is chosen; for example export=[coco,yolo]")

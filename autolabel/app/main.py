@@ -13,6 +13,7 @@ from autolabel.core.errors import AutolabelError
 COMMANDS = {
     "demo": "label the sample photographs with the shipped nano models, offline",
     "label": "pictures in, masks and training labels out",
+    "refine": "recompute what a run keeps and drops, no model loaded",
     "export": "write a format from a finished run, no model loaded",
     "weights": "list, fetch or verify model weights",
     "doctor": "what is installed, what does not fit, what to do",
@@ -33,6 +34,7 @@ examples
   autolabel label instances.json detect=labels segment=nano  boxes that exist become masks
   autolabel label photos/ detect=yolo26m segment=sam2_small export=[coco,yolo] run=runs/a
   autolabel label -m photos/ detect.conf=0.2,0.4             one run for each value
+  autolabel refine runs/a refine=strict                      other thresholds on what was found
   autolabel export runs/a export=[yolo]                      another format from the same run
 
 choices (group=name)
@@ -83,7 +85,7 @@ def _run(arguments: list[str]) -> int:
 
 def _asks_for_help(arguments: list[str]) -> bool:
     """`autolabel label --help`; the other commands have a help of their own."""
-    return arguments[0] in ("demo", "label", "export") and not {"-h", "--help"}.isdisjoint(arguments[1:])
+    return arguments[0] in ("demo", "label", "refine", "export") and not {"-h", "--help"}.isdisjoint(arguments[1:])
 
 
 def _guarded(arguments: list[str], debug: bool) -> int:
@@ -102,7 +104,7 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     except BrokenPipeError:
         # The reader of our output left (`| head`); that is its right, but a run may not have come to its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if arguments[0] in ("demo", "label", "export") else 0
+        return 1 if arguments[0] in ("demo", "label", "refine", "export") else 0
     except OSError as error:
         # A full disk, a file system that went read-only: whatever wrote at that moment, it is the user's to mend.
         if debug:

@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from autolabel.core.errors import StoreError
+from autolabel.core.errors import ConfigError, StoreError
+from autolabel.store.run import check_is_run
 
 MIN_FREE_BYTES = 256 << 20
 
@@ -37,6 +38,18 @@ def preflight(directory: Path) -> None:
             f"{directory}: {free >> 20} MiB free, a run needs {MIN_FREE_BYTES >> 20} MiB at least; "
             "make room or choose another disk with run=..."
         )
+
+
+def existing_run(path: str | None, run: object, command: str) -> Path:
+    """The run that a command is given, as a bare path or as `run=`. Raises ConfigError or StoreError."""
+    chosen = path or run
+    if chosen is None:
+        raise ConfigError(f"which run? autolabel {command} RUN (autolabel --help)")
+    directory = Path(str(chosen)).expanduser()
+    if not directory.is_dir():
+        raise StoreError(f"there is no run directory {directory}")
+    check_is_run(directory)  # before a lock file is left in somebody's folder
+    return directory
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import Detector, Prompter, Refiner, Segmenter
@@ -20,6 +20,8 @@ from autolabel.core.types import (
     Verdict,
 )
 
+BEFORE_REFINING = ("bad_box", "crowd_box", "no_mask", "empty_mask")
+"""How the labeler's own reasons begin; refiners use other words."""
 CROWD_BOX = "crowd_box: a box around a crowd, without its mask, asks for no object"
 
 Answer = TypeVar("Answer")
@@ -140,7 +142,7 @@ class PipelineLabeler:
         return ImageRecord(
             image_id=frame.ref.image_id,
             path=frame.ref.path,
-            status="ok" if any(v.reason is None for v in verdicts) else "empty",
+            status=status_of(verdicts),
             info=frame.info,
             split=frame.ref.split,
             candidates=tuple(candidates),
@@ -148,6 +150,23 @@ class PipelineLabeler:
             source_id=frame.ref.source_id,
             extra=frame.ref.extra,
         )
+
+
+def refined(record: ImageRecord, refiners: Sequence[Refiner]) -> ImageRecord:
+    """The record with its candidates judged again. What never became a mask stays dropped for its old reason."""
+    if record.info is None or record.status not in ("ok", "empty"):
+        return record
+    reasons = {
+        candidate.index: verdict.reason
+        for candidate, verdict in zip(record.candidates, record.verdicts, strict=True)
+        if verdict.reason is not None and verdict.reason.partition(":")[0] in BEFORE_REFINING
+    }
+    verdicts = decide(record.candidates, reasons, refiners, record.info)
+    return replace(record, verdicts=verdicts, status=status_of(verdicts))
+
+
+def status_of(verdicts: Sequence[Verdict]) -> Literal["ok", "empty"]:
+    return "ok" if any(verdict.reason is None for verdict in verdicts) else "empty"
 
 
 def decide(

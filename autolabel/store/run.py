@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,12 @@ CREATE TABLE unit(number INTEGER PRIMARY KEY);
 CREATE TABLE record(
     ordinal INTEGER PRIMARY KEY, status TEXT NOT NULL, code TEXT NOT NULL, kept INTEGER NOT NULL,
     dropped INTEGER NOT NULL, data BLOB NOT NULL);
+"""
+
+
+REVISED = """
+SELECT r.ordinal, m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal)
+WHERE r.ordinal > ? ORDER BY r.ordinal LIMIT 256
 """
 
 
@@ -213,6 +219,33 @@ class RunStore:
         self._commits += 1
         if self._commits % CHECKPOINT_EVERY == 0:
             self._checkpoint()
+
+    def revise(self, change: Callable[[ImageRecord], ImageRecord], **meta: str) -> int:
+        """Every record as `change` gives it back, and `meta` that says why: all in one transaction, so that a kill
+        leaves the old run or the new one. How many records differ."""
+        revised, last = 0, -1
+        with _transaction(self._db):
+            while rows := self._db.execute(REVISED, (last,)).fetchall():
+                for ordinal, image_id, path, data in rows:
+                    record = change(decode_record(data, os.fsdecode(image_id), os.fsdecode(path)))
+                    blob = encode_record(record)
+                    if blob != data:
+                        values = (
+                            record.status,
+                            record.code,
+                            len(record.instances),
+                            len(record.dropped),
+                            blob,
+                            ordinal,
+                        )
+                        self._db.execute(
+                            "UPDATE record SET status = ?, code = ?, kept = ?, dropped = ?, data = ? WHERE ordinal = ?",
+                            values,
+                        )
+                        revised += 1
+                last = rows[-1][0]
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
+        return revised
 
     def _checkpoint(self) -> None:
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

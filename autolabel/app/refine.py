@@ -1,0 +1,65 @@
+"""`autolabel refine RUN ...`: judge every candidate of a run again with other thresholds. Loads no model.
+
+The store keeps all that was found with its raw mask and scores; only the verdicts change. The result equals a
+run that was labelled with these settings from the start.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autolabel.app.compose import build_all, compose, flat, parse, plain
+from autolabel.app.run_directory import existing_run, write_text
+from autolabel.app.summary import summarise
+from autolabel.core.errors import ConfigError, StoreError
+from autolabel.store.lock import exclusive
+from autolabel.store.run import open_reader, open_store
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Recompute keep and drop; exit code as that of `label`."""
+    from omegaconf import OmegaConf
+
+    from autolabel.engine.labeler import refined
+
+    request = parse(arguments)
+    if request.multirun or request.verify:
+        raise ConfigError("refine has no -m and no --verify; each refining takes the place of the one before")
+    config = compose("refine", request.overrides, request.config_dir)
+    if request.show:
+        sys.stdout.write(OmegaConf.to_yaml(config))
+        return 0
+    directory = existing_run(request.path, config.run, "refine")
+    refiners = list(build_all(config.get("refine")).values())
+    with exclusive(directory):
+        started = time.monotonic()
+        with open_store(directory) as store:
+            stored, text = store.meta("fingerprint"), store.meta("config")
+            if stored is None or text is None:
+                raise StoreError(f"{directory} holds nothing that was labelled yet")
+            settings = OmegaConf.create(text)
+            settings.refine = config.refine
+            revised = store.revise(
+                lambda record: refined(record, refiners),
+                fingerprint=json.dumps(with_refine(json.loads(stored), plain(config)["refine"]), sort_keys=True),
+                config=OmegaConf.to_yaml(settings),
+            )
+            write_text(directory / "config.yaml", OmegaConf.to_yaml(settings))
+        seconds = time.monotonic() - started
+        with open_reader(directory) as reader:
+            summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
+    lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
+    lines.append(f"refined    {revised} pictures changed, {seconds:.1f} s; exports are as they were")
+    lines.append(f"next       autolabel export {directory} export=[coco,yolo]")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return summary.exit_code
+
+
+def with_refine(fingerprint: Mapping[str, str], refine: Any) -> dict[str, str]:
+    """The fingerprint of the same run with another `refine` part."""
+    others = {key: value for key, value in fingerprint.items() if key.split(".")[0] != "refine"}
+    return {**others, **dict(flat("refine", refine))}
