@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Dropped, Instance, Rle
+from autolabel.ops.masks import area_px
 
 Refined = tuple[list[Instance], list[Dropped]]
 
@@ -54,3 +55,18 @@ def pixels(key: str, value: int | None, low: int = 0) -> int | None:
     if value is not None and not isinstance(value, int):
         raise ConfigError(f"{key} must be null or a whole number of pixels, got {value!r}")
     return value
+
+
+class SizeLimit:
+    """The largest size of a part or a hole that counts as small: pixels, or a fraction of the object's area."""
+
+    def __init__(self, key: str, max_px: int | None, max_fraction: float | None) -> None:
+        self._px = pixels(f"{key}.max_px", max_px) or 0
+        self._fraction = limit(f"{key}.max_fraction", max_fraction, 0, 1) or 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._px or self._fraction)
+
+    def of(self, mask: Rle) -> int:
+        """In pixels, for an object of this mask."""
+        return max(self._px, int(self._fraction * area_px(mask)))

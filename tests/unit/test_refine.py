@@ -119,14 +119,27 @@ def test_a_box_over_the_border_is_compared_inside_the_picture():
 
 def test_changed_masks_keep_their_index_and_lose_the_polygons_that_no_longer_fit():
     speck = instance(shapes()["speck"], 4, polygons=((0.0, 0.0, 1.0, 0.0, 1.0, 1.0),))
-    kept, dropped = IslandsRefiner(max_px=1, largest_only=False).refine([speck], IMAGE)
+    kept, dropped = IslandsRefiner(max_px=1, max_fraction=None, largest_only=False).refine([speck], IMAGE)
     assert dropped == []
     assert (kept[0].index, kept[0].polygons) == (4, None)
     assert kept[0].mask == encode(disc(120, 160, 61, 60, 30))
 
 
+def test_small_may_also_mean_small_beside_the_object():
+    swiss = shapes()["swiss"]  # 5 holes of 16 px in a disc of 7825 px
+    swiss[0:3, 0:5] = 1  # and a part of 15 px beside it
+    (kept,), _ = HolesRefiner(max_px=0, max_fraction=0.003).refine([instance(swiss)], IMAGE)
+    (kept,), _ = IslandsRefiner(max_px=0, max_fraction=0.003, largest_only=False).refine([kept], IMAGE)
+    assert kept.mask == encode(disc(120, 160, 80, 60, 50))
+    untouched = [instance(swiss)]
+    assert HolesRefiner(max_px=0, max_fraction=0.001).refine(untouched, IMAGE)[0] == untouched
+    assert (
+        IslandsRefiner(max_px=0, max_fraction=0.001, largest_only=False).refine(untouched, IMAGE)[0] == untouched
+    )
+
+
 def test_small_holes_are_filled():
-    kept, _ = HolesRefiner(max_px=16).refine([instance(shapes()["swiss"])], IMAGE)
+    kept, _ = HolesRefiner(max_px=16, max_fraction=None).refine([instance(shapes()["swiss"])], IMAGE)
     assert kept[0].mask == encode(disc(120, 160, 80, 60, 50))
 
 
@@ -139,8 +152,11 @@ def test_small_holes_are_filled():
         (lambda: AreaRefiner(**{**AREA, "min_px": 2.5}), "refine.area.min_px must be null or a whole number"),
         (lambda: AreaRefiner(**{**AREA, "min_px": 9, "max_px": 3}), "refine.area.max_px must be at least"),
         (lambda: BoxFitRefiner(min_iou=math.nan), "refine.box_fit.min_iou must be"),
-        (lambda: HolesRefiner(max_px=True), "refine.holes.max_px must be"),
-        (lambda: IslandsRefiner(max_px=0, largest_only="yes"), "refine.islands.largest_only must be"),
+        (lambda: HolesRefiner(max_px=True, max_fraction=None), "refine.holes.max_px must be"),
+        (
+            lambda: IslandsRefiner(max_px=0, max_fraction=0, largest_only="yes"),
+            "refine.islands.largest_only must be",
+        ),
     ],
 )
 def test_a_setting_out_of_range_names_its_key(make, message):
