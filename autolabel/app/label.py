@@ -123,7 +123,7 @@ def label(config: DictConfig) -> Summary:
         refs = listed(source)
         say_kind(source, len(refs))
         with open_store(directory) as store:
-            labeler, categories = build_labeler(config, source.categories)
+            labeler, categories = build_labeler(config, source.categories, refs.values())
             store.claim(fingerprint(values, labeler.detector, labeler.segmenter, categories))
             say_changes(store.sync(entries(refs.values()), root=root, unit_size=unit_size))
             store.set_meta(categories=categories_to(categories), document=source.document)
@@ -165,8 +165,16 @@ def label_pending(
     return sink.images
 
 
+def no_classes(refs: Iterable[ImageRef]) -> AutolabelError:
+    """Why there is nothing to label: broken label files, or none at all."""
+    bad = [ref.problem for ref in refs if ref.problem is not None and ref.problem.code == "bad_label"]
+    if bad:
+        return SourceError(f"no classes: {len(bad)} label files cannot be read, the first: {bad[0].detail}")
+    return ConfigError(NO_CLASSES)
+
+
 def build_labeler(
-    config: DictConfig, source_categories: Sequence[Category] | None
+    config: DictConfig, source_categories: Sequence[Category] | None, refs: Iterable[ImageRef] = ()
 ) -> tuple[PipelineLabeler, tuple[Category, ...]]:
     """The pipeline that `config` describes, and the classes it labels: the detector's, else the source's (None:
     not known yet, then they are empty). Fetches weights that are missing."""
@@ -180,7 +188,7 @@ def build_labeler(
         detector: Detector = build(config.detect)
         categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
         if not categories and source_categories is not None:
-            raise ConfigError(NO_CLASSES)
+            raise no_classes(refs)
         segmenter: Segmenter = build(config.segment)
     labeler = PipelineLabeler(
         detector=detector,

@@ -170,8 +170,11 @@ def replaced(directory: Path) -> Iterator[Draft]:
 
 def is_export(directory: Path) -> bool:
     """Whether the folder was written by `replaced`; its manifest may be damaged further down."""
+    manifest = directory / MANIFEST
     try:
-        with (directory / MANIFEST).open("rb") as file:
+        if not manifest.is_file():  # opening a pipe waits for ever
+            return False
+        with manifest.open("rb") as file:
             return file.read(len(_HEAD)) == _HEAD
     except OSError:
         return False

@@ -40,6 +40,7 @@ from autolabel.export.policy import (
     noted,
     policy_of,
     prepared,
+    reported,
 )
 from autolabel.export.raster import check_choice, class_number, named, picture_path
 from autolabel.export.reading import compare
@@ -318,8 +319,7 @@ class _Tally:
                 f"{self.counts['simplified']} objects are written with fewer points; read by pycocotools, the "
                 f"lowest IoU with their mask is {self._lowest_simplified:.3f}"
             )
-        counts = {key: value for key, value in sorted(self.counts.items()) if value}
-        return ExportReport(files, self.counts["images"], self.counts["instances"], counts, tuple(notes))
+        return reported(files, self.counts, notes)
 
 
 def _head(run: RecordReader) -> Iterator[bytes]:

@@ -32,8 +32,9 @@ from autolabel.export.policy import (
     noted,
     policy_of,
     prepared,
+    reported,
 )
-from autolabel.export.raster import check_choice
+from autolabel.export.raster import check_choice, class_number
 from autolabel.export.reading import compare
 from autolabel.ops.masks import decode_crop, encode
 
@@ -71,9 +72,8 @@ class CocoPanopticExporter:
         counts: Counter[str] = Counter()
         with replaced(directory) as draft:
             draft.write(FILE, self._file(run, draft, counts))
-        found = {key: value for key, value in sorted(counts.items()) if value}
-        notes = tuple(noted(counts, LISTING_NOTES, POLICY_NOTES, _NOTES))
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, notes)
+        notes = noted(counts, LISTING_NOTES, POLICY_NOTES, _NOTES)
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The regions of the PNGs, decoded with Pillow, by the numbers that the JSON names."""
@@ -107,8 +107,11 @@ class CocoPanopticExporter:
         yield b"}\n"
 
     def _annotations(self, run: RecordReader, draft: Draft, counts: Counter[str]) -> Iterator[bytes]:
+        known = {category.id: category.id for category in run.categories}
         for record, id_, name in self._listed(run, counts):
             canvas, objects = self._painted(record, counts)
+            for instance in objects:
+                class_number(known, instance, record)
             segments = [_segment(number, one, canvas, counts) for number, one in enumerate(objects, 1)]
             draft.write(f"{FOLDER}/{name}", [png_bytes(_as_rgb(canvas))])
             counts["images"] += 1

@@ -27,8 +27,9 @@ from autolabel.export.policy import (
     noted,
     policy_of,
     prepared,
+    reported,
 )
-from autolabel.export.raster import check_choice
+from autolabel.export.raster import check_choice, class_number
 from autolabel.export.reading import compare
 from autolabel.ops.masks import bounds_xyxy
 
@@ -65,9 +66,8 @@ class CocoResultsExporter:
         with replaced(directory) as draft:
             draft.write(FILE, self._file(run, counts))
         counts["no_detections"] = not counts["instances"]
-        found = {key: value for key, value in sorted(counts.items()) if value}
-        notes = tuple(noted(counts, LISTING_NOTES, POLICY_NOTES, _NOTES))
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, notes)
+        notes = noted(counts, LISTING_NOTES, POLICY_NOTES, _NOTES)
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks as they stand in the file, which is held in memory as a whole, as loadRes does."""
@@ -91,12 +91,13 @@ class CocoResultsExporter:
 
     def _rows(self, run: RecordReader, counts: Counter[str]) -> Iterator[bytes]:
         number = self._announced(run).numbers()
+        known = {category.id: category.id for category in run.categories}
         for record in labelled(run, counts):
             image_id = number(record.source_id)
             counts["images"] += 1
             for instance in prepared(record, self._policy, counts):
                 counts["instances"] += 1
-                yield json_bytes(_row(image_id, instance, counts))
+                yield json_bytes(_row(image_id, class_number(known, instance, record), instance, counts))
 
     def _announced(self, run: RecordReader) -> Ids:
         ids = Ids(keep=self._keep_ids)
@@ -109,7 +110,7 @@ class CocoResultsExporter:
         return {record.image_id: number(record.source_id) for record in labelled(run)}
 
 
-def _row(image_id: int, instance: Instance, counts: Counter[str]) -> dict[str, object]:
+def _row(image_id: int, category_id: int, instance: Instance, counts: Counter[str]) -> dict[str, object]:
     mask = mask_of(instance)
     bounds = bounds_xyxy(mask)
     assert bounds is not None, "prepared objects have pixels"
@@ -118,7 +119,7 @@ def _row(image_id: int, instance: Instance, counts: Counter[str]) -> dict[str, o
     counts["not_finite"] += not finite
     return {
         "image_id": image_id,
-        "category_id": instance.category_id,
+        "category_id": category_id,
         "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
         "segmentation": {"size": list(mask.size_hw), "counts": mask.counts.decode("ascii")},
         "score": round(float(instance.detector_score), 6) if finite else 0.0,

@@ -27,7 +27,7 @@ from autolabel.export.atomic import Draft, replaced
 from autolabel.export.coco_rows import json_array
 from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, png_bytes, upright_rgb
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import RASTER_NOTES, check_choice, check_width, class_number, named, utf8, with_suffix
 from autolabel.export.reading import compare
 from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop
@@ -78,9 +78,8 @@ class CutoutsExporter:
             # The index is written while the crops are: one row at a time, whatever the size of the run.
             rows = self._rows(run, folders, names, draft, counts)
             draft.write(self._index, _csv(rows) if self._index.endswith(".csv") else _json(rows))
-        found = {key: value for key, value in sorted(counts.items()) if value}
         notes = noted(counts, LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, CUTOUT_NOTES)
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, tuple(notes))
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The alpha of every crop, as Pillow has it, put back where the index says."""

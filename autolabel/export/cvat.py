@@ -22,7 +22,16 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, labelled, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import (
+    LISTING_NOTES,
+    POLICY_NOTES,
+    labelled,
+    mask_of,
+    noted,
+    policy_of,
+    prepared,
+    reported,
+)
 from autolabel.export.raster import RASTER_NOTES, class_number, fields_of, named, picture_path
 from autolabel.export.reading import compare
 from autolabel.export.tools import TOOL_NOTES, InOrder, changed_fields, label_names, read_objects, scores_of
@@ -80,11 +89,8 @@ class CvatExporter:
             seen = self._write_pictures(run, draft, counts)
             draft.write(FILE, self._file(run, labels, seen, counts))
             draft.write(LABELS, [_constructor(run.categories, labels, seen.attributes)])
-        found = {key: value for key, value in sorted(counts.items()) if value}
         tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES, _NOTES)
-        return ExportReport(
-            draft.files, counts["images"], counts["instances"], found, tuple(noted(counts, *tables))
-        )
+        return reported(draft.files, counts, noted(counts, *tables))
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The XML read by cvat_file.py, written from the format's description."""

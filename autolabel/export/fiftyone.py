@@ -33,7 +33,16 @@ from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.names import utf8_id
 from autolabel.export.pictures import PICTURE_NOTES, Mode, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, labelled, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import (
+    LISTING_NOTES,
+    POLICY_NOTES,
+    labelled,
+    mask_of,
+    noted,
+    policy_of,
+    prepared,
+    reported,
+)
 from autolabel.export.raster import RASTER_NOTES, class_number, named, picture_path, utf8
 from autolabel.export.reading import compare
 from autolabel.ops.masks import decode_crop, encode_crop
@@ -85,8 +94,7 @@ class FiftyOneExporter:
             left_out = self._copy(run, draft, counts)
             draft.write(SAMPLES, self._samples(run, left_out, counts))
         lines = noted(counts, LISTING_NOTES, RASTER_NOTES, PICTURE_NOTES, POLICY_NOTES, _NOTES)
-        found = {key: value for key, value in sorted(counts.items()) if value}
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, tuple(lines))
+        return reported(draft.files, counts, lines)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks as FiftyOne deserialises them, put where it draws them: the box's corner, rounded."""

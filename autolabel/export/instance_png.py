@@ -24,7 +24,7 @@ from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.coco_rows import unknown_fields
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
     check_choice,
@@ -75,9 +75,8 @@ class InstancePngExporter:
             for record, path in named(run, self._path, counts):
                 self._write(record, path, names, draft, counts)
             draft.write("classes.json", [_json(names)])
-        found = {key: value for key, value in sorted(counts.items()) if value}
         notes = noted(counts, LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, INSTANCE_NOTES)
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, tuple(notes))
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """PNGs read by OpenCV with all their bits, and the JSON beside them."""

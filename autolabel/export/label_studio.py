@@ -24,7 +24,16 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, labelled, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import (
+    LISTING_NOTES,
+    POLICY_NOTES,
+    labelled,
+    mask_of,
+    noted,
+    policy_of,
+    prepared,
+    reported,
+)
 from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, fields_of, named, picture_path
 from autolabel.export.reading import compare
 from autolabel.export.tools import TOOL_NOTES, InOrder, Outlines, label_names, read_objects, scores_of
@@ -88,10 +97,9 @@ class LabelStudioExporter:
             for name, some in self._files(tasks):
                 draft.write(name, _json_lines(some))
             draft.write(CONFIG, [self._config(labels.values())])
-        found = {key: value for key, value in sorted(counts.items()) if value}
         tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES)
         notes = (*noted(counts, *tables), *self._outlines.notes())
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, notes)
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The tasks read by studio_file.py, written from the format's description; polygons are filled as

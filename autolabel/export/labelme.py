@@ -22,7 +22,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.export.atomic import replaced
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
     check_choice,
@@ -80,10 +80,9 @@ class LabelMeExporter:
                 text = self._file(record, self._image_path(record, path, directory), names, counts)
                 draft.write(with_suffix(path, ".json"), [text])
                 counts["images"] += 1
-        found = {key: value for key, value in sorted(counts.items()) if value}
         tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES)
         notes = (*noted(counts, *tables), *self._outlines.notes())
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, notes)
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The JSONs read by labelme_file.py: masks through Pillow, polygons filled as pycocotools does."""

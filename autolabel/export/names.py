@@ -30,18 +30,26 @@ def _safe_component(part: str) -> str:
         text = f"_{text}"
     if len(text.encode()) > _LONGEST:
         suffix = PurePosixPath(text).suffix[:16]
-        digest = hashlib.sha256(part.encode(errors="surrogateescape")).hexdigest()[:12]
+        digest = hashlib.sha256(id_bytes(part)).hexdigest()[:12]
         text = f"{text.encode()[: _LONGEST - 40].decode(errors='ignore')}~{digest}{suffix}"
     return text
 
 
 def utf8_id(image_id: str) -> str:
     """The id for formats that hold UTF-8 alone: stray bytes as %XX, all else as it is."""
-    return "".join(_escaped(char) if "\udc80" <= char <= "\udcff" else char for char in image_id)
+    return "".join(_escaped(char) if "\ud800" <= char <= "\udfff" else char for char in image_id)
 
 
 def _escaped(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode(errors="surrogateescape"))
+    return "".join(f"%{byte:02X}" for byte in id_bytes(char))
+
+
+def id_bytes(text: str) -> bytes:
+    """Of an id: stray bytes as they were; a lone surrogate that stands for none has bytes of its own, too."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")
 
 
 class TreeNames:
@@ -81,7 +89,7 @@ class TreeNames:
 
 
 def _number(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(id_bytes(text), digest_size=8).digest(), "big")
 
 
 def _stem(path: str) -> str:

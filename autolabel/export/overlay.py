@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError, ImageError
-from autolabel.core.protocols import ExportReport, RecordReader
+from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, ImageRef, Instance, UInt8
 from autolabel.export.atomic import replaced
 from autolabel.export.names import safe_path
@@ -28,6 +28,7 @@ Box = tuple[float, float, float, float]
 _SMALL_SIDE = 640
 """Pictures smaller than this are shown larger, pixels as squares, up to `_MOST` times."""
 _MOST = 4
+_LONGEST_NAME = 60
 
 
 class OverlayExporter:
@@ -70,6 +71,10 @@ class OverlayExporter:
         return ExportReport(
             draft.files, counts["images"], counts["instances"], dict(counts), tuple(_notes(counts, total))
         )
+
+    def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
+        """Pictures for eyes cannot be read back, so there is nothing to compare."""
+        return RoundTrip(0, ())
 
     def _chosen(self, run: RecordReader, total: int) -> Iterator[ImageRecord]:
         if self._max_images is None or total <= self._max_images:
@@ -222,11 +227,16 @@ def _with_labels(
         assert instance.mask is not None, "only instances with a mask are drawn"
         bounds = bounds_xyxy(instance.mask)
         assert bounds is not None, "empty masks are not drawn"
-        name = names.get(instance.category_id, str(instance.category_id))
+        name = _short(names.get(instance.category_id, str(instance.category_id)))
         text = f"{name} {instance.detector_score:.2f}" if instance.origin == "model" else name
         corner = (bounds[0] * scale, bounds[1] * scale)
         _draw_label(pen, text, corner, colour_of(instance.index), font, placed, picture.size)
     return np.asarray(picture, np.uint8)
+
+
+def _short(name: str) -> str:
+    """What a label can show; drawing fails for texts without end."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def _draw_label(

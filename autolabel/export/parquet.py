@@ -33,7 +33,16 @@ from autolabel.core.types import Category, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.names import utf8_id
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, png_bytes, upright_rgb
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, labelled, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import (
+    LISTING_NOTES,
+    POLICY_NOTES,
+    labelled,
+    mask_of,
+    noted,
+    policy_of,
+    prepared,
+    reported,
+)
 from autolabel.export.raster import check_choice, class_number, utf8
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Side, SplitPlan, Splits
@@ -102,8 +111,7 @@ class ParquetExporter:
             if not draft.files:  # a reader is to find the columns, also when there is no row
                 draft.write(f"data/{_NAMES['train']}-00000.parquet", _file_bytes(iter(()), schema))
         lines = noted(counts, LISTING_NOTES, POLICY_NOTES, SPLIT_NOTES, PICTURE_NOTES, _NOTES)
-        found = {key: value for key, value in sorted(counts.items()) if value}
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, tuple(lines))
+        return reported(draft.files, counts, lines)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks as pycocotools reads `segmentation`, by the row's `image_id` and the object's `index`."""
@@ -155,9 +163,9 @@ class ParquetExporter:
                 "image_id": utf8_id(record.image_id),
                 "width": record.info.width,
                 "height": record.info.height,
-                "split": record.split,
+                "split": _text(record.split),
                 "source_id": record.source_id,
-                "extra": record.extra or None,
+                "extra": _text(record.extra),
                 "objects": [_object(i, record, positions, counts) for i in prepared(record, self._policy, counts)],
             }
 
@@ -174,8 +182,6 @@ class ParquetExporter:
             return {"bytes": _checked_bytes(record), "path": name}
         except ImageError as error:
             counts["images_changed" if error.code == "changed" else "images_missing"] += 1
-        except OSError:
-            counts["images_missing"] += 1
         return None
 
 
@@ -263,8 +269,13 @@ def _object(
         "iscrowd": instance.crowd,
         "source_id": instance.source_id,
         "segmentation": {"size": list(mask.size_hw), "counts": mask.counts.decode("ascii")},
-        "extra": instance.extra or None,
+        "extra": _text(instance.extra),
     }
+
+
+def _text(value: str | None) -> str | None:
+    """Null for nothing. Arrow holds UTF-8 alone."""
+    return utf8_id(value) if value else None
 
 
 def _finite(value: float | None, counts: Counter[str]) -> float | None:
@@ -275,8 +286,10 @@ def _finite(value: float | None, counts: Counter[str]) -> float | None:
 
 
 def _checked_bytes(record: ImageRecord) -> bytes:
+    from autolabel.ops.images import read_bytes
+
     assert record.info is not None, "checked in labelled"
-    data = Path(record.path).read_bytes()
+    data = read_bytes(record.path)
     if record.info.sha256 not in ("", hashlib.sha256(data).hexdigest()):
         raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
     return data

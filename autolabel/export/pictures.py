@@ -9,6 +9,7 @@ none      nothing is written; the labels name the picture by its id
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
@@ -69,12 +70,28 @@ class Pictures:
         if self.converts(record):
             draft.write(path, [png_bytes(upright_rgb(record))])
             counts["images_converted"] += 1
-        elif self._mode == "link" and _is_safe_to_link(source):
+            return True
+        _check_picture_file(source)
+        if self._mode == "link" and _is_safe_to_link(source):
             draft.link(source, path, record.info.sha256)
         elif draft.copy(source, path) != (record.info.sha256 or draft.sha256(path)):
             draft.remove(path)
             raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
         return True
+
+
+def _check_picture_file(path: Path) -> None:
+    """Raises ImageError for what is no regular file: opening a pipe waits for ever, and a device has no end."""
+    from autolabel.ops.images import MAX_FILE_BYTES
+
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate, no file can have this name
+        raise ImageError("missing", str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError("not_a_file", "a folder, pipe, socket or device, not a regular file")
+    if found.st_size > MAX_FILE_BYTES:
+        raise ImageError("changed", f"{found.st_size} bytes, more than a picture has")
 
 
 def upright_rgb(record: ImageRecord) -> UInt8:

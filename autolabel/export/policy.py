@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.core.protocols import RecordReader
+from autolabel.core.protocols import ExportReport, RecordReader
 from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
 from autolabel.ops.components import fill_holes, keep_largest, split_parts
 from autolabel.ops.masks import area_px, decode_crop, encode_crop, is_empty, merge
@@ -113,6 +113,12 @@ def labelled(run: RecordReader, counts: Counter[str] | None = None) -> Iterator[
 def noted(counts: Mapping[str, int], *tables: Mapping[str, str]) -> list[str]:
     """The line of every count that is not 0, in the order of the tables."""
     return [text.format(counts[key]) for table in tables for key, text in table.items() if counts.get(key)]
+
+
+def reported(files: tuple[str, ...], counts: Mapping[str, int], notes: Iterable[str]) -> ExportReport:
+    """What an exporter says of its work; `counts` holds `images` and `instances`, and what is 0 is not told."""
+    found = {key: value for key, value in sorted(counts.items()) if value}
+    return ExportReport(files, counts.get("images", 0), counts.get("instances", 0), found, tuple(notes))
 
 
 def union(masks: Iterable[Rle]) -> Rle | None:

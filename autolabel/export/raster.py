@@ -59,8 +59,8 @@ def place_of(run: RecordReader, path_of: Callable[[ImageRecord], str]) -> Callab
 
 def picture_path(record: ImageRecord, pictures: Pictures) -> str:
     """The image id as a path, with the suffix that its picture will have."""
-    path, suffix = safe_path(record.image_id), pictures.suffix(record)
-    return path if PurePosixPath(path).suffix.lower() == suffix.lower() else path + suffix
+    path = safe_path(record.image_id)
+    return f"{path}.png" if pictures.converts(record) and not path.lower().endswith(".png") else path
 
 
 def with_suffix(path: PurePosixPath, suffix: str) -> str:

@@ -22,7 +22,7 @@ from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import replaced
 from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
     check_choice,
@@ -113,10 +113,9 @@ class SemanticPngExporter:
             for folder in folders.values():
                 draft.folder(folder)
             draft.write(YAML, [data_yaml(folders, classes.names, "masks_dir: masks")])
-        found = {key: value for key, value in sorted(counts.items()) if value}
         tables = (LISTING_NOTES, PICTURE_NOTES, SPLIT_NOTES, POLICY_NOTES, RASTER_NOTES, SEMANTIC_NOTES)
         notes = (*noted(counts + plan.counts, *tables), *extra)
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, notes)
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """Masks as the ultralytics loader reads them. The format does not tell objects of one class apart: an

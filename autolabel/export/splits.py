@@ -24,6 +24,7 @@ from typing import Literal
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import RecordReader
 from autolabel.core.types import ImageRecord
+from autolabel.export.names import id_bytes
 from autolabel.export.policy import fraction_of, labelled
 
 Side = Literal["train", "val", "test"]
@@ -89,7 +90,7 @@ class Splits:
 
     def draw(self, name: str) -> _Draw:
         """A number in [0, 1) that only the seed and the name decide."""
-        digest = hashlib.sha256(f"{self._seed}:{name}".encode(errors="surrogateescape")).digest()
+        digest = hashlib.sha256(id_bytes(f"{self._seed}:{name}")).digest()
         return int.from_bytes(digest[:8], "big") / 2**64, name
 
     def drawn_side(self, draw: _Draw) -> Side:

@@ -29,7 +29,7 @@ from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.coco_rows import unknown_fields
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
     check_choice,
@@ -122,10 +122,9 @@ class VocExporter:
                 counts["not_jpg"] += path.suffix != ".jpg"
             lists.write(draft)
             draft.write("labelmap.txt", [classes.labelmap()])
-        found = {key: value for key, value in sorted(counts.items()) if value}
         tables = (LISTING_NOTES, PICTURE_NOTES, SPLIT_NOTES, POLICY_NOTES, RASTER_NOTES, VOC_NOTES)
         notes = noted(counts + plan.counts, *tables)
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, tuple(notes))
+        return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """SegmentationObject read by Pillow, as the devkit's Python readers do; object k is the XML's k-th."""

@@ -30,9 +30,10 @@ from autolabel.export.policy import (
     policy_of,
     prepared,
 )
+from autolabel.export.raster import class_number
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
-from autolabel.export.yolo_tree import class_number, class_numbers, tree_of
+from autolabel.export.yolo_tree import class_numbers, tree_of
 from autolabel.ops.masks import encode, iou
 from autolabel.ops.polygons import yolo_iou, yolo_rasterize, yolo_ring
 from autolabel.ops.simplify import Points, simplify_rings
@@ -94,7 +95,7 @@ class YoloExporter:
         def rows(record: ImageRecord) -> list[str]:
             objects = prepared(record, self._policy, tally.counts)
             return [
-                f"{class_number(one, record, classes)} {self._points(one, tally, record.image_id)}"
+                f"{class_number(classes, one, record)} {self._points(one, tally, record.image_id)}"
                 for one in objects
             ]
 

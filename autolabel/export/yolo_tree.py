@@ -15,12 +15,11 @@ from typing import Literal
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Deviation, ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance
-from autolabel.export import raster
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, Policy, explained, labelled, noted, prepared
-from autolabel.export.raster import RASTER_NOTES, check_choice, named, with_suffix
+from autolabel.export.policy import LISTING_NOTES, Policy, explained, labelled, noted, prepared, reported
+from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, named, with_suffix
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
 from autolabel.ops.masks import area_px
@@ -77,9 +76,8 @@ class YoloTree:
                 draft.folder(folder)
             names = [category.name for category in sorted(run.categories, key=lambda category: category.id)]
             draft.write(YAML, [data_yaml(folders, names)])
-        found = {key: value for key, value in sorted(counts.items()) if value}
         lines = (*noted(counts, LISTING_NOTES, SPLIT_NOTES, TREE_NOTES, PICTURE_NOTES), *notes(), *extra)
-        return ExportReport(draft.files, counts["images"], counts["instances"], found, lines)
+        return reported(draft.files, counts, lines)
 
     def places(self, run: RecordReader) -> Iterator[tuple[ImageRecord, Place]]:
         """Every labelled image and where an export of this run has it; a picture that could not be copied is
@@ -180,11 +178,6 @@ def class_numbers(run: RecordReader) -> dict[int, int]:
     return {c.id: n for n, c in enumerate(sorted(run.categories, key=lambda c: c.id))}
 
 
-def class_number(instance: Instance, record: ImageRecord, classes: Mapping[int, int]) -> int:
-    """Raises ExportError for an object of a class that the run does not name."""
-    return raster.class_number(classes, instance, record)
-
-
 def _has_images(files: Iterable[str], side: str) -> bool:
     return any(file.startswith(f"images/{side}/") for file in files)
 
@@ -197,7 +190,7 @@ def _deviations(
     unread = set(range(len(read.classes)))
     found = []
     for at, instance in enumerate(rows):
-        number = class_number(instance, record, classes)
+        number = class_number(classes, instance, record)
         choice = [row for row in ([at] if in_order else sorted(unread)) if read.classes[row] == number]
         if not choice:
             found.append(_lost(record, instance, "its row is equal to another; the loader drops it"))

@@ -61,7 +61,7 @@ def survey_labelme(text: str) -> tuple[str, frozenset[str]] | None:
     top = _json(text)
     if not is_labelme(top):
         return None
-    rows = [row for row in top["shapes"] if isinstance(row, dict) and str(row.get("shape_type")) not in _NO_AREA]
+    rows = [row for row in top["shapes"] if isinstance(row, dict) and _kind(row) not in _NO_AREA]
     labels = frozenset(label for row in rows if isinstance(label := row.get("label"), str) and label)
     path = top.get("imagePath")
     return path if isinstance(path, str) else "", labels
@@ -101,7 +101,7 @@ def _json(text: str) -> Any:
 def _shape(row: object, size_hw: tuple[int, int] | None, ignored: Counter[str]) -> Drawn | None:
     if not isinstance(row, dict):
         raise BadShape("a shape must be an object")
-    label, kind = row.get("label"), str(row.get("shape_type") or "polygon")  # files before 4.0 have no type
+    label, kind = row.get("label"), _kind(row)
     if not isinstance(label, str) or not label:
         raise BadShape(f"a shape needs a label, got {label!r}")
     if kind in _NO_AREA:
@@ -122,6 +122,12 @@ def _shape(row: object, size_hw: tuple[int, int] | None, ignored: Counter[str]) 
     if kind != "polygon":
         raise BadShape(f"a shape of type {kind[:40]!r} is not known")
     return outlined(label, tuple(points), **more)
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """Files before 4.0 have no type; what is no text is no type that is known."""
+    stated = row.get("shape_type") or "polygon"
+    return stated if isinstance(stated, str) else type(stated).__name__
 
 
 def _points(value: object) -> list[float]:

@@ -7,10 +7,9 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import yaml  # type: ignore[import-untyped]
-
 from autolabel.core.errors import SourceError
 from autolabel.source.locate import read_label_text
+from autolabel.source.yaml_file import class_name, parse_yaml
 
 _MAX_BYTES = 16 << 20
 _FILES = ("data.yaml", "classes.json", "classes.yaml", "classes.txt")
@@ -81,10 +80,10 @@ def _parsed(path: str, text: str) -> object:
     try:
         if suffix == ".json":
             return json.loads(text)
-        if suffix in (".yaml", ".yml"):
-            return yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as e:
+    except (ValueError, RecursionError) as e:
         raise SourceError(f"{path!r} cannot be read: {' '.join(str(e).split())}") from e
+    if suffix in (".yaml", ".yml"):
+        return parse_yaml(path, text)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -98,7 +97,7 @@ def _names(path: str, top: object) -> dict[int, str]:
     if not isinstance(top, dict) or not top:
         raise SourceError(f"{path!r}: a map of class number to name, or a list of names, is needed")
     try:
-        names = {int(str(number)): str(name) for number, name in top.items()}
+        names = {int(str(number)): class_name(path, number, name) for number, name in top.items()}
     except ValueError as e:
         raise SourceError(f"{path!r}: class numbers must be whole: {e}") from e
     if min(names) < 0:

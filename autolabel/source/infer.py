@@ -22,8 +22,10 @@ from autolabel.source.label_studio import LabelStudioSource, holds_tasks, task_f
 from autolabel.source.labelme import LabelMeSource
 from autolabel.source.list import ListSource
 from autolabel.source.locate import check_optional_path, check_path
+from autolabel.source.parquet import ParquetSource
 from autolabel.source.png_masks import PngMaskSource
 from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
+from autolabel.source.voc_masks import MASK_FOLDER
 from autolabel.source.walk import IMAGE_EXTENSIONS, extension, walk
 from autolabel.source.yolo import YoloSource
 
@@ -34,12 +36,13 @@ _PEEK = 1 << 16
 _FEW = 20
 """Of many files of a kind the first ones are looked into."""
 _COCO_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
+_PARQUET = ".parquet"
 _VIDEO = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"))
 
 
 def infer_kind(path: str) -> tuple[str, str]:
-    """The kind (`folder`, `glob`, `list`, `coco`, `yolo`, `voc`, `png_masks`, `labelme`, `cvat` or `label_studio`)
-    and one line that says why.
+    """The kind (`folder`, `glob`, `list`, `coco`, `yolo`, `voc`, `png_masks`, `labelme`, `cvat`, `label_studio` or
+    `parquet`) and one line that says why.
 
     Raises SourceError, saying what was looked for, when nothing fits.
     """
@@ -66,6 +69,8 @@ def _infer_file(path: str) -> tuple[str, str]:
         return ("label_studio", "tasks of Label Studio") if holds_tasks(path) else ("coco", "a JSON file")
     if suffix in (".yaml", ".yml"):
         return "yolo", "a YOLO data.yaml"
+    if suffix == _PARQUET:
+        return "parquet", "a Parquet file"
     if suffix == ".xml" and _is_cvat_file(path):
         return "cvat", "annotations of CVAT"
     if suffix == ".xml":
@@ -73,8 +78,9 @@ def _infer_file(path: str) -> tuple[str, str]:
     if suffix in _VIDEO:
         raise SourceError(f"{path!r} is a video; take pictures from it first (ffmpeg -i in.mp4 frames/%06d.jpg)")
     raise SourceError(
-        f"{path!r} is neither a picture, a list (.txt), a COCO or Label Studio .json, a CVAT .xml nor a YOLO .yaml; "
-        f"if it is one of them, say so with source=list, source=coco, source=label_studio, source=cvat or source=yolo"
+        f"{path!r} is neither a picture, a list (.txt), a COCO or Label Studio .json, a CVAT .xml, a YOLO .yaml nor "
+        f"a .parquet; if it is one of them, say so with source=list, source=coco, source=label_studio, source=cvat, "
+        f"source=yolo or source=parquet"
     )
 
 
@@ -91,7 +97,7 @@ def _infer_folder(path: str) -> tuple[str, str]:
     raise SourceError(
         f"nothing to label in {path!r}: looked for pictures ({', '.join(sorted(IMAGE_EXTENSIONS)[:6])}, …) at any "
         f"depth, data.yaml, a COCO instances.json, CVAT's annotations.xml, LabelMe and Label Studio .json, JPEGImages/ "
-        f"with Annotations/, images/ with labels/ or masks/, VOC .xml and YOLO .txt files"
+        f"with Annotations/ or SegmentationClass/, images/ with labels/ or masks/, VOC .xml, YOLO .txt and .parquet files"
     )
 
 
@@ -101,6 +107,8 @@ def _not_used(path: str, names: list[str]) -> Iterator[str]:
     if files:
         shown = ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
         yield f"{len(files)} files of COCO labels are not used ({shown}): give one of them as the path"
+    if any(extension(name) == _PARQUET for name in walk(path).files):
+        yield "Parquet files are not used: if they hold labels, say source=parquet"
     if "masks" in names and any(extension(f) == ".png" for f in walk(posixpath.join(path, "masks")).files):
         yield "masks/ is taken for pictures: if it holds labels, say source=png_masks and source.kind"
 
@@ -171,9 +179,11 @@ def _is_cvat_file(path: str) -> bool:
 def _is_devkit(path: str, names: list[str]) -> str | None:
     if (found := devkit_folders(path)) is None:
         return None
-    labels = walk(posixpath.join(path, found[0]))
-    has_xml = any(extension(name) == ".xml" for name in labels.files)
-    return f"a VOC data set ({found[1]} and {found[0]})" if has_xml else None
+    for folder, suffix in ((found[0], ".xml"), (MASK_FOLDER, ".png")):
+        place = posixpath.join(path, folder)
+        if posixpath.isdir(place) and any(extension(name) == suffix for name in walk(place).files):
+            return f"a VOC data set ({found[1]} and {folder})"
+    return None
 
 
 def _is_yolo_folders(path: str, names: list[str]) -> str | None:
@@ -182,6 +192,13 @@ def _is_yolo_folders(path: str, names: list[str]) -> str | None:
     labels = walk(posixpath.join(path, "labels"))
     has_rows = any(extension(name) == ".txt" for name in labels.files)
     return "a YOLO data set (images and labels)" if has_rows else None
+
+
+def _is_parquet(path: str, names: list[str]) -> str | None:
+    """Where pictures lie beside, they are what is to be labelled."""
+    tree = walk(path)
+    found = [name for name in tree.files if extension(name) == _PARQUET]
+    return f"Parquet files ({found[0]}{', …' if len(found) > 1 else ''})" if found and not tree.images() else None
 
 
 def _is_xml_folder(path: str, names: list[str]) -> str | None:
@@ -210,6 +227,7 @@ _FOLDER_KINDS: tuple[tuple[str, Callable[[str, list[str]], str | None]], ...] = 
     ("yolo", _is_row_folder),
     ("label_studio", _is_studio),
     ("labelme", _is_labelme),
+    ("parquet", _is_parquet),
 )
 
 
@@ -264,7 +282,9 @@ class AutoSource:
             return _semantic(path)
         if kind == "yolo":
             yaml = _file_inside(path, re.compile(r"data(set)?\.ya?ml", re.IGNORECASE))
-            return YoloSource(path=yaml, images_dir=images_dir, root=None)
+            return YoloSource(path=yaml, images_dir=images_dir, root=None, rows="auto")
+        if kind == "parquet":
+            return ParquetSource(path=path, images_dir=images_dir, extract_to=None)
         if kind == "voc":
             return VocSource(path=path, images_dir=images_dir)
         bare: dict[str, Callable[..., Source]] = {"folder": FolderSource, "glob": GlobSource, "list": ListSource}

@@ -29,6 +29,7 @@ from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.boxes import xywh_to_xyxy
+from autolabel.ops.drawn import BadShape, extra_text
 from autolabel.source.locate import check_optional_path, check_path, contained
 
 _BATCH = 16
@@ -38,7 +39,7 @@ _SPLIT = re.compile(r"(train|validation|valid|val|test|dev)(?![a-z])", re.IGNORE
 Row = dict[str, Any]
 
 
-class _BadLabel(Exception):
+class _BadLabel(ValueError):
     """One object cannot be used; the text says why."""
 
 
@@ -93,9 +94,9 @@ class ParquetSource:
 
     def _ref(self, row: Row, name: str, split: str | None, where: str) -> ImageRef:
         path, problem = self._picture(row, name, where)
-        labels = None
+        labels, extra = None, ""
         try:
-            labels = self._labels(row)
+            labels, extra = self._labels(row), _fields(_text(row, "extra"), "extra")
         except _BadLabel as e:
             problem = problem or Problem("bad_label", f"{where}: {e}")
         return ImageRef(
@@ -105,7 +106,7 @@ class ParquetSource:
             split=_text(row, "split") or split,
             problem=problem,
             source_id=_whole(row.get("source_id")),
-            extra=_text(row, "extra"),
+            extra=extra,
         )
 
     @cached_property
@@ -166,7 +167,7 @@ class ParquetSource:
             tuple(_whole(one.get("source_id")) for one in objects),
             tuple(bool(one.get("iscrowd")) for one in objects),
             size_hw=size_hw,
-            extras=tuple(_text(one, "extra") for one in objects),
+            extras=tuple(_fields(_text(one, "extra"), f"object {at}: extra") for at, one in enumerate(objects)),
         )
 
     def _object(
@@ -223,10 +224,13 @@ def _head(file: str) -> _Head:
 
 def _own_head(stated: Row) -> _Head:
     rows = stated["categories"]
-    categories = tuple(Category(int(row["id"]), str(row["name"]), str(row["extra"])) for row in rows)
+    categories = tuple(
+        Category(int(row["id"]), str(row["name"]), _fields(str(row["extra"]), f"class {row['id']}"))
+        for row in rows
+    )
     if any(c.id < 0 for c in categories):
         raise ValueError("a category id is negative")
-    return _Head(categories, tuple(c.id for c in categories), str(stated["document"]))
+    return _Head(categories, tuple(c.id for c in categories), _fields(str(stated["document"]), "document"))
 
 
 def _class_names(objects: Any) -> list[str]:
@@ -297,6 +301,18 @@ def _numbers(values: Any, what: str, count: int) -> tuple[float, ...]:
 
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63 else None
+
+
+def _fields(text: str, what: str) -> str:
+    """Unknown fields as they stand, once they are known to be a JSON object that can be written again."""
+    try:
+        found = json.loads(text) if text else {}
+        if not isinstance(found, dict):
+            raise BadShape("no JSON object")
+        extra_text(found)
+    except (ValueError, RecursionError) as e:
+        raise _BadLabel(f"{what}: {e}") from e
+    return text
 
 
 def _text(row: Row, key: str) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from autolabel.core.errors import ConfigError, ImageError, SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.components import split_parts
+from autolabel.ops.drawn import BadShape, extra_text
 from autolabel.ops.index_png import decode_index_png
 from autolabel.ops.masks import bounds_xyxy, encode
 from autolabel.source.class_names import ClassNames, read_class_names
@@ -164,7 +165,7 @@ class PngMaskSource:
             return replace(ref, labels=self._labels(masks.path(pair.label), names))
         except ImageError as e:
             return replace(ref, problem=Problem("bad_label", f"{masks.path(pair.label)}: {e.detail}"))
-        except SourceError as e:
+        except (SourceError, BadShape) as e:
             return replace(ref, problem=Problem("bad_label", str(e)))
 
     def _labels(self, path: str, names: ClassNames) -> Labels:
@@ -207,7 +208,7 @@ class PngMaskSource:
             if not isinstance(number, int):
                 raise SourceError(f"{path}: object {value} has no class; a JSON beside the PNG can say it")
             if number not in names.background:
-                extra = json.dumps({**fields, "instance_id": value}, sort_keys=True)
+                extra = extra_text({**dict(sorted(fields.items())), "instance_id": value})
                 yield _Object(names.known(number, path), encode(ids == value), extra)
 
     def _values(self, ids: NDArray[Any]) -> list[int]:

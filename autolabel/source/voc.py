@@ -7,6 +7,7 @@ Entities, external or not, are refused by defusedxml.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import posixpath
@@ -31,7 +32,7 @@ from autolabel.source.locate import (
     read_label_text,
 )
 from autolabel.source.pairs import Pair, pairs, with_extension
-from autolabel.source.voc_masks import VocMasks, boxes_of
+from autolabel.source.voc_masks import MASK_FOLDER, VocMasks, boxes_of
 from autolabel.source.walk import Tree, count_ignored, extension, walk
 
 _MAX_XML = 8 << 20
@@ -66,8 +67,8 @@ class VocSource:
     sorted; ids from 1.
 
     `path` is a devkit year (`JPEGImages/` or `images/`, `Annotations/` or `annotations/`,
-    `SegmentationObject/` and `SegmentationClass/` for masks, and `ImageSets/Main/{train,val,test}.txt` for the
-    splits), or a folder of XML files whose pictures are in `images_dir`, in `images/` beside it, or among
+    `SegmentationObject/` and `SegmentationClass/` for masks, and `ImageSets/Main/{train,val,test}.txt`, or else
+    those of `ImageSets/Segmentation/`, for the splits), or a folder of XML files whose pictures are in `images_dir`, in `images/` beside it, or among
     them. A picture belongs to the XML of the same relative path without extension, else to the XML whose
     `filename` names it. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
     An XML that cannot be read, or that its PNGs contradict, makes its picture `failed:bad_label`; all XML
@@ -154,7 +155,8 @@ class VocSource:
 
     @cached_property
     def _trees(self) -> tuple[Tree, Tree]:
-        return walk(self._layout.images), walk(self._layout.annotations)
+        images, labels = self._layout.images, self._layout.annotations
+        return walk(images), walk(labels) if posixpath.isdir(labels) else Tree(labels, (), ())
 
     @cached_property
     def _annotations(self) -> dict[str, _Annotation | Problem]:
@@ -292,8 +294,8 @@ def _labels_of_masks(objects: tuple[tuple[str, Rle], ...], ids: Mapping[str, int
 def _splits(devkit: str | None) -> dict[str, str]:
     """Picture stem to split."""
     found: dict[str, str] = {}
-    for split in ("train", "val", "test"):
-        path = posixpath.join(devkit or "", "ImageSets", "Main", f"{split}.txt")
+    for folder, split in itertools.product(("Main", "Segmentation"), ("train", "val", "test")):
+        path = posixpath.join(devkit or "", "ImageSets", folder, f"{split}.txt")
         if devkit and posixpath.isfile(path):
             for line in read_label_text(path, _MAX_LIST).splitlines():
                 if line.split():
@@ -302,12 +304,18 @@ def _splits(devkit: str | None) -> dict[str, str]:
 
 
 def devkit_folders(path: str) -> tuple[str, str] | None:
-    """Names of the folders of XML files and of pictures in a data set folder; None if it has no such pair."""
-    for labels in ("Annotations", "annotations"):
-        for pictures in ("JPEGImages", "images", "Images"):
-            if all(posixpath.isdir(posixpath.join(path, name)) for name in (labels, pictures)):
-                return labels, pictures
-    return None
+    """Names of the folders of XML files (which is not there where segmentation PNGs are all the labels) and of
+    pictures in a data set folder; None if it has no such pair."""
+    found = [
+        (labels, pictures)
+        for labels in ("Annotations", "annotations", MASK_FOLDER)
+        for pictures in ("JPEGImages", "images", "Images")
+        if all(posixpath.isdir(posixpath.join(path, name)) for name in (labels, pictures))
+    ]
+    if not found:
+        return None
+    labels, pictures = found[0]
+    return "Annotations" if labels == MASK_FOLDER else labels, pictures
 
 
 def is_voc_file(path: str) -> bool:

@@ -25,7 +25,9 @@ _MAX_PNG = 256 << 20
 _MAX_TEXT = 1 << 20
 _VOID = 255
 _LABELMAP = "labelmap.txt"
-_FOLDERS = ("SegmentationObject", "SegmentationClass")
+MASK_FOLDER = "SegmentationClass"
+"""Its PNGs are labels of their own; without them, objects have no classes."""
+_FOLDERS = ("SegmentationObject", MASK_FOLDER)
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

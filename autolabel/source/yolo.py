@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
 from autolabel.source.pairs import Pair, pairs, with_extension
 from autolabel.source.walk import Tree, count_ignored, extension, walk
+from autolabel.source.yaml_file import class_name, parse_yaml
 from autolabel.source.yolo_rows import ROW_KINDS, BadRow, RowKind, parse_rows
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class YoloSource:
     where their length does not (see yolo_rows.py).
     """
 
-    def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind = "auto") -> None:
+    def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind) -> None:
         if rows not in ROW_KINDS:
             raise ConfigError(f"source.rows must be one of {', '.join(ROW_KINDS)}, got {rows!r}")
         self._rows = rows
@@ -92,11 +91,7 @@ class YoloSource:
 
     @cached_property
     def _yaml(self) -> dict[str, Any]:
-        text = read_label_text(self._path, _MAX_YAML)
-        try:
-            top = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as e:
-            raise SourceError(f"{self._path!r} is not YAML: {' '.join(str(e).split())}") from e
+        top = parse_yaml(self._path, read_label_text(self._path, _MAX_YAML))
         if not isinstance(top, dict) or not any(split in top for split in _SPLITS):
             raise SourceError(f"{self._path!r} is not a YOLO data.yaml: it has none of train, val and test")
         if "kpt_shape" in top:
@@ -115,7 +110,8 @@ class YoloSource:
                 file = posixpath.join(place, name)
                 if posixpath.isfile(file):
                     lines = [line.strip() for line in read_label_text(file, _MAX_YAML).splitlines()]
-                    return dict(enumerate(itertools.takewhile(bool, lines)))
+                    named = enumerate(itertools.takewhile(bool, lines))
+                    return {index: class_name(file, index, line) for index, line in named}
         return self._guessed_names()
 
     def _guessed_names(self) -> dict[int, str]:
@@ -175,7 +171,9 @@ class YoloSource:
             return posixpath.abspath(self._root)
         here = posixpath.dirname(posixpath.abspath(self._path))
         stated = self._yaml.get("path") or "."
-        joined = posixpath.normpath(posixpath.join(here, str(stated)))
+        if not isinstance(stated, str):
+            raise SourceError(f"{self._path!r}: path: must be text, got a {type(stated).__name__}")
+        joined = posixpath.normpath(posixpath.join(here, stated))
         if joined != here and not joined.startswith(here.rstrip("/") + "/"):
             raise SourceError(
                 f"{self._path!r}: path: {stated!r} leads out of the folder of the file; "
@@ -193,7 +191,7 @@ class YoloSource:
     def _inside(self, place: object, split: str) -> str:
         where = f"{self._path!r}: {split}"
         if not isinstance(place, str):
-            raise SourceError(f"{where} must be a path or a list of paths, got {place!r}")
+            raise SourceError(f"{where} must be a path or a list of paths, got a {type(place).__name__}")
         base = self._base.rstrip("/") + "/"
         stated = place[len(base) :] if place.startswith(base) else place
         # Roboflow writes `../train/images` for what lies beside the yaml.
@@ -264,9 +262,10 @@ def _yaml_names(path: str, top: dict[str, Any]) -> dict[int, str]:
     if names is None and isinstance(top.get("nc"), int):
         names = {index: f"class_{index}" for index in range(min(top["nc"], _MOST_CLASSES))}
     if not isinstance(names, dict) or not names:
-        raise SourceError(f"{path!r}: `names` must list the classes, got {names!r}")
+        got = "nothing" if not names else f"a {type(names).__name__}"
+        raise SourceError(f"{path!r}: `names` must list the classes, got {got}")
     try:
-        named = {_index(key): str(name) for key, name in names.items()}
+        named = {_index(key): class_name(path, key, name) for key, name in names.items()}
     except ValueError as e:
         raise SourceError(f"{path!r}: the keys of `names` must be class indices from 0: {e}") from e
     # A gap in the numbers is a class without a name, not one without objects.

@@ -208,3 +208,13 @@ def test_a_disk_error_is_one_line(label, tmp_path):
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_label_files_that_are_all_broken_are_named_as_the_reason(label, tmp_path, capsys):
+    draw(tmp_path / "in" / "images" / "a.png", {})
+    (tmp_path / "in" / "labels").mkdir()
+    (tmp_path / "in" / "labels" / "a.txt").write_text("0 0.5 0.5\n")
+    assert label("in", detect="labels") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "1 label files cannot be read" in error
+    assert "a.txt" in error

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ConfigError, ExportError
 from autolabel.export.coco_panoptic import CocoPanopticExporter
 from tests.records import CATEGORIES, ListReader, disc, failed, instance, record, shapes, tree_bytes
 
@@ -101,3 +101,9 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 def test_overlaps_cannot_be_kept():
     with pytest.raises(ConfigError, match=r"export\.coco_panoptic\.overlaps"):
         CocoPanopticExporter(**{**SETTINGS, "overlaps": "keep"})
+
+
+def test_an_object_of_a_class_that_the_run_does_not_name_is_an_error(tmp_path):
+    run = ListReader([record("a.jpg", [instance(shapes()["disc"], category_id=99)])])
+    with pytest.raises(ExportError, match="holds an object of class 99"):
+        export(run, tmp_path)

@@ -6,7 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ConfigError, ExportError
 from autolabel.export.coco import CocoExporter
 from autolabel.export.coco_results import CocoResultsExporter
 from tests.records import ListReader, failed, instance, record, shapes, tree_bytes
@@ -83,3 +83,9 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 def test_a_wrong_setting_names_its_key():
     with pytest.raises(ConfigError, match=r"export\.coco_results\.ids"):
         CocoResultsExporter(**{**SETTINGS, "ids": 1})
+
+
+def test_an_object_of_a_class_that_the_run_does_not_name_is_an_error(tmp_path):
+    run = ListReader([record("a.jpg", [instance(shapes()["disc"], category_id=99)])])
+    with pytest.raises(ExportError, match="holds an object of class 99"):
+        export(run, tmp_path)

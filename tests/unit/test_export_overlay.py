@@ -105,3 +105,16 @@ def test_the_same_records_give_the_same_bytes_and_inputs_stay(tmp_path, make):
 def test_a_wrong_setting_names_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"export\.overlay\.{key} must be"):
         OverlayExporter(**{**SETTINGS, key: value})
+
+
+def test_a_name_without_end_is_cut_and_drawn(make, tmp_path):
+    image, one = np.full((120, 160, 3), 90, np.uint8), instance(SHAPES["disc"])
+    drawn = draw_instances(image, [one], {3: "x" * 2_000_000}, max_side=640, alpha=0.5, labels=True)
+    assert drawn.shape == (480, 640, 3)
+
+
+def test_pictures_for_eyes_are_not_read_back(tmp_path, make):
+    run, exporter = ListReader([make("a.png", [SHAPES["disc"]])]), OverlayExporter(**SETTINGS)
+    exporter.export(run, tmp_path / "out")
+    back = exporter.read_back(run, tmp_path / "out")
+    assert (back.objects, back.deviations) == (0, ())

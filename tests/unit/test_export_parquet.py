@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -217,3 +218,20 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch):
 def test_a_wrong_setting_names_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"export\.parquet\.{key} must be"):
         ParquetExporter(**{**SETTINGS, key: value})
+
+
+def test_text_that_is_not_utf8_is_written_with_its_bytes_as_percent_signs(tmp_path, make):
+    one = replace(
+        make("a.png", [SHAPES["disc"]]), split="train\udc80", extra='{"a":"\ud800"}', image_id="a\ud800.png"
+    )
+    exported([one], tmp_path / "out")
+    (row,) = rows(tmp_path / "out").values()
+    assert (row["split"], row["image_id"]) == ("train%80", "a%ED%A0%80.png")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "pipe", "a\0b"])
+def test_a_path_that_is_no_file_is_a_missing_picture(tmp_path, make, path):
+    os.mkfifo(tmp_path / "pipe")
+    one = replace(make("a.png", [SHAPES["disc"]]), path=str(tmp_path / path))
+    report, _ = exported([one], tmp_path / "out")
+    assert report.counts == {"images_missing": 1}

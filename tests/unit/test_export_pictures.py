@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 
 import cv2
@@ -9,8 +10,9 @@ from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.types import ImageInfo, ImageRecord
 from autolabel.export.atomic import replaced
 from autolabel.export.pictures import Pictures, upright_rgb
+from autolabel.export.raster import named, picture_path
 from autolabel.ops.images import decode_rgb
-from tests.records import picture, record
+from tests.records import ListReader, picture, record
 
 
 def turned(path, orientation, size_hw=(12, 20)):
@@ -84,3 +86,23 @@ def test_the_upright_picture_is_the_one_that_was_labelled_or_an_error(tmp_path):
 def test_a_wrong_mode_names_its_key():
     with pytest.raises(ConfigError, match=r"export\.x\.images"):
         Pictures(key="x", mode="move")
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "upright"])
+@pytest.mark.parametrize("place", ["pipe", "/dev/zero", "folder", "a\0b", "\ud800", "x" * 5000])
+def test_a_path_that_is_no_picture_file_counts_as_a_missing_picture(tmp_path, mode, place):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    one = ImageRecord(
+        "a.jpg", str(tmp_path) + "/" + place if place[0] != "/" else place, "empty", ImageInfo(20, 12)
+    )
+    assert write(one, tmp_path, mode) == (False, Counter(images_missing=1), None)
+
+
+@pytest.mark.parametrize("image_id", ["a\ud800.jpg", "a.p\nng", "a.\udc80"])
+def test_a_picture_has_a_name_that_every_reader_takes_whatever_its_id(tmp_path, image_id):
+    one = record(image_id, path=picture(tmp_path / "in" / "a.png"))
+    counts, run = Counter(), ListReader([one])
+    pictures = Pictures(key="x", mode="copy")
+    ((_, path),) = named(run, lambda record: picture_path(record, pictures), counts)
+    assert str(path).isprintable()

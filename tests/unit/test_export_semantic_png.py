@@ -198,3 +198,19 @@ def test_a_wrong_setting_names_its_key(change):
     (key,) = change
     with pytest.raises(ConfigError, match=rf"export\.semantic_png\.{key}"):
         SemanticPngExporter(**{**SETTINGS, **change})
+
+
+def test_data_yaml_can_be_read_whatever_a_class_is_called(tmp_path):
+    _, root, _ = export(
+        [photo(tmp_path, "a.png")], tmp_path, (Category(3, "a\x7f\x85\u2028\\"), Category(7, "\ud800"))
+    )
+    names = yaml.safe_load((root / "data.yaml").read_bytes())["names"]
+    assert names == {0: "a\x7f\x85\u2028\\", 1: "?", 2: "background"}
+
+
+def test_a_data_set_of_this_loader_keeps_its_folders(tmp_path):
+    ids = {f"images/{split}/{name}": split for split in ("train", "val") for name in ("a.png", "cam/a.png")}
+    items = [photo(tmp_path, id_, [SHAPES["disc"]], split=split) for id_, split in ids.items()]
+    _, root, back = export(items, tmp_path)
+    assert [str(path.relative_to(root)) for path in images(root)] == sorted(ids)
+    assert (back.objects, back.deviations) == (4, ())

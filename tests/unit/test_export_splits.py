@@ -116,3 +116,9 @@ def test_a_wrong_setting_names_its_key(key, value):
 def test_fractions_over_one_together_are_refused():
     with pytest.raises(ConfigError, match="must not exceed 1 together"):
         Splits(**{**SETTINGS, "val_fraction": 0.6, "test_fraction": 0.5})
+
+
+def test_a_name_of_any_characters_has_a_side():
+    run = ListReader([record("a\ud800.png"), record("b\udc80.png")])
+    plan = Splits(**{**SETTINGS, "val_fraction": 0.5}).plan(run)
+    assert {plan.side(one) for one in run.records()} == {"train", "val"}

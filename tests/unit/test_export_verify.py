@@ -1,9 +1,11 @@
+import hashlib
 import json
+import os
 
 import pytest
 
 from autolabel.core.errors import ExportError
-from autolabel.export.atomic import replaced
+from autolabel.export.atomic import SEAL, replaced
 from autolabel.export.verify import check_files
 from tests.records import picture
 
@@ -74,3 +76,46 @@ def test_only_the_last_file_can_be_taken_back_and_leaves_no_trace(tmp_path):
             draft.remove("a/x.txt")
         assert draft.files == ("a/",)
     assert check_files(tmp_path / "out") == []
+
+
+def forged(folder, entries):
+    """An export with a manifest that somebody else wrote and sealed."""
+    folder.mkdir()
+    files = ",\n".join(f"{json.dumps(path)}: {json.dumps(entry)}" for path, entry in entries.items())
+    text = f'{{"autolabel_export": 1, "files": {{\n{files}\n}},\n'.encode()
+    seal = json.dumps(hashlib.sha256(text).hexdigest())
+    (folder / "manifest.json").write_bytes(text + f'"{SEAL}":{seal}}}\n'.encode())
+    return folder
+
+
+def test_a_name_that_leads_out_of_the_folder_is_a_fault_and_is_never_opened(tmp_path):
+    (tmp_path / "secret").mkdir()
+    os.mkfifo(tmp_path / "secret" / "pipe")  # opening it would wait for ever
+    names = ["../secret/pipe", str(tmp_path / "secret" / "pipe"), "a/../../secret/pipe", "linked/pipe", "a\0b", ""]
+    folder = forged(tmp_path / "out", {name: {"sha256": "0", "bytes": 1} for name in [*names, "\ud800"]})
+    (folder / "linked").symlink_to(tmp_path / "secret")
+    faults = check_files(folder)
+    assert len(faults) == len(names) + 1
+    assert all("leads out of the folder, or nowhere" in fault for fault in faults)
+
+
+def test_what_is_no_regular_file_is_a_fault_and_is_never_opened(tmp_path):
+    names = {"pipe": {"sha256": "0"}, "zero": {"sha256": "0", "link": True}, "folder": {"sha256": "0"}}
+    folder = forged(tmp_path / "out", names)
+    os.mkfifo(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "folder").mkdir()
+    assert check_files(folder) == [f"{name}: a folder, pipe or device, not a file" for name in names]
+
+
+def test_a_manifest_that_is_a_pipe_is_no_export(tmp_path):
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(ExportError, match="no export of autolabel"):
+        check_files(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [5, {}, {"sha256": 7}])
+def test_a_manifest_with_something_else_than_files_is_a_fault(tmp_path, entry):
+    assert check_files(forged(tmp_path / "out", {"a": entry})) == [
+        "manifest.json: torn or edited (it does not list files)"
+    ]

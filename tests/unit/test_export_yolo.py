@@ -32,6 +32,20 @@ SETTINGS = {
     "group_by": None,
 }
 SHAPES = shapes()
+AWKWARD = [
+    "\x7f",
+    "a\x85b",
+    "\u2028",
+    "\ufeff",
+    "\ufffe",
+    "\U000e0001",
+    "\udc80x",
+    "\ud800",
+    'a"b\\',
+    "\t: #",
+    "猫 🐈",
+    "\x00",
+]
 
 
 def export(items, folder, categories=None, break_at=None, **changes):
@@ -106,7 +120,7 @@ def test_an_image_without_objects_has_an_empty_label_file(tmp_path, make):
 def test_same_names_never_share_a_label(tmp_path, make):
     ids = ["a.png", "a.jpg", "a.jpg.png", "cam1/0.png", "cam2/0.png", "v1.0/x.png", "v1.1/x.png", "A.png"]
     items = [make(name, [disc(120, 160, 20 + 9 * n, 40, 9)]) for n, name in enumerate(ids)]
-    report = export(items, tmp_path / "yolo")
+    report = export(items, tmp_path / "yolo", val_fraction=0.0)
     found = images(tmp_path / "yolo")
     assert len({label_of(image) for image in found}) == len(ids) == len(found)
     assert all(len(read_by_the_loader(image)[1]) == 1 for image in found)
@@ -365,3 +379,28 @@ def test_a_test_side_is_a_folder_and_a_line_of_data_yaml(tmp_path, make):
     content = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
     assert content["test"] == "images/test"
     assert {image.parent.name for image in images(tmp_path / "yolo")} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("root", ["images/{}", "{}/images", "{}"])
+def test_a_yolo_data_set_keeps_its_folders(tmp_path, make, root):
+    ids = {
+        f"{root.format(split)}/{name}": split for split in ("train", "val") for name in ("a.png", "train/b.png")
+    }
+    export([make(id_, [SHAPES["disc"]], split=split) for id_, split in ids.items()], tmp_path / "yolo")
+    found = [str(path.relative_to(tmp_path / "yolo" / "images")) for path in images(tmp_path / "yolo")]
+    assert found == ["train/a.png", "train/train/b.png", "val/a.png", "val/train/b.png"]
+    assert all(len(read_by_the_loader(image)[1]) == 1 for image in images(tmp_path / "yolo"))
+
+
+def test_pictures_that_meet_without_their_split_folder_are_kept_apart(tmp_path, make):
+    ids = ["images/train/a.png", "a.png", "train/a.jpg"]
+    export([make(id_, [SHAPES["disc"]], split="train") for id_ in ids], tmp_path / "yolo")
+    found = [path.name for path in images(tmp_path / "yolo")]
+    assert found == ["a.jpg.jpg", "a.png.png", "a.png.png.png"]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_data_yaml_can_be_read_whatever_a_class_is_called(tmp_path, make, name):
+    export([make("a.png")], tmp_path / "yolo", (Category(1, name), Category(2, "cat")))
+    content = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_bytes())
+    assert content["names"] == {0: name.replace("\udc80", "?").replace("\ud800", "?"), 1: "cat"}

@@ -107,3 +107,42 @@ def test_labels_that_are_not_used_are_named_with_the_way_to_them(tmp_path, files
 
 def test_nothing_is_looked_at_before_it_is_asked_for():
     AutoSource(path="/no/such/place", images_dir=None)
+
+
+def test_a_devkit_of_pngs_alone_is_a_voc_data_set(tmp_path):
+    for name in (
+        "JPEGImages/a.jpg",
+        "JPEGImages/b.jpg",
+        "SegmentationClass/a.png",
+        "ImageSets/Segmentation/val.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(PNG if name.endswith(".png") else b"a\n")
+    source = AutoSource(path=str(tmp_path), images_dir=None)
+    assert (source.kind, source.reason) == ("voc", "a VOC data set (JPEGImages and SegmentationClass)")
+    a, b = source.images()
+    assert (a.image_id, a.split, len(a.labels), b.labels) == ("JPEGImages/a.jpg", "val", 0, None)
+
+
+@pytest.mark.parametrize("path", ["", "data/train-00000.parquet"])
+def test_parquet_files_are_read(tmp_path, path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "data").mkdir()
+    features = {"objects": [{"category": {"names": ["cat"], "_type": "ClassLabel"}}]}
+    table = pa.Table.from_pylist([{"image": {"bytes": None, "path": "a.png"}}]).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    parquet.write_table(table, tmp_path / "data" / "train-00000.parquet")
+    source = AutoSource(path=f"{tmp_path}/{path}".rstrip("/"), images_dir=None)
+    assert source.kind == "parquet"
+    assert [ref.image_id for ref in source.images()] == ["a.png"]
+    assert [category.name for category in source.categories] == ["cat"]
+
+
+def test_parquet_files_among_pictures_are_named_and_left_alone(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "x.parquet").touch()
+    kind, reason = infer_kind(str(tmp_path))
+    assert kind == "folder"
+    assert "source=parquet" in reason

@@ -222,3 +222,19 @@ def test_wrong_settings_and_missing_folders_are_errors(tmp_path):
         LabelMeSource(path="x", images_dir=None, join_groups=1)
     with pytest.raises(SourceError, match="no such folder"):
         read(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("kind", [[["polygon"]], {"a": 1}, 7])
+def test_a_type_that_is_no_text_makes_its_picture_bad(tmp_path, kind):
+    write(
+        tmp_path,
+        {
+            "a.png": "",
+            "a.json": top(shape(TRIANGLE, kind)),
+            "b.png": "",
+            "b.json": top(shape(TRIANGLE), path="b.png"),
+        },
+    )
+    refs, _ = read(tmp_path)
+    assert refs["a.png"].problem.code == "bad_label"
+    assert refs["b.png"].problem is None

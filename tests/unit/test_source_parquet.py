@@ -201,3 +201,22 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtra, match=r"autolabel\[parquet\]"):
         ParquetSource(path="x", images_dir=None, extract_to=None)
+
+
+@pytest.mark.parametrize("extra", ["[1]", "no json", '{"a":NaN}', '{"a":1e999}', '{"a":' * 100 + "1" + "}" * 100])
+@pytest.mark.parametrize("place", ["image", "object"])
+def test_fields_that_cannot_be_written_again_make_their_picture_bad(tmp_path, extra, place):
+    bad = row("a.png", extra=extra) if place == "object" else {**row("a.png"), "extra": extra}
+    refs, _ = read(
+        write(tmp_path / "x.parquet", [bad, row("b.png", extra='{"a":1}') if place == "object" else row("b.png")])
+    )
+    assert refs["a.png"].problem.code == "bad_label"
+    assert "extra" in refs["a.png"].problem.detail
+    assert refs["b.png"].problem is None
+
+
+def test_class_fields_that_cannot_be_written_again_are_an_error(tmp_path, items):
+    folder = tmp_path / "set"
+    ParquetExporter(**EXPORT).export(ListReader(items, (Category(3, "cat", "[1]"), Category(7, "dog"))), folder)
+    with pytest.raises(SourceError, match="class 3: no JSON object"):
+        read(folder)

@@ -260,3 +260,15 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     write(tmp_path, {"images/a.jpg": "", "classes.txt": "cat"})
     with pytest.raises(SourceError, match=r"no such folder.*masks"):
         read(tmp_path)
+
+
+def test_fields_that_cannot_be_written_again_make_their_picture_bad(tmp_path):
+    objects = '{"objects": [{"id": 1, "category_id": 0, "weight": NaN}]}'
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "images" / "a.jpg").touch()
+    Image.fromarray(np.ones((4, 4), np.uint8)).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "masks" / "a.json").write_text(objects)
+    (tmp_path / "classes.json").write_text('["cat"]')
+    (ref,) = PngMaskSource(path=str(tmp_path), **{**SETTINGS, "kind": "instance"}).images()
+    assert ref.problem.code == "bad_label"

@@ -302,3 +302,43 @@ def test_class_numbers_without_end_are_refused(tmp_path):
     write(tmp_path, {"images/1.jpg": "", "labels/1.txt": "999999998 0.5 0.5 0.2 0.4\n"})
     with pytest.raises(SourceError, match="class 999999998"):
         read(tmp_path)
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{k}: &{k} [*{j}, *{j}, *{j}, *{j}, *{j}, *{j}, *{j}, *{j}]\n"
+    for j, k in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+MERGES = "a: &a {x: 1, y: 2}\n" + "".join(
+    f"{k}: &{k} {{<<: [*{j}, *{j}, *{j}, *{j}, *{j}, *{j}, *{j}, *{j}]}}\n"
+    for j, k in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        (LAUGHS + "train: .\nnames: [*k, cat]", "the name of class 0 must be text of at most 500 characters"),
+        (LAUGHS + "train: .\nnames: {3: *k}", "the name of class 3 must be text"),
+        (LAUGHS + "train: *k\nnames: [a]", "train must be a path or a list of paths, got a list"),
+        (LAUGHS + "train: .\nnames: [a]\npath: *k", "path: must be text, got a list"),
+        (MERGES + "train: .\nnames: [a]", "merge keys"),
+        ("train: .\nnames: [[a, b]]", "the name of class 0 must be text .* got a list"),
+        ("train: .\nnames: [" + "x" * 501 + "]", "the name of class 0 must be .* got 501 characters"),
+        ("train: .\nnames: 5", "`names` must list the classes, got a int"),
+        ("train: .\nnames: [!!int x]", "is not YAML"),
+        ("train: .\nnames: [!!bool x]", "is not YAML"),
+        ("train: .\nnames: [2026-13-01]", "is not YAML"),
+    ],
+)
+def test_a_yaml_of_a_stranger_is_refused_in_one_short_line(tmp_path, yaml, message):
+    write(tmp_path, {"data.yaml": yaml})
+    with pytest.raises(SourceError, match=message) as caught:
+        read(tmp_path / "data.yaml")
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_classes_with_a_name_without_end_is_refused(tmp_path):
+    write(tmp_path, {"classes.txt": "a\n" + "x" * 501, "images/a.jpg": "", "labels/a.txt": BOX})
+    with pytest.raises(SourceError, match="the name of class 1 must be"):
+        read(tmp_path)
