@@ -16,7 +16,6 @@ from autolabel.ops.device import in_chunks
 from autolabel.ops.masks import encode
 from autolabel.segment import sam2
 from autolabel.segment.sam2 import Sam2Segmenter
-from autolabel.weights.registry import SHIPPED
 
 TINY = "sam2.1/sam2.1_hiera_t.yaml"
 BOXES = np.array([[20, 30, 90, 110], [60, 10, 150, 60], [5, 70, 155, 118]], np.float32)
@@ -58,11 +57,6 @@ def reference(model, image_rgb, boxes_xyxy):
     return [encode(mask) for mask in masks], ious.reshape(-1)
 
 
-def shipped_weights() -> str:
-    nano = next(entry for entry in SHIPPED if entry.name == "nano_segmenter")
-    return nano.name if nano.path.is_file() else "random:1"
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
 class TestReference:
     """sam2's own predictor on the same picture, byte for byte."""
@@ -76,7 +70,7 @@ class TestReference:
         assert np.allclose([answer.predicted_iou for answer in answers], ious, atol=1e-6)
 
     def test_nano(self):
-        self.agree(segmenter("nano", shipped_weights()))
+        self.agree(segmenter("nano", "nano_segmenter"))
 
     def test_tiny_at_a_quarter_of_its_size(self, tmp_path):
         small = tmp_path / "tiny_256.yaml"
