@@ -222,7 +222,8 @@ class PromptedMask:
     """The segmenter's answer to prompt number `prompt` of an image; a prompt may go unanswered.
 
     All scores are in [0, 1]: the model's own guess of its mask's IoU, the probability that there is an object,
-    and the IoU of the mask with itself under a shifted threshold.
+    the IoU of the mask with itself under a shifted threshold, and the mean IoU with the answers to slightly
+    other prompts where those were asked.
     """
 
     prompt: int
@@ -230,6 +231,7 @@ class PromptedMask:
     predicted_iou: float
     object_score: float | None = None
     stability: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,8 @@ class Instance:
     `box_xyxy` is the prompt box; the box of the mask is computed from the mask where it is needed. `origin`
     is `model`, or `label` when the mask came with the source and is kept as it is; then `polygons` are the
     source's own. `mask` is None only for a detection that never became a mask; those are always dropped.
-    `replaced_iou` is the IoU with the source's mask where that was made anew.
+    `replaced_iou` is the IoU with the source's mask where that was made anew. `quality` is what refining
+    expects the mask's true IoU to be, from the scores and the shape; None where no refiner says.
     """
 
     index: int
@@ -250,12 +253,14 @@ class Instance:
     predicted_iou: float | None = None
     object_score: float | None = None
     stability: float | None = None
+    agreement: float | None = None
     origin: Literal["model", "label"] = "model"
     polygons: tuple[Polygon, ...] | None = None
     source_id: int | None = None
     crowd: bool = False
     extra: str = ""
     replaced_iou: float | None = None
+    quality: float | None = None
 
     def with_mask(self, mask: Rle) -> Instance:
         """The same object with another mask; source polygons no longer describe it."""
@@ -272,10 +277,12 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What refining decided about one candidate: `reason` when dropped, `mask` when the mask was changed."""
+    """What refining decided about one candidate: `reason` when dropped, `mask` when the mask was changed,
+    and the `quality` it expects."""
 
     reason: str | None = None
     mask: Rle | None = None
+    quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,9 +311,9 @@ class ImageRecord:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """The kept instances, each with its final mask."""
+        """The kept instances, each with its final mask and quality."""
         return tuple(
-            candidate if verdict.mask is None else candidate.with_mask(verdict.mask)
+            _judged(candidate, verdict)
             for candidate, verdict in zip(self.candidates, self.verdicts, strict=True)
             if verdict.reason is None
         )
@@ -314,7 +321,12 @@ class ImageRecord:
     @property
     def dropped(self) -> tuple[Dropped, ...]:
         return tuple(
-            Dropped(candidate, verdict.reason)
+            Dropped(_judged(candidate, verdict), verdict.reason)
             for candidate, verdict in zip(self.candidates, self.verdicts, strict=True)
             if verdict.reason is not None
         )
+
+
+def _judged(candidate: Instance, verdict: Verdict) -> Instance:
+    instance = candidate if verdict.mask is None else candidate.with_mask(verdict.mask)
+    return instance if verdict.quality is None else replace(instance, quality=verdict.quality)

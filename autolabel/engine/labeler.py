@@ -175,6 +175,7 @@ def decide(
     """One verdict a candidate: dropped for `reasons[index]`, or what the refiners say, asked in their order."""
     kept = [c for c in candidates if c.index not in reasons]
     reasons = dict(reasons)
+    last = {c.index: c for c in candidates}
     for refiner in refiners:
         before = {c.index for c in kept}
         kept, dropped = refiner.refine(kept, image)
@@ -182,13 +183,14 @@ def decide(
         assert len(after) == len(before), f"{type(refiner).__name__} lost or repeated an instance"
         assert set(after) == before, f"{type(refiner).__name__} invented an instance"
         reasons.update({d.instance.index: d.reason for d in dropped})
-    final: dict[int, Rle | None] = {c.index: c.mask for c in kept}
-    return tuple(
-        Verdict(reason=reasons[c.index])
-        if c.index in reasons
-        else Verdict(mask=None if final[c.index] == c.mask else final[c.index])
-        for c in candidates
-    )
+        last.update({c.index: c for c in (*kept, *(d.instance for d in dropped))})
+    return tuple(verdict_on(c, last[c.index], reasons.get(c.index)) for c in candidates)
+
+
+def verdict_on(candidate: Instance, last: Instance, reason: str | None) -> Verdict:
+    """What became of a candidate; a dropped one keeps the mask it was found with."""
+    changed = reason is None and last.mask != candidate.mask
+    return Verdict(reason, last.mask if changed else None, last.quality)
 
 
 def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> list[Instance]:
@@ -207,18 +209,19 @@ def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> li
                 predicted_iou=answer.predicted_iou if answer is not None else None,
                 object_score=answer.object_score if answer is not None else None,
                 stability=answer.stability if answer is not None else None,
+                agreement=answer.agreement if answer is not None else None,
                 origin="label" if existing is not None else "model",
                 polygons=detections.polygons[i] if existing is not None else None,
                 source_id=detections.source_ids[i],
                 crowd=detections.crowd[i],
                 extra=detections.extras[i],
-                replaced_iou=agreement(answer, detections.replaced[i]),
+                replaced_iou=replaced_iou(answer, detections.replaced[i]),
             )
         )
     return instances
 
 
-def agreement(answer: PromptedMask | None, replaced: Rle | None) -> float | None:
+def replaced_iou(answer: PromptedMask | None, replaced: Rle | None) -> float | None:
     """IoU of the new mask with the one it takes the place of."""
     from autolabel.ops.masks import iou
 

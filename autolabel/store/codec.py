@@ -13,7 +13,7 @@ import zstandard
 from autolabel.core.errors import StoreCorrupt
 from autolabel.core.types import ImageInfo, ImageRecord, Instance, Rle, Verdict
 
-VERSION = 1
+VERSION = 2
 MAX_BLOB_BYTES = 1 << 30
 """A record that unpacks to more than this is an attack or damage, not a picture."""
 
@@ -29,7 +29,7 @@ def encode_record(record: ImageRecord) -> bytes:
         "extra": record.extra,
         "info": None if record.info is None else _info_out(record.info),
         "candidates": [_instance_out(c) for c in record.candidates],
-        "verdicts": [[v.reason, None if v.mask is None else _rle_out(v.mask)] for v in record.verdicts],
+        "verdicts": [_verdict_out(v) for v in record.verdicts],
     }
     text = json.dumps(document, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return zstandard.ZstdCompressor(level=3).compress(text.encode("ascii"))
@@ -62,9 +62,14 @@ def _record_in(document: dict[str, Any], image_id: str, path: str) -> ImageRecor
         extra=document["extra"],
         candidates=tuple(_instance_in(i, c) for i, c in enumerate(document["candidates"])),
         verdicts=tuple(
-            Verdict(reason, None if mask is None else _rle_in(mask)) for reason, mask in document["verdicts"]
+            Verdict(reason, None if mask is None else _rle_in(mask), quality)
+            for reason, mask, quality in document["verdicts"]
         ),
     )
+
+
+def _verdict_out(verdict: Verdict) -> list[Any]:
+    return [verdict.reason, None if verdict.mask is None else _rle_out(verdict.mask), verdict.quality]
 
 
 def _info_out(info: ImageInfo) -> list[Any]:
@@ -94,6 +99,7 @@ def _instance_out(instance: Instance) -> dict[str, Any]:
         "iou": instance.predicted_iou,
         "object": instance.object_score,
         "stability": instance.stability,
+        "agreement": instance.agreement,
         "origin": instance.origin,
         "polygons": None if instance.polygons is None else [list(p) for p in instance.polygons],
         "source": instance.source_id,
@@ -115,6 +121,7 @@ def _instance_in(index: int, row: dict[str, Any]) -> Instance:
         predicted_iou=row["iou"],
         object_score=row["object"],
         stability=row["stability"],
+        agreement=row["agreement"],
         origin=row["origin"],
         polygons=None if row["polygons"] is None else tuple(tuple(p) for p in row["polygons"]),
         source_id=row["source"],

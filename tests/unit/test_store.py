@@ -28,7 +28,7 @@ def record_of(ref, **changes):
         "status": "ok",
         "info": ImageInfo(5, 4, 6, "ab", ("note",)),
         "candidates": (found, dataclasses.replace(found, index=1, mask=None)),
-        "verdicts": (Verdict(mask=Rle((4, 5), b"13")), Verdict("bad_box: zero area")),
+        "verdicts": (Verdict(mask=Rle((4, 5), b"13"), quality=0.75), Verdict("bad_box: zero area")),
     }
     return ImageRecord(**{**values, **changes})
 

@@ -1,0 +1,1 @@
+"""How good labels are: numbers against ground truth, and differences between runs."""
