@@ -13,17 +13,21 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
+from PIL import Image
 
-from autolabel.core.types import Frame, ImageInfo, ImageRef, PromptedMask, Prompts, Rle
-from autolabel.ops.masks import encode
+from autolabel.core.types import Rle
+from autolabel.ops.masks import encode, iou
 from autolabel.ops.rle import logits_to_rle
+from benchmarks.contestants import Contestant, Masks, contestants
 
 RESULTS = Path(__file__).parent / "results"
 SIZES_HW = {"640x480": (480, 640), "1080p": (1080, 1920), "4000x3000": (3000, 4000)}
@@ -33,12 +37,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=["nano"], help="segment configs, e.g. nano sam2_tiny")
+    parser.add_argument("--random", action="store_true", help="random weights: for speed where none are at hand")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--boxes", type=int, nargs="*", default=[1, 10, 50])
+    parser.add_argument("--sizes", nargs="*", choices=SIZES_HW, default=list(SIZES_HW))
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     lines = [header(arguments.repeats), *tail_table(arguments.repeats)]
     for model in arguments.models:
-        lines += model_table(model, arguments.repeats)
+        lines += model_table(model, arguments)
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -47,7 +55,7 @@ def main() -> None:
 
 
 def header(repeats: int) -> str:
-    names = ("torch", "sam2", "numpy", "numba", "pycocotools")
+    names = ("torch", "sam2", "ultralytics", "numpy", "numba", "pycocotools")
     versions = ", ".join(f"{n} {version(n)}" for n in names)
     return (
         f"# CPU, {datetime.now(UTC):%Y-%m-%d}\n\n{processor()}, {torch.get_num_threads()} threads; {versions}. "
@@ -118,46 +126,113 @@ def blobs(count: int) -> list[np.ndarray]:
     return found
 
 
-def model_table(config: str, repeats: int) -> list[str]:
-    """A whole picture: `SAM2ImagePredictor` and pycocotools against this segmenter, same weights, same boxes."""
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
+def model_table(config: str, options: argparse.Namespace) -> list[str]:
+    """Pictures and boxes in, run lengths on disk: every contestant with the same weights, in turns."""
     from autolabel.app.compose import build, compose
 
-    segmenter = build(compose("label", [f"segment={config}", "source.path=x"]).segment)
-    predictor = SAM2ImagePredictor(segmenter._model)
-    # The predictor writes down the feature sizes of a 1024 px model.
-    predictor._bb_feat_sizes = [(segmenter._model.image_size // stride,) * 2 for stride in (4, 8, 16)]
-    rows = [f"## {config}: one picture, all boxes, to COCO RLE (fp32)\n",
-            "| picture | boxes | predictor, CPU s | ours, CPU s | ratio | identical masks |", "|---|---|---|---|---|---|"]  # fmt: skip
-    for name, size in SIZES_HW.items():
-        image = picture(size)
-        for count in (1, 10, 50):
-            boxes = random_boxes(count, size)
-
-            def reference(image: np.ndarray = image, boxes: np.ndarray = boxes) -> list[Rle]:
-                predictor.set_image(image)
-                masks, _, _ = predictor.predict(box=boxes, multimask_output=False)
-                return [encode(mask > 0) for mask in masks.reshape(-1, *masks.shape[-2:])]
-
-            def ours(image: np.ndarray = image, boxes: np.ndarray = boxes, name: str = name) -> list[PromptedMask]:
-                info = ImageInfo(image.shape[1], image.shape[0])
-                return segmenter.segment([Frame(ImageRef(name, name), image, info)], [Prompts(boxes)])[0]
-
-            same = sum(a == b.mask for a, b in zip(reference(), ours(), strict=True))
-            slow, fast, ratio = paired(reference, ours, repeats)
-            rows.append(f"| {name} | {count} | {slow:.3f} | {fast:.3f} | {ratio} | {same} of {count} |")
+    weights = ["segment.weights=random:0"] if options.random else []
+    segmenter = build(compose("label", [f"segment={config}", "source.path=x", *weights]).segment)
+    rows = [f"## {config}: {options.images} pictures, from the file to COCO RLE on disk (fp32)\n",
+            "| picture | boxes | contestant | CPU s a picture | reference / it | wall, pictures/s | peak MB more | first call, s |"
+            " mean IoU | 1st percentile | least | identical | flips |", "|" + "---|" * 13]  # fmt: skip
+    with TemporaryDirectory() as folder:
+        strangers = ultralytics_weights(Path(folder)) if config == "sam2_tiny" else None
+        for name in options.sizes:
+            paths = pictures(Path(folder) / name, SIZES_HW[name], options.images)
+            for count in options.boxes:
+                boxes = [random_boxes(count, SIZES_HW[name], seed) for seed in range(len(paths))]
+                table = contestants(segmenter, Path(folder) / "out", strangers)
+                rows += compared(f"| {name} | {count} ", table, paths, boxes, options.repeats)
     return [*rows, ""]
 
 
-def picture(size: tuple[int, int]) -> np.ndarray:
-    random = np.random.default_rng(1)
+def compared(
+    start: str, table: dict[str, Contestant], paths: list[Path], boxes: list[np.ndarray], repeats: int
+) -> list[str]:
+    """A row a contestant. The first is the reference of times and masks."""
+    first, answers = {}, {}
+    for name, contestant in table.items():
+        began = time.process_time()
+        answers[name] = contestant(paths, boxes)
+        first[name] = time.process_time() - began
+    runs: dict[str, list[Run]] = {name: [] for name in table}
+    for _ in range(repeats):
+        for name, contestant in table.items():
+            runs[name].append(measured(lambda c=contestant: c(paths, boxes)))
+    reference, *_ = table
+    rows = []
+    for name, some in runs.items():
+        ratios = sorted(a.cpu_s / b.cpu_s for a, b in zip(runs[reference], some, strict=True))
+        cpu_s = statistics.median(r.cpu_s for r in some) / len(paths)
+        rate = len(paths) / statistics.median(r.wall_s for r in some)
+        rows.append(
+            f"{start}| {name} | {cpu_s:.3f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
+            f"| {rate:.2f} | {max(r.extra_mb for r in some):.0f} | {first[name]:.1f} "
+            f"| {parity(answers[reference], answers[name])} |"
+        )
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call: CPU seconds of the process, seconds on the wall, memory above what was held before, MB."""
+
+    cpu_s: float
+    wall_s: float
+    extra_mb: float
+
+
+def measured(call: Callable[[], object]) -> Run:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before, wall, cpu = resident_mb("VmRSS"), time.monotonic(), time.process_time()
+    call()
+    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    return Run(cpu, wall, resident_mb("VmHWM") - before)
+
+
+def resident_mb(field: str) -> float:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def parity(reference: Masks | None, found: Masks | None) -> str:
+    """Mean, 1st percentile and least IoU over masks, how many are identical, how many are another mask (IoU < 0.9)."""
+    if reference is None or found is None:
+        return "polygons only, other resize | | | |"
+    pairs = [(a, b) for x, y in zip(reference, found, strict=True) for a, b in zip(x, y, strict=True)]
+    ious = np.array([1.0 if a == b else iou(a, b) for a, b in pairs])
+    same = sum(a == b for a, b in pairs)
+    return (
+        f"{ious.mean():.5f} | {np.percentile(ious, 1):.5f} | {ious.min():.5f} "
+        f"| {same} of {len(pairs)} | {(ious < 0.9).sum()}"
+    )
+
+
+def pictures(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{i:04d}.jpg" for i in range(count)]
+    for i, path in enumerate(paths):
+        Image.fromarray(picture(size, i)).save(path, quality=90)
+    return paths
+
+
+def ultralytics_weights(folder: Path) -> Path:
+    """SAM 2.1 tiny of random weights in a file as ultralytics names it: speed does not depend on them."""
+    from ultralytics.models.sam.build import build_sam2_t
+
+    path = folder / "sam2.1_t.pt"
+    torch.save({"model": build_sam2_t().state_dict()}, path)
+    return path
+
+
+def picture(size: tuple[int, int], seed: int = 1) -> np.ndarray:
+    random = np.random.default_rng(seed)
     small = torch.from_numpy(random.uniform(0, 255, (1, 3, 24, 32)).astype(np.float32))
     return F.interpolate(small, size, mode="bicubic").clamp(0, 255)[0].permute(1, 2, 0).byte().numpy().copy()
 
 
-def random_boxes(count: int, size: tuple[int, int]) -> np.ndarray:
-    random = np.random.default_rng(count)
+def random_boxes(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    random = np.random.default_rng([count, seed])
     height, width = size
     x0, y0 = random.uniform(0, width * 0.7, count), random.uniform(0, height * 0.7, count)
     w, h = random.uniform(0.08, 0.28, count) * width, random.uniform(0.08, 0.28, count) * height
