@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo setup test test-all lint format bench clean
+.PHONY: demo setup test test-all lint format bench reliability clean
 
 demo: $(READY)  ## label the sample photographs with the shipped nano models, offline
 	$(BIN)/autolabel demo
@@ -37,6 +37,9 @@ format: $(READY)
 
 bench: $(READY)  ## speed against the reference, parity beside it
 	$(BIN)/python -m benchmarks.run
+
+reliability: $(READY)  ## the scorecard: faults injected for real, counted (some hours; ARGS="--plans 3 --every 10 ..." for less)
+	$(BIN)/python -m benchmarks.reliability $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs build dist

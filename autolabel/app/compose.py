@@ -7,36 +7,52 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import AutolabelError, ConfigError
 
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command line, taken apart: at most one bare path, Hydra overrides, and our few flags."""
+    """A command line, taken apart: bare paths, Hydra overrides, and our few flags. `flag` says whether the command's
+    own one is there."""
 
-    path: str | None
+    paths: tuple[str, ...]
     overrides: tuple[str, ...]
-    multirun: bool = False
     show: bool = False
-    verify: bool = False
+    flag: bool = False
     config_dir: str | None = None
 
+    @property
+    def path(self) -> str | None:
+        """The bare path of a command that takes one."""
+        return self.paths[0] if self.paths else None
 
-def parse(arguments: Sequence[str]) -> Request:
-    """Raises ConfigError for an unknown flag or a second bare path."""
+
+FLAGS = {"-m": "label", "--multirun": "label", "--verify": "export", "--calibrate": "evaluate"}
+"""Flags that one command takes, and which."""
+
+
+def parse(arguments: Sequence[str], command: str, *, several: bool = False) -> Request:
+    """Raises ConfigError for a flag that `command` does not take, or for a second bare path where it does not take
+    `several`."""
     paths: list[str] = []
     overrides: list[str] = []
     flags: set[str] = set()
     config_dir = None
     rest = iter(arguments)
     for argument in rest:
-        if argument in ("-m", "--multirun", "--cfg", "--verify"):
+        if argument == "--cfg" or FLAGS.get(argument) == command:
             flags.add(argument)
+        elif argument in FLAGS:
+            raise ConfigError(f"{argument} belongs to {FLAGS[argument]}, {command} has no such option")
         elif argument == "--config-dir" or argument.startswith("--config-dir="):
             config_dir = argument.partition("=")[2] or next(rest, "")
             if not config_dir:
@@ -47,16 +63,15 @@ def parse(arguments: Sequence[str]) -> Request:
             overrides.append(argument)
         else:
             paths.append(argument)
-    if len(paths) > 1:
+    if len(paths) > 1 and not several:
         raise ConfigError(
             f"one path at a time, got {paths[0]!r} and {paths[1]!r}; a text list of paths is a source too"
         )
     return Request(
-        path=paths[0] if paths else None,
+        paths=tuple(paths),
         overrides=tuple(overrides),
-        multirun=bool(flags & {"-m", "--multirun"}),
         show="--cfg" in flags,
-        verify="--verify" in flags,
+        flag=bool(flags - {"--cfg"}),
         config_dir=config_dir,
     )
 
@@ -79,13 +94,23 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     extra = [f"hydra.searchpath=[{_absolute(config_dir)}]"] if config_dir else []
     with _own_hydra_state():
         try:
             with initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="autolabel"):
                 return hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
-        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `detect=null`
+        # ValueError: `detect=null`. The others: a configuration file of somebody's own that is no YAML.
+        except (
+            HydraException,
+            OmegaConfBaseException,
+            ValueError,
+            YAMLError,
+            RecursionError,
+            TypeError,
+            OSError,
+        ) as error:
             raise ConfigError(_readable(error)) from error
 
 
@@ -115,16 +140,53 @@ def quoted(text: str) -> str:
 
 def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """Every combination of comma-separated values, in the order Hydra's own sweeper takes them."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    return list(product(*alternatives(overrides)))
+
+
+def alternatives(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """For each key, in order, one override for every value that was given: one alone where nothing is swept.
+
+    A key that is set twice has what it was set to last. Raises ConfigError for a value that cannot be read.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides([as_hydra(o) for o in overrides])
-        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        parsed = OverridesParser.create().parse_overrides([_as_sweep(o) for o in overrides])
     except HydraException as error:
         raise ConfigError(_readable(error)) from error
-    return [tuple(job) for batch in batches for job in batch]
+    found = {}
+    for given, override in zip(overrides, parsed, strict=True):
+        key = override.get_key_element()
+        found[key] = tuple(dict.fromkeys(f"{key}={value}" for value in _swept(override, given))) or (given,)
+    return list(found.values())
+
+
+def _swept(override: Override, given: str) -> Iterator[str]:
+    """The values of a sweep as texts; none where there is one value alone."""
+    from hydra.core.override_parser.types import ValueType
+
+    if not override.is_sweep_override():
+        return
+    if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        raise ConfigError(
+            f"{given}: a sweep takes values one by one, with commas between them, or range(a,b,step)"
+        )
+    for value in override.sweep_string_iterator():
+        # A step of 0.1 leads to 0.30000000000000004, which nobody meant.
+        yield f"{float(value):.12g}" if override.is_range_sweep() else value
+
+
+def _as_sweep(override: str) -> str:
+    """As `as_hydra`, with the values between the commas of what Hydra cannot read quoted one by one."""
+    readable = as_hydra(override)
+    key, _, value = override.partition("=")
+    if readable == override or "," not in value:
+        return readable
+    values = value.split(",")
+    if not all(values):
+        raise ConfigError(f"{override}: there is no value before or after a comma")
+    return f"{key}={','.join(map(quoted, values))}"
 
 
 def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:

@@ -13,21 +13,21 @@ from typing import Any
 
 from autolabel.app.compose import build_all, compose, parse
 from autolabel.app.run_directory import existing_run
-from autolabel.app.summary import printable
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.protocols import RoundTrip
+from autolabel.core.text import printable
 from autolabel.store.lock import exclusive
 from autolabel.store.run import RunReader, open_reader
 
 LISTED = 20
 """Deviations spelled out for each format; the rest is counted."""
+LOST = ("images_missing", "images_changed")
+"""What exporters call pictures that they could not take over."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write, or verify, each chosen format in `export/<name>` of the run directory."""
-    request = parse(arguments)
-    if request.multirun:
-        raise ConfigError("export has no -m; several formats go together: export=[coco,yolo]")
+    request = parse(arguments, "export")
     config = compose("export", request.overrides, request.config_dir)
     if request.show:
         from omegaconf import OmegaConf
@@ -42,18 +42,21 @@ def main(arguments: Sequence[str]) -> int:
         pending = reader.counts().get("pending", 0)
         if pending:
             sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")
-        if request.verify:
+        if request.flag:
             return verify(reader, exporters, directory)
         return write(reader, exporters, directory)
 
 
 def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:
+    """Exit code 2 when pictures are missing: they failed when they were labelled, or are not what they were then."""
+    lost = any(status.startswith("failed") for status in reader.counts())
     for name, exporter in exporters.items():
         target = directory / "export" / name
         report = exporter.export(reader, target)
         sys.stdout.write(f"written    {target}: {report.instances} instances of {report.images} images\n")
         sys.stdout.writelines(f"           {note}\n" for note in report.notes)
-    return 0
+        lost |= any(report.counts.get(key) for key in LOST)
+    return 2 if lost else 0
 
 
 def verify(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from autolabel.app.compose import (
     Request,
-    as_hydra,
     build,
     build_all,
     compose,
-    expand,
     parse,
     plain,
     quoted,
 )
 from autolabel.app.fingerprint import fingerprint
-from autolabel.app.run_directory import default_run, preflight, write_text
+from autolabel.app.prompts import check_prompts
+from autolabel.app.refiners import build_refiners
+from autolabel.app.run_directory import (
+    default_run,
+    preflight,
+    require_readable,
+    require_room,
+    runs_below,
+    write_text,
+)
+from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.summary import STOPPED, Summary, summarise
+from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
 from autolabel.core.protocols import Detector, Engine, Segmenter, Source, Unit
-from autolabel.core.types import Category, ImageRecord, ImageRef
+from autolabel.core.text import printable
+from autolabel.core.types import Category, Frame, ImageRecord, ImageRef
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import entries
 from autolabel.store.run import RunStore, Synced, categories_to, open_reader, open_store
@@ -37,6 +47,7 @@ from autolabel.store.run import RunStore, Synced, categories_to, open_reader, op
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from autolabel.detect.label_map import LabelMap
     from autolabel.engine.labeler import PipelineLabeler
 
 logger = logging.getLogger(__name__)
@@ -48,30 +59,43 @@ NO_CLASSES = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """One run, or with `-m` one run for each combination; the worst exit code is the answer."""
-    request = parse(arguments)
-    if request.verify:
-        raise ConfigError("--verify belongs to export: autolabel export RUN --verify")
-    if not request.multirun:
-        return one_run(request, request.overrides)
-    jobs = expand(request.overrides)
-    base = sweep_directory(request)
-    given = {as_hydra(o) for o in request.overrides}
-    codes = []
-    for number, job in enumerate(jobs, start=1):
-        named = [o for o in job if o not in given]
-        sys.stdout.write(f"[{number}/{len(jobs)}] {' '.join(named)}\n")
-        folder = ",".join(named).replace("/", "_")
-        codes.append(attempt(request, (*job, f"run={quoted(str(base / folder))}")))
-        if codes[-1] == STOPPED:
+    """One run, or with `-m` one run for each combination of values."""
+    request = parse(arguments, "label")
+    return sweep(request) if request.flag else one_run(request, request.overrides)
+
+
+def sweep(request: Request) -> int:
+    """One run after the other. A run that cannot be does not stop the others; the worst exit code is the answer."""
+    todo, base = jobs(request.overrides), sweep_directory(request)
+    codes: dict[Job, int] = {}
+    for job in todo:
+        sys.stdout.write(f"[{len(codes) + 1}/{len(todo)}] {job.text}\n")
+        codes[job] = attempt(request, (*job.overrides, f"run={quoted(str(base / job.folder))}"))
+        if codes[job] == STOPPED:
             break
-    return 1 if 1 in codes else max(codes)
+    if not request.show:
+        sys.stdout.write(sweep_text(base, codes, len(todo)))
+    return next((code for code in (STOPPED, 1, 2) if code in codes.values()), 0)
+
+
+def sweep_text(base: Path, codes: Mapping[Job, int], count: int) -> str:
+    """What became of the runs, and the command that sets them side by side."""
+    good = [base / job.folder for job, code in codes.items() if code in (0, 2)]
+    lines = [f"sweep      {len(good)} of {count} runs are complete"]
+    lines += [f"           could not run: {job.text}" for job, code in codes.items() if code == 1]
+    if STOPPED in codes.values():
+        lines.append("next       the same command continues where this one stopped")
+    elif len(good) > 1:
+        # The folder stands for its runs, where they are all of them.
+        named = [base] if runs_below(base) == sorted(good) else good
+        lines.append(f"next       autolabel compare {' '.join(printable(shlex.quote(str(run))) for run in named)}")
+    return "\n".join(lines) + "\n"
 
 
 def sweep_directory(request: Request) -> Path:
     """What holds the runs of a sweep: `run=...`, or a name from the source."""
     fixed = [o for o in request.overrides if o.startswith("run=")]
-    if len(expand(fixed)) > 1:
+    if len(jobs(fixed)) > 1:
         raise ConfigError(f"{fixed[-1]}: one directory holds all runs of a sweep, each in a folder of its own")
     run = compose("label", fixed).run
     return default_run(request.path or "sweep") if run is None else run_path(run)
@@ -83,7 +107,10 @@ def attempt(request: Request, overrides: Sequence[str]) -> int:
         return one_run(request, overrides)
     except AutolabelError as error:
         sys.stderr.write(f"autolabel: {error}\n")
-        return 1
+    except OSError as error:  # a disk that is full, a name that is too long
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"autolabel: {where}{error.strerror or error}\n")
+    return 1
 
 
 def one_run(request: Request, overrides: Sequence[str]) -> int:
@@ -118,29 +145,32 @@ def label(config: DictConfig) -> Summary:
     engine: Engine = build(config.engine)
     source: Source = build(config.source)
     preflight(directory)
-    with exclusive(directory), run_log(directory):
+    with exclusive(directory), run_log(directory), stop_on_signals() as stop:
         started = time.monotonic()
         refs = listed(source)
         say_kind(source, len(refs))
-        with open_store(directory) as store:
+        require_readable(refs)
+        require_room(directory, len(refs), len(exporters))
+        with open_store(directory, rollback=rollback_journal(values)) as store:
             labeler, categories = build_labeler(config, source.categories, refs.values())
-            store.claim(fingerprint(values, labeler.detector, labeler.segmenter, categories))
+            check_prompts(labeler.prompter, refs.keys())
+            of_stages = labeler.detector, labeler.prompter, labeler.segmenter, labeler.refiners
+            store.claim(fingerprint(values, *of_stages, categories))
             say_changes(store.sync(entries(refs.values()), root=root, unit_size=unit_size))
             store.set_meta(categories=categories_to(categories), document=source.document)
             store.set_meta(config=yaml_text(config), versions=versions())
             write_text(directory / "config.yaml", yaml_text(config))
-            with stop_on_signals() as stop:
-                done = label_pending(engine, labeler, store, refs, stop)
+            done = label_pending(engine, labeler, store, refs, stop)
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
-            reports = {} if stop.is_set() else export_all(reader, exporters, directory)
+            reports = {} if stop.asked else export_all(reader, exporters, directory)
             summary = summarise(
                 reader,
                 reports,
                 labelled=done,
                 seconds=seconds,
                 ignored=dict(source.ignored),
-                stopped=stop.is_set(),
+                stopped=stop.asked,
             )
         summary.write(directory)
         logger.info("%s", summary.text())
@@ -154,14 +184,16 @@ def say_changes(synced: Synced) -> None:
 
 
 def label_pending(
-    engine: Engine, labeler: PipelineLabeler, store: RunStore, refs: Mapping[str, ImageRef], stop: Event
+    engine: Engine, labeler: PipelineLabeler, store: RunStore, refs: Mapping[str, ImageRef], stop: Stop
 ) -> int:
     """Label the units that are not committed yet; how many pictures that was."""
     todo = store.pending_images()
     logger.info("%s: %d of %d pictures to label", store.directory, todo, len(refs))
     with Progress(todo) as progress:
         sink = CountedSink(store, progress)
-        engine.run(labeler, until(stop, store.pending(refs)), sink)
+        stop.gentle = True
+        engine.run(labeler, stop.until(store.pending(refs)), sink)
+        stop.gentle = stop.asked  # a summary is still worth waiting for, an export begins anew
     return sink.images
 
 
@@ -189,17 +221,48 @@ def build_labeler(
         categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
         if not categories and source_categories is not None:
             raise no_classes(refs)
+        detector, categories = relabelled(detector, build(config.labels), categories)
         segmenter: Segmenter = build(config.segment)
     labeler = PipelineLabeler(
         detector=detector,
         prompter=build(config.prompt),
         segmenter=segmenter,
-        refiners=list(build_all(config.refine).values()),
+        refiners=build_refiners(config.refine, categories),
         batch_size=config.batch_size,
         max_pixels=config.images.max_pixels,
         min_side=config.images.min_side,
+        read_frame=frame_reader(config),
     )
     return labeler, categories
+
+
+def frame_reader(config: DictConfig) -> Callable[[ImageRef], Frame] | None:
+    """What decodes pictures in other processes; None when this one is to do it."""
+    from autolabel.ops.isolation import isolated_frame
+
+    isolated, timeout_s = config.decode.isolated, config.decode.timeout_s
+    if not isinstance(isolated, bool):
+        raise ConfigError(f"decode.isolated must be true or false, got {isolated!r}")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < 1e6:
+        raise ConfigError(f"decode.timeout_s must be a number of seconds above 0, got {timeout_s!r}")
+    bounds = {"max_pixels": config.images.max_pixels, "min_side": config.images.min_side}
+    return partial(isolated_frame, **bounds, timeout_s=float(timeout_s)) if isolated else None
+
+
+def relabelled(
+    detector: Detector, labels: LabelMap, categories: tuple[Category, ...]
+) -> tuple[Detector, tuple[Category, ...]]:
+    """The detector with its classes mapped, and the classes of the run."""
+    from autolabel.detect.label_map import MappedDetector
+
+    if labels.changes_nothing:
+        return detector, categories
+    if not categories:
+        raise ConfigError(
+            "labels: the classes come with the pictures; this interface needs a detector with its own"
+        )
+    mapped = MappedDetector(detector, labels, categories)
+    return mapped, mapped.categories
 
 
 @contextmanager
@@ -284,41 +347,17 @@ class Progress:
         self._bar.close()
 
 
-def until(stop: Event, units: Iterable[Unit]) -> Iterator[Unit]:
-    """The units, until somebody asks to stop: what was handed out is still finished and committed."""
-    for unit in units:
-        if stop.is_set():
-            return
-        yield unit
+class QuietFile(logging.FileHandler):
+    """A full disk must not bury the one line that says so under tracebacks about the log."""
 
-
-@contextmanager
-def stop_on_signals() -> Iterator[Event]:
-    """Set by the first SIGINT or SIGTERM; the second one stops at once."""
-    stop = Event()
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        sys.stderr.write("\nstopping after the pictures in hand; once more to stop now\n")
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: a notebook's or a server's signals are not ours
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
 
 
 @contextmanager
 def run_log(directory: Path) -> Iterator[None]:
     """Warnings and what the run did, in `autolabel.log`; warnings also on the screen."""
-    to_file = logging.FileHandler(directory / "autolabel.log", encoding="utf-8", errors="backslashreplace")
+    to_file = QuietFile(directory / "autolabel.log", encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_screen = logging.StreamHandler(sys.stderr)
     to_screen.setLevel(logging.WARNING)
@@ -347,6 +386,13 @@ def run_path(value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"run must be a path, got {value!r} (a directory called 5 is run=./5)")
     return Path(value).expanduser()
+
+
+def rollback_journal(values: Mapping[str, Any]) -> bool:
+    journal = values["store"]["journal"]
+    if journal not in ("wal", "rollback"):
+        raise ConfigError(f"store.journal must be wal or rollback, got {journal!r}")
+    return bool(journal == "rollback")
 
 
 def whole(values: Mapping[str, Any], key: str) -> int:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from autolabel.core.errors import AutolabelError
+from autolabel.core.errors import AutolabelError, StoreFull
 
 COMMANDS = {
     "demo": "label the sample photographs with the shipped nano models, offline",
     "label": "pictures in, masks and training labels out",
     "refine": "recompute what a run keeps and drops, no model loaded",
     "export": "write a format from a finished run, no model loaded",
+    "evaluate": "a run against ground truth: AP, IoU, boundaries, errors",
+    "compare": "several runs side by side, two of them object by object",
+    "report": "one self-contained HTML page of a run, pictures and numbers",
     "weights": "list, fetch or verify model weights",
     "doctor": "what is installed, what does not fit, what to do",
 }
+CONFIGURED = ("demo", "label", "refine", "export", "evaluate", "compare", "report")
+"""Commands that take settings: their help is that of the program, and their work may be cut short."""
 
 USAGE = """\
 autolabel: pictures in, pixel-accurate training labels out
@@ -35,12 +41,16 @@ examples
   autolabel label photos/ detect=yolo26m segment=sam2_small export=[coco,yolo] run=runs/a
   autolabel label -m photos/ detect.conf=0.2,0.4             one run for each value
   autolabel refine runs/a refine=strict                      other thresholds on what was found
+  autolabel evaluate runs/a truth=instances.json             how good the labels are
+  autolabel compare runs/a runs/b                            one table, one page, what differs object by object
+  autolabel report runs/a                                    everything at a glance, one file for any browser
   autolabel export runs/a export=[yolo]                      another format from the same run
 
 choices (group=name)
 {groups}
 
 options
+  --calibrate         with evaluate: fit the quality score of masks to this truth
   --verify            with export: write nothing, compare the files and every object with the run
   --cfg               print the composed configuration and stop
   --config-dir DIR    a folder of your own configuration files
@@ -49,7 +59,7 @@ options
   --version, --help
 
 exit code: 0 all pictures labelled, 2 finished but some pictures failed (they are listed), 1 could not run,
-130 stopped before the end (the same command continues)
+3 the disk is full, 130 stopped before the end (the same command continues)
 """
 
 
@@ -85,7 +95,7 @@ def _run(arguments: list[str]) -> int:
 
 def _asks_for_help(arguments: list[str]) -> bool:
     """`autolabel label --help`; the other commands have a help of their own."""
-    return arguments[0] in ("demo", "label", "refine", "export") and not {"-h", "--help"}.isdisjoint(arguments[1:])
+    return arguments[0] in CONFIGURED and not {"-h", "--help"}.isdisjoint(arguments[1:])
 
 
 def _guarded(arguments: list[str], debug: bool) -> int:
@@ -97,21 +107,21 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         if debug:
             raise
         sys.stderr.write(f"autolabel: {error}\n")
-        return 1
+        return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("autolabel: stopped\n")
         return 130
     except BrokenPipeError:
         # The reader of our output left (`| head`); that is its right, but a run may not have come to its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if arguments[0] in ("demo", "label", "refine", "export") else 0
+        return 1 if arguments[0] in CONFIGURED else 0
     except OSError as error:
         # A full disk, a file system that went read-only: whatever wrote at that moment, it is the user's to mend.
         if debug:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         sys.stderr.write(f"autolabel: {where}{error.strerror or error} (--debug shows where)\n")
-        return 1
+        return StoreFull.exit_code if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
 
 
 def usage() -> str:

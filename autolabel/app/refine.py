@@ -10,14 +10,14 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from autolabel.app.compose import build_all, compose, flat, parse, plain
+from autolabel.app.compose import compose, parse, plain
+from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
 from autolabel.app.run_directory import existing_run, write_text
 from autolabel.app.summary import summarise
-from autolabel.core.errors import ConfigError, StoreError
+from autolabel.core.errors import StoreError
 from autolabel.store.lock import exclusive
-from autolabel.store.run import open_reader, open_store
+from autolabel.store.run import categories_from, open_reader, open_store
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,26 +26,25 @@ def main(arguments: Sequence[str]) -> int:
 
     from autolabel.engine.labeler import refined
 
-    request = parse(arguments)
-    if request.multirun or request.verify:
-        raise ConfigError("refine has no -m and no --verify; each refining takes the place of the one before")
+    request = parse(arguments, "refine")
     config = compose("refine", request.overrides, request.config_dir)
     if request.show:
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
     directory = existing_run(request.path, config.run, "refine")
-    refiners = list(build_all(config.get("refine")).values())
     with exclusive(directory):
         started = time.monotonic()
         with open_store(directory) as store:
             stored, text = store.meta("fingerprint"), store.meta("config")
             if stored is None or text is None:
                 raise StoreError(f"{directory} holds nothing that was labelled yet")
+            refiners = build_refiners(config.get("refine"), categories_from(store.meta("categories") or "[]"))
+            entries = refine_entries(plain(config)["refine"], refiners)
             settings = OmegaConf.create(text)
             settings.refine = config.refine
             revised = store.revise(
                 lambda record: refined(record, refiners),
-                fingerprint=json.dumps(with_refine(json.loads(stored), plain(config)["refine"]), sort_keys=True),
+                fingerprint=json.dumps(with_refine(json.loads(stored), entries), sort_keys=True),
                 config=OmegaConf.to_yaml(settings),
             )
             write_text(directory / "config.yaml", OmegaConf.to_yaml(settings))
@@ -59,7 +58,6 @@ def main(arguments: Sequence[str]) -> int:
     return summary.exit_code
 
 
-def with_refine(fingerprint: Mapping[str, str], refine: Any) -> dict[str, str]:
+def with_refine(fingerprint: Mapping[str, str], refine: Mapping[str, str]) -> dict[str, str]:
     """The fingerprint of the same run with another `refine` part."""
-    others = {key: value for key, value in fingerprint.items() if key.split(".")[0] != "refine"}
-    return {**others, **dict(flat("refine", refine))}
+    return {**{key: value for key, value in fingerprint.items() if not is_of_refine(key)}, **refine}

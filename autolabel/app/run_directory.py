@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from autolabel.core.errors import ConfigError, StoreError
-from autolabel.store.run import check_is_run
+from autolabel.core.errors import ConfigError, SourceError, StoreError, StoreFull
+from autolabel.core.text import printable
+from autolabel.core.types import ImageRef
+from autolabel.store.place import free_bytes
+from autolabel.store.run import FILE_NAME, check_is_run
 
 MIN_FREE_BYTES = 256 << 20
+BYTES_A_PICTURE = 3 << 10
+"""Room for a record: 2 KiB, measured with real detections, and half as much again for the log that SQLite keeps."""
 
 
 def default_run(source_path: str) -> Path:
@@ -23,21 +31,46 @@ def default_run(source_path: str) -> Path:
 
 
 def preflight(directory: Path) -> None:
-    """Create the directory. Raises StoreError when it cannot be written or its disk is nearly full."""
+    """Create the directory. Raises StoreError when it cannot be written, StoreFull when its disk is nearly full."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(f"{directory}: the disk is full; make room or choose another with run=...") from error
         raise StoreError(
             f"{directory} cannot be written: {error.strerror}; choose another with run=..."
         ) from error
-    free = shutil.disk_usage(directory).free
-    if free < MIN_FREE_BYTES:
-        raise StoreError(
-            f"{directory}: {free >> 20} MiB free, a run needs {MIN_FREE_BYTES >> 20} MiB at least; "
+    require_room(directory, 0, 0)
+
+
+def require_room(directory: Path, pictures: int, formats: int) -> None:
+    """Raises StoreFull when the records of so many pictures, and their exports in so many formats, may not fit."""
+    database = directory / FILE_NAME
+    there = database.stat().st_size if database.is_file() else 0
+    needed = MIN_FREE_BYTES + max(0, pictures * BYTES_A_PICTURE - there) + pictures * formats * BYTES_A_PICTURE
+    free = free_bytes(directory)
+    if free < needed:
+        raise StoreFull(
+            f"{directory}: {free >> 20} MiB free, this run needs {needed >> 20} MiB; "
             "make room or choose another disk with run=..."
         )
+
+
+def require_readable(refs: Mapping[str, ImageRef]) -> None:
+    """Raises SourceError when none of the pictures is there to be read: a wrong folder, not a bad picture."""
+    for ref in refs.values():
+        try:
+            if ref.problem is not None or os.access(ref.path, os.R_OK):
+                return
+        except ValueError:  # a NUL: no file has this name
+            continue
+    first = next(iter(refs.values()))
+    raise SourceError(
+        f"none of the {len(refs)} pictures can be read, the first is {printable(first.path)}; "
+        "is the folder the right one, and may this user read it?"
+    )
 
 
 def existing_run(path: str | None, run: object, command: str) -> Path:
@@ -52,12 +85,24 @@ def existing_run(path: str | None, run: object, command: str) -> Path:
     return directory
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """The run directories that lie in a folder, sorted: those of a sweep, say."""
+    return sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}") if path.is_file())
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file whole: after a kill or a power cut it is the old one or the new one."""
+    with replaced_text(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def replaced_text(path: Path) -> Iterator[TextIO]:
+    """A text file to write into, that takes the place of `path` when the block ends well, and vanishes otherwise."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # noqa: PTH101

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from autolabel.app.run_directory import write_text
 from autolabel.core.protocols import ExportReport
+from autolabel.core.text import printable
 from autolabel.store.run import RunReader
 
 STOPPED = 130
@@ -27,8 +29,23 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What the labelling of a run took, all its sittings together but for those that were killed: loading models and
+    writing exports are in `seconds`. `stages` are seconds by stage; stages overlap in time."""
+
+    pictures: int
+    seconds: float
+    stages: Mapping[str, float]
+
+    @property
+    def pictures_per_second(self) -> float | None:
+        return self.pictures / self.seconds if self.pictures and self.seconds else None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before."""
+    """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
+    time's seconds by stage, empty where the engine does not measure them."""
 
     run: str
     status: Mapping[str, int]
@@ -41,6 +58,7 @@ class Summary:
     ignored: Mapping[str, int]
     exports: Mapping[str, ExportReport]
     stopped: bool = False
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -74,6 +92,8 @@ class Summary:
             )
         else:
             lines.append("speed      nothing to do: every picture was labelled before")
+        if self.stages:
+            lines.append(f"stages     {', '.join(f'{name} {s:.1f} s' for name, s in self.stages.items())}")
         for name, report in self.exports.items():
             lines.append(f"written    {run}/export/{name}: {report.instances} instances of {report.images} images")
             lines += [f"           {printable(note)}" for note in report.notes]
@@ -91,8 +111,36 @@ class Summary:
     def write(self, directory: Path) -> None:
         """`summary.json`, replaced whole. Exports by the number of their files: a million names help nobody."""
         exports = {name: {**asdict(r), "files": len(r.files)} for name, r in self.exports.items()}
-        document = {**asdict(replace(self, exports={})), "exports": exports, "exit_code": self.exit_code}
+        document = {
+            **asdict(replace(self, exports={})),
+            "exports": exports,
+            "cost": asdict(self._cost(directory)),
+            "exit_code": self.exit_code,
+        }
         write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+    def _cost(self, directory: Path) -> Cost:
+        before = read_cost(directory)
+        if before is None or self.labelled == sum(self.status.values()) + self.pending:
+            before = Cost(0, 0.0, {})  # all of it was labelled now
+        if not self.labelled:
+            return before
+        stages = {
+            name: before.stages.get(name, 0.0) + self.stages.get(name, 0.0)
+            for name in dict.fromkeys((*before.stages, *self.stages))
+        }
+        return Cost(before.pictures + self.labelled, before.seconds + self.seconds, stages)
+
+
+def read_cost(directory: Path) -> Cost | None:
+    """From the run's `summary.json`; None where there is none, or none that can be understood."""
+    try:
+        found = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["cost"]
+        stages = {str(name): float(seconds) for name, seconds in found["stages"].items()}
+        cost = Cost(int(found["pictures"]), float(found["seconds"]), stages)
+        return cost if all(map(math.isfinite, (cost.seconds, *stages.values()))) else None
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def summarise(
@@ -103,6 +151,7 @@ def summarise(
     seconds: float,
     ignored: Mapping[str, int],
     stopped: bool,
+    stages: Mapping[str, float] | None = None,
 ) -> Summary:
     """Count a run in one pass over its records."""
     names = {c.id: c.name for c in reader.categories}
@@ -128,13 +177,8 @@ def summarise(
         ignored=ignored,
         exports=exports,
         stopped=stopped,
+        stages=stages or {},
     )
-
-
-def printable(text: str) -> str:
-    """A file name as a terminal may show it: control characters and stray bytes escaped."""
-    escaped = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in escaped)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@
     │   └── WeightsCorrupt     size or sha256 differ from what the registry pins
     ├── StoreError         the run directory
     │   ├── StoreBusy          another process works on this run
+    │   ├── StoreFull          the disk has no room left; what was committed is safe
     │   ├── StoreMismatch      the run was made with another configuration or other inputs
     │   └── StoreCorrupt       the run database is not one of ours, or is damaged
     ├── ExportError        a format cannot be written from this run
@@ -21,7 +22,9 @@ from __future__ import annotations
 
 
 class AutolabelError(Exception):
-    """Base of every error that is the user's to mend; the message is one line."""
+    """Base of every error that is the user's to mend; the message is one line. A command ends with `exit_code`."""
+
+    exit_code = 1
 
 
 class ConfigError(AutolabelError):
@@ -59,6 +62,12 @@ class StoreError(AutolabelError):
 
 class StoreBusy(StoreError):
     """Another process works on this run."""
+
+
+class StoreFull(StoreError):
+    """The disk has no room left, or too little to go on; with room, the same command continues."""
+
+    exit_code = 3
 
 
 class StoreMismatch(StoreError):

@@ -59,9 +59,18 @@ class Detector(Protocol):
 
 
 class Prompter(Protocol):
-    """Boxes to questions: prompt i asks about detection i."""
+    """What is known of an image to questions: any number of prompts for each detection that wants a mask, or for
+    objects that no detector found."""
 
-    def prompt(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Prompts]: ...
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What decides its questions beside its config: the content of files that it reads."""
+
+    def prompt(
+        self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
+    ) -> list[Prompts]:
+        """Of image i, the detections `asked[i]` want a mask; their boxes are sound and clipped. The others are there
+        to be taken into account."""
 
 
 class Segmenter(Protocol):

@@ -7,7 +7,7 @@ Letters in shapes: N prompts or objects of one image, P points of one prompt, H 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -179,6 +179,16 @@ class Detections:
     def none(cls) -> Detections:
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
+    def plus(self, other: Detections) -> Detections:
+        """The rows of both, in this order."""
+        columns = {name: getattr(self, name) + getattr(other, name) for name in DETECTION_COLUMNS}
+        return Detections(
+            np.concatenate([self.boxes_xyxy, other.boxes_xyxy]),
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.category_ids, other.category_ids]),
+            **columns,
+        )
+
     def select(self, index: Sequence[int] | Int64) -> Detections:
         """The rows named by `index`, all columns together."""
         rows = [int(i) for i in index]
@@ -188,33 +198,98 @@ class Detections:
         )
 
 
+NO_OBJECT = -1
+"""In `Prompts.objects`: the prompt asks for whatever is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """What an answer must be to become an object where nobody knows what is there: the filters of
+    `SAM2AutomaticMaskGenerator`, with its meaning.
+
+    `three_masks`: a prompt has up to three answers, not one. Kept are answers whose predicted IoU is above
+    `min_predicted_iou`, and whose stability is at least `min_stability`: at the picture's size, the IoU of the mask
+    with itself under thresholds of +1 and -1. Of answers whose tight boxes have an IoU above `box_iou` within one
+    window, or above `window_iou` between windows, one is kept; of those whose masks have one above `mask_iou` too,
+    unless that is None.
+    """
+
+    three_masks: bool
+    min_predicted_iou: float
+    min_stability: float
+    min_area_px: int
+    max_area_fraction: float
+    box_iou: float
+    window_iou: float
+    mask_iou: float | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompts:
-    """What the segmenter is asked about one image: N prompts, each a box, signed points, an earlier mask,
+    """What is asked about one image: a table of N prompts, each a box, signed points, a mask that is roughly right,
     or a combination.
 
-    `boxes_xyxy` (N, 4) and `points_xy` (N, P, 2) are in pixels of the upright image. `point_signs` (N, P) is
-    1 for inside, 0 for outside, -1 for padding. `mask_logits` (N, h, w) are low-resolution logits of an
-    earlier answer.
+    `boxes_xyxy` (N, 4) and `points_xy` (N, P, 2) are in pixels of the upright image. A row of NaN is no box.
+    `point_signs` (N, P) is 1 for inside, 0 for outside, -1 for padding. `masks[i]` is at the image's size.
+
+    `objects` (N,) says which object each prompt asks for: the detection of that number, one of the `added` objects
+    that no detector found (numbered after the detections), or NO_OBJECT. Several prompts may ask for one object:
+    `keep` says whether the first one's answer stays, or the one that agrees best with the others. `refused` are
+    objects that are not asked for, and why. `windows_xyxy` (N, 4), in whole pixels, is the part of the image that a
+    prompt is about, encoded as if it were the image; None: all of it. A segmenter never sees windows, and only needs
+    `sieve` where it gives several answers to a prompt.
     """
 
     boxes_xyxy: Float32 | None = None
     points_xy: Float32 | None = None
     point_signs: Int64 | None = None
-    mask_logits: Float32 | None = None
+    masks: tuple[Rle | None, ...] | None = None
+    objects: Int64 | None = None
+    windows_xyxy: Int64 | None = None
+    added: int = 0
+    refused: Mapping[int, str] = field(default_factory=dict)
+    keep: Literal["first", "medoid"] = "first"
+    sieve: Sieve | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(a) for a in (self.boxes_xyxy, self.points_xy, self.mask_logits) if a is not None}
+        lengths = {len(a) for a in (self.boxes_xyxy, self.points_xy, self.masks) if a is not None}
         if len(lengths) != 1:
             raise ValueError(f"prompts need one kind of one length at least, got lengths {sorted(lengths)}")
         if (self.points_xy is None) != (self.point_signs is None):
             raise ValueError("points need signs, and signs need points")
+        if self.objects is None:
+            object.__setattr__(self, "objects", np.arange(len(self), dtype=np.int64))
+        rows = {len(a) for a in (self.point_signs, self.objects, self.windows_xyxy) if a is not None}
+        if rows != lengths:
+            raise ValueError(f"{lengths} prompts, but columns of {sorted(rows)} rows")
 
     def __len__(self) -> int:
-        for array in (self.boxes_xyxy, self.points_xy, self.mask_logits):
-            if array is not None:
-                return len(array)
+        for column in (self.boxes_xyxy, self.points_xy, self.masks):
+            if column is not None:
+                return len(column)
         raise AssertionError("checked in __post_init__")
+
+    @property
+    def object_numbers(self) -> Int64:
+        assert self.objects is not None
+        return self.objects
+
+    def select(self, rows: Sequence[int]) -> Prompts:
+        """The prompts named by `rows`, all columns together."""
+        index = list(rows)
+
+        def of(column: Any) -> Any:
+            return None if column is None else column[index]
+
+        return replace(
+            self,
+            boxes_xyxy=of(self.boxes_xyxy),
+            points_xy=of(self.points_xy),
+            point_signs=of(self.point_signs),
+            masks=None if self.masks is None else tuple(self.masks[row] for row in index),
+            objects=of(self.objects),
+            windows_xyxy=of(self.windows_xyxy),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +297,8 @@ class PromptedMask:
     """The segmenter's answer to prompt number `prompt` of an image; a prompt may go unanswered.
 
     All scores are in [0, 1]: the model's own guess of its mask's IoU, the probability that there is an object,
-    the IoU of the mask with itself under a shifted threshold, and the mean IoU with the answers to slightly
-    other prompts where those were asked.
+    the IoU of the mask with itself under a shifted threshold, and the mean IoU with the answers to the other
+    prompts about the same object where those were asked.
     """
 
     prompt: int
@@ -238,7 +313,8 @@ class PromptedMask:
 class Instance:
     """An object of an image. `index` is its detection's position, its identity within the image.
 
-    `box_xyxy` is the prompt box; the box of the mask is computed from the mask where it is needed. `origin`
+    `box_xyxy` is the detection's box, or where nothing but a prompt said that there is an object the tight box of
+    its mask; elsewhere the box of the mask is computed from the mask where it is needed. `origin`
     is `model`, or `label` when the mask came with the source and is kept as it is; then `polygons` are the
     source's own. `mask` is None only for a detection that never became a mask; those are always dropped.
     `replaced_iou` is the IoU with the source's mask where that was made anew. `quality` is what refining

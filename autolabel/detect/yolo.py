@@ -29,12 +29,19 @@ _PAD_VALUE = 114
 # Ultralytics' own floor for models that choose their best boxes without NMS.
 _LEAST_TOP_K = 300
 _TASKS = ("detect", "segment", "pose")
+_MODELS = {
+    "RTDETRDecoder": "RTDETRDetectionModel",
+    "WorldDetect": "WorldModel",
+    "YOLOEDetect": "YOLOEModel",
+    "YOLOESegment": "YOLOESegModel",
+}
+"""Models that are not plain detection models, by their head."""
 
 _import_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class Loaded:
     """A network before fusing, its class names by index, and what identifies its weights and architecture."""
 
     model: Any
@@ -84,7 +91,7 @@ class YoloDetector:
         self._batch = batch or (16 if self._device.type == "cuda" else 1)
         self._precision = choose_precision(precision, self._device.type, key="detect.precision")
         with _import_lock, ultralytics_at_bay():
-            loaded = load_detector(weights, architecture)
+            loaded = self._load(weights, architecture)
             self._model = _for_inference(loaded.model, max_det, self._agnostic_nms).to(self._device)
         stride = max(int(self._model.stride.max()), 32)
         if image_size % stride:
@@ -96,6 +103,7 @@ class YoloDetector:
             for index, name in sorted(loaded.names.items())
             if self._keep is None or index in self._keep
         )
+        self._class_count = int(self._model.model[-1].nc)
         self._lock = threading.Lock()
         self._identity = {
             "weights": loaded.digest,
@@ -105,6 +113,10 @@ class YoloDetector:
             "torch": version("torch"),
             "ultralytics": version("ultralytics"),
         }
+
+    def _load(self, weights: str, architecture: str | None) -> Loaded:
+        """The network as it is before fusing; within `ultralytics_at_bay`."""
+        return load_detector(weights, architecture)
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -158,7 +170,7 @@ class YoloDetector:
             self._keep,
             self._agnostic_nms,
             max_det=self._max_det,
-            nc=self._model.model[-1].nc,
+            nc=self._class_count,
             end2end=self._model.end2end,
         )[0]
         return rows[:, :6]
@@ -238,7 +250,7 @@ def _check_count(key: str, value: int, largest: int) -> None:
 # Loading
 
 
-def load_detector(weights: str, architecture: str | None) -> _Loaded:
+def load_detector(weights: str, architecture: str | None) -> Loaded:
     """The network with its weights, in float32 on the CPU. Call it within `ultralytics_at_bay`.
 
     Raises ConfigError for an unknown architecture, WeightsError for a file that is damaged, does not fit, is
@@ -246,7 +258,7 @@ def load_detector(weights: str, architecture: str | None) -> _Loaded:
     """
     if weights.startswith("random:"):
         model, digest = _random_model(weights, architecture)
-        return _Loaded(model, model.names, weights, digest)
+        return Loaded(model, model.names, weights, digest)
     from autolabel.weights import resolve
 
     resolved = resolve(weights)
@@ -257,7 +269,7 @@ def load_detector(weights: str, architecture: str | None) -> _Loaded:
     else:
         model, digest = _from_checkpoint(resolved.path), "in the checkpoint"
     names = {int(index): str(name) for index, name in dict(model.names).items()}
-    return _Loaded(model, names, resolved.sha256, digest)
+    return Loaded(model, names, resolved.sha256, digest)
 
 
 def _random_model(weights: str, architecture: str | None) -> tuple[Any, str]:
@@ -318,12 +330,12 @@ def _load_strictly(model: Any, state: Mapping[str, Any], path: Path) -> None:
 
 def _build(architecture: str, num_classes: int | None) -> tuple[Any, str]:
     """The network of a YAML and the sha256 of the YAML's text."""
-    from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel, yaml_model_load
+    from ultralytics.nn import tasks
 
     path, source = _architecture_file(architecture)
-    config = yaml_model_load(path)
-    heads = [layer[2] for layer in config["head"]]
-    kind = RTDETRDetectionModel if "RTDETRDecoder" in heads else DetectionModel
+    config = tasks.yaml_model_load(path)
+    name = next((name for head, name in _MODELS.items() if head in [layer[2] for layer in config["head"]]), "")
+    kind = getattr(tasks, name or "DetectionModel")
     digest = hashlib.sha256(f"{config['scale']}\n".encode() + source.read_bytes()).hexdigest()
     return kind(config, nc=num_classes, verbose=False), digest
 

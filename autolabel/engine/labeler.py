@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import Detector, Prompter, Refiner, Segmenter
@@ -20,9 +22,16 @@ from autolabel.core.types import (
     Verdict,
 )
 
-BEFORE_REFINING = ("bad_box", "crowd_box", "no_mask", "empty_mask")
+BEFORE_REFINING = (
+    "bad_box", "bad_point", "bad_mask", "bad_prompt", "no_prompt", "crowd_box", "no_mask", "empty_mask"
+)  # fmt: skip
 """How the labeler's own reasons begin; refiners use other words."""
 CROWD_BOX = "crowd_box: a box around a crowd, without its mask, asks for no object"
+
+UNASKED = "no_prompt: nothing was asked about it"
+
+if TYPE_CHECKING:
+    from autolabel.engine.asking import Answers
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -30,10 +39,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """About one image: `boxes` to ask for, the detections they belong to, and why others are not asked for."""
+    """About one image: what was found, clipped, which of it wants a mask, and why the rest is not asked for."""
 
+    clipped: Detections
     asked: tuple[int, ...]
-    boxes: Detections
     problems: Mapping[int, str]
 
 
@@ -41,7 +50,7 @@ class PipelineLabeler:
     """Detector and segmenter in a row. `batch_size` pictures are computed together, so it decides last digits.
 
     Pictures of more than `max_pixels`, or with a side under `min_side` pixels, become `failed` records before
-    they are decoded.
+    they are decoded. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class PipelineLabeler:
         batch_size: int,
         max_pixels: int,
         min_side: int,
+        read_frame: Callable[[ImageRef], Frame] | None = None,
     ) -> None:
         counts = {"batch_size": batch_size, "images.max_pixels": max_pixels, "images.min_side": min_side}
         for key, value in counts.items():
@@ -66,6 +76,7 @@ class PipelineLabeler:
         self.batch_size = batch_size
         self.max_pixels = max_pixels
         self.min_side = min_side
+        self.read_frame = read_frame
 
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         """The decoded picture, or its final `failed` record. Safe from any thread."""
@@ -74,6 +85,8 @@ class PipelineLabeler:
         if ref.problem is not None:
             return failed(ref, ref.problem.code, ref.problem.detail)
         try:
+            if self.read_frame is not None:
+                return self.read_frame(ref)
             return load_frame(ref, max_pixels=self.max_pixels, min_side=self.min_side)
         except ImageError as error:
             return failed(ref, error.code, error.detail)
@@ -112,28 +125,28 @@ class PipelineLabeler:
             for i in todo
         }
         asked = tuple(i for i in todo if problems[i] is None)
-        boxes = detections.select(asked)
-        clipped = replace(boxes, boxes_xyxy=clip_xyxy(boxes.boxes_xyxy, frame.info.size_hw))
-        return Question(asked, clipped, {i: reason for i, reason in problems.items() if reason is not None})
+        clipped = replace(detections, boxes_xyxy=clip_xyxy(detections.boxes_xyxy, frame.info.size_hw))
+        return Question(clipped, asked, {i: reason for i, reason in problems.items() if reason is not None})
 
-    def _ask(self, pairs: Sequence[tuple[Frame, Question]]) -> list[list[PromptedMask]]:
-        """Masks for the images that have a question; the others never reach the encoder."""
-        busy = [(frame, question) for frame, question in pairs if question.asked]
-        if not busy:
-            return [[] for _ in pairs]
-        frames = [frame for frame, _ in busy]
-        prompts = self.prompter.prompt(frames, [question.boxes for _, question in busy])
-        answers = iter(self.segmenter.segment(frames, prompts))
-        return [next(answers) if question.asked else [] for _, question in pairs]
+    def _ask(self, pairs: Sequence[tuple[Frame, Question]]) -> list[Answers]:
+        """The answers of each image; those without a question never reach the encoder."""
+        from autolabel.engine.asking import ask
 
-    def _record(
-        self, frame: Frame, detections: Detections, question: Question, answer: Sequence[PromptedMask]
-    ) -> ImageRecord:
+        frames = [frame for frame, _ in pairs]
+        questions = [question for _, question in pairs]
+        prompts = self.prompter.prompt(frames, [q.clipped for q in questions], [q.asked for q in questions])
+        return ask(self.segmenter, frames, prompts)
+
+    def _record(self, frame: Frame, detections: Detections, question: Question, answers: Answers) -> ImageRecord:
         from autolabel.ops.masks import area_px
 
-        by_index = {question.asked[mask.prompt]: mask for mask in answer}
-        reasons = dict(question.problems)
-        reasons.update({i: "no_mask: the segmenter gave no mask" for i in question.asked if i not in by_index})
+        by_index, reasons = dict(answers.by_object), {**answers.reasons, **question.problems}
+        reasons.update(
+            {i: UNASKED for i in question.asked if i not in by_index and i not in reasons},
+        )
+        if answers.added or answers.found:
+            by_index.update(enumerate(answers.found, start=len(detections) + answers.added))
+            detections = with_new(detections, by_index, answers.added + len(answers.found), self._one_class())
         candidates = instances_of(detections, by_index)
         # Existing masks too: a polygon may be so thin that it holds no pixel, and no format can carry that.
         empty = (c.index for c in candidates if c.mask is not None and not area_px(c.mask))
@@ -150,6 +163,34 @@ class PipelineLabeler:
             source_id=frame.ref.source_id,
             extra=frame.ref.extra,
         )
+
+    def _one_class(self) -> int:
+        """The class of an object that only a prompt knows of."""
+        categories = self.detector.categories
+        if categories is None or len(categories) != 1:
+            raise ConfigError(
+                "these prompts find objects of their own, which have no class; use detect=none, which has one class"
+            )
+        return categories[0].id
+
+
+def with_new(
+    detections: Detections, answers: Mapping[int, PromptedMask], count: int, category_id: int
+) -> Detections:
+    """The detections and behind them `count` objects that only prompts know of: the tight box of the mask, and for
+    a score what the segmenter thinks of it."""
+    from autolabel.ops.masks import bounds_xyxy
+
+    new = [answers.get(i) for i in range(len(detections), len(detections) + count)]
+    bounds = [(None if answer is None else bounds_xyxy(answer.mask)) or (0, 0, 0, 0) for answer in new]
+    scores = [0.0 if answer is None else min(max(answer.predicted_iou, 0.0), 1.0) for answer in new]
+    return detections.plus(
+        Detections(
+            np.array(bounds, np.float32).reshape(-1, 4),
+            np.array(scores, np.float32),
+            np.full(count, category_id, np.int64),
+        )
+    )
 
 
 def refined(record: ImageRecord, refiners: Sequence[Refiner]) -> ImageRecord:

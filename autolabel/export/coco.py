@@ -17,8 +17,9 @@ import math
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -46,7 +47,7 @@ from autolabel.export.raster import check_choice, class_number, named, picture_p
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
-from autolabel.ops.outline import outline
+from autolabel.ops.outline import outlines
 from autolabel.ops.polygons import coco_polygons
 from autolabel.ops.simplify import Points, simplify_rings
 
@@ -119,17 +120,17 @@ class CocoExporter:
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`; memory grows by 8 bytes for an id of the source.
 
-        The records are read twice, for the images and for the objects; once more for the names of copied
-        pictures, for the splits, and for each further file.
+        Ids are known once all records are read, so images and annotations wait without theirs in two files beside
+        the final ones. The records are read once; before that for the names of copied pictures and for the splits.
         """
         tally = _Tally()
         plan = None if self._splits is None else self._splits.plan(run)
-        with replaced(directory) as draft, tempfile.TemporaryFile(dir=draft.root) as spill:
-            listed = _Listed(spill, Ids(keep=self._keep_ids), Ids(keep=self._keep_ids))
+        with replaced(directory) as draft, _waiting(draft.root) as (images, annotations):
+            listed = _Listed(images, annotations, Ids(keep=self._keep_ids), Ids(keep=self._keep_ids))
             self._list(run, plan, draft, listed, tally)
             present = [side for side in SIDES if SIDES.index(side) in listed.places]
             for side in present if plan is not None and present else [""]:
-                draft.write(FILES[side], self._file(run, listed, side, tally))
+                draft.write(FILES[side], _file(run, listed, side, tally.counts))
         tally.counts.update({} if plan is None else plan.counts)
         tally.counts["ids_changed"] = listed.image_ids.repeated + listed.annotation_ids.repeated
         return tally.report(draft.files)
@@ -155,43 +156,29 @@ class CocoExporter:
     def _list(
         self, run: RecordReader, plan: SplitPlan | None, draft: Draft, listed: _Listed, tally: _Tally
     ) -> None:
-        for record, name in zip(labelled(run, tally.counts), self._names(run), strict=True):
-            if not self._is_listed(record, name, draft, tally):
-                listed.places.append(_LEFT_OUT)
+        known = {category.id: category for category in run.categories}
+        for record, name in self._named(run, tally):
+            objects = prepared(record, self._policy, tally.counts)
+            if self._drop_empty and not objects:
+                tally.counts["images_empty"] += 1
+                continue
+            if self._pictures is not None and not self._pictures.write(
+                record, f"images/{name}", draft, tally.counts
+            ):
                 continue
             tally.counts["images"] += 1
-            tally.counts["not_utf8"] += not _is_utf8(record.image_id)
-            body = json_bytes(image_fields(record, name))[1:]
-            listed.add(record, body, _NO_SIDE if plan is None else SIDES.index(plan.side(record)))
-
-    def _is_listed(self, record: ImageRecord, name: str, draft: Draft, tally: _Tally) -> bool:
-        if self._drop_empty and not prepared(record, self._policy, Counter()):
-            tally.counts["images_empty"] += 1
-            return False
-        return self._pictures is None or self._pictures.write(record, f"images/{name}", draft, tally.counts)
-
-    def _file(self, run: RecordReader, listed: _Listed, side: str, tally: _Tally) -> Iterator[bytes]:
-        yield from _head(run)
-        yield b',\n"images":'
-        yield from json_array(listed.image_rows(side))
-        yield b',\n"annotations":'
-        yield from json_array(self._annotations(run, listed, side, tally))
-        yield b"}\n"
-
-    def _annotations(self, run: RecordReader, listed: _Listed, side: str, tally: _Tally) -> Iterator[bytes]:
-        known = {category.id: category for category in run.categories}
-        elsewhere = _Tally()  # for what another file counts
-        image_number, number = listed.image_ids.numbers(), listed.annotation_ids.numbers()
-        for record, place in zip(labelled(run), listed.places, strict=True):
-            if place == _LEFT_OUT:
-                continue
-            image_id, wanted = image_number(record.source_id), not side or SIDES[place] == side
-            objects = prepared(record, self._policy, (tally if wanted else elsewhere).counts)
-            for instance, own_id in zip(objects, own_ids(objects), strict=True):
+            tally.counts["not_utf8"] += not record.image_id.isascii() and not _is_utf8(record.image_id)
+            for instance in objects:
                 class_number(known, instance, record)
-                id_ = number(own_id)
-                if wanted:
-                    yield self._annotation(id_, image_id, instance, tally)
+            body = json_bytes(image_fields(record, name))[1:]
+            place = _NO_SIDE if plan is None else SIDES.index(plan.side(record))
+            listed.add(record, place, body, self._annotations(objects, tally))
+
+    def _named(self, run: RecordReader, tally: _Tally) -> Iterator[tuple[ImageRecord, str]]:
+        """Every labelled image with its name in the file."""
+        if self._pictures is None:
+            return ((record, record.image_id) for record in labelled(run, tally.counts))
+        return zip(labelled(run, tally.counts), self._names(run), strict=True)
 
     def _names(self, run: RecordReader) -> Iterator[str]:
         """The file name of each labelled image: its id, or where its copy is below `images/`."""
@@ -201,24 +188,37 @@ class CocoExporter:
         pictures = self._pictures
         yield from (str(name) for _, name in named(run, lambda record: picture_path(record, pictures), Counter()))
 
-    def _annotation(self, id_: int, image_id: int, instance: Instance, tally: _Tally) -> bytes:
-        area, (x0, y0, x1, y1), segmentation = self._geometry(instance, tally)
-        tally.counts["instances"] += 1
-        tally.counts["id_zero"] += id_ == 0
-        return (
-            b'{"id":%d,"image_id":%d,"category_id":%d,"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"iscrowd":%d,'
-            b'"segmentation":%b%b}'
-        ) % (
-            id_, image_id, instance.category_id, x0, y0, x1 - x0, y1 - y0, area, instance.crowd, segmentation,
-            _more(id_, instance, tally),
-        )  # fmt: skip
+    def _annotations(self, objects: Sequence[Instance], tally: _Tally) -> Iterator[_Annotation]:
+        traced = [one for one in objects if self._is_traced(one)]
+        outline_of = dict(zip(map(id, traced), outlines([mask_of(one) for one in traced]), strict=True))
+        ids = own_ids(objects) if self._keep_ids else [one.source_id for one in objects]
+        for instance, own_id in zip(objects, ids, strict=True):
+            tally.counts["instances"] += 1
+            found = outline_of.get(id(instance))
+            area, bounds, segmentation = (
+                self._geometry(instance, tally)
+                if found is None
+                else (found.area_px, found.bounds_xyxy, found.polygons_json)
+            )
+            x0, y0, x1, y1 = bounds
+            body = b'"category_id":%d,"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"iscrowd":%d,"segmentation":%b' % (
+                instance.category_id,
+                x0,
+                y0,
+                x1 - x0,
+                y1 - y0,
+                area,
+                instance.crowd,
+                segmentation,
+            )
+            yield own_id, body, *_more(instance, own_id, tally)
+
+    def _is_traced(self, instance: Instance) -> bool:
+        return self._polygons and not instance.crowd and not instance.polygons and self._least_iou is None
 
     def _geometry(self, instance: Instance, tally: _Tally) -> tuple[int, tuple[int, int, int, int], bytes]:
         """Area, box and the segmentation as JSON."""
         mask = mask_of(instance)
-        if self._polygons and not instance.crowd and not instance.polygons and self._least_iou is None:
-            found = outline(mask)
-            return found.area_px, found.bounds_xyxy, found.polygons_json
         bounds = bounds_xyxy(mask)
         assert bounds is not None, "prepared objects have pixels"
         return area_px(mask), bounds, json_bytes(self._segmentation(instance, mask, tally))
@@ -259,35 +259,74 @@ def own_ids(objects: Sequence[Instance]) -> Iterator[int | None]:
         before = instance.index
 
 
+_Annotation = tuple[int | None, bytes, bytes, bytes]
+"""The source's id, the fields up to the segmentation, and those after it: where it keeps that id, and where not."""
+
+
+@contextlib.contextmanager
+def _waiting(folder: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    with (
+        tempfile.TemporaryFile(dir=folder, buffering=_BUFFER) as one,
+        tempfile.TemporaryFile(dir=folder, buffering=_BUFFER) as two,
+    ):
+        yield one, two
+
+
 @dataclass(slots=True)
 class _Listed:
-    """The images of the files, in order: their objects without the id wait in `spill`. `places` has an entry for
-    every labelled record: where its split is in SIDES, or one of the two below."""
+    """What the files will hold, in order: lines of `images` (the source's id, the number of annotations, the fields)
+    and of `annotations` (see `_Annotation`). `places` says of each image where its split is in SIDES."""
 
-    spill: IO[bytes]
+    images: IO[bytes]
+    annotations: IO[bytes]
     image_ids: Ids
     annotation_ids: Ids
     places: array[int] = field(default_factory=lambda: array("b"))
 
-    def add(self, record: ImageRecord, body: bytes, place: int) -> None:
+    def add(self, record: ImageRecord, place: int, body: bytes, annotations: Iterable[_Annotation]) -> None:
         self.places.append(place)
         self.image_ids.announce(record.source_id)
         for instance in record.instances:
             self.annotation_ids.announce(instance.source_id)
-        own = b"" if record.source_id is None else b"%d" % record.source_id
-        self.spill.write(b"%b %b\n" % (own, body))
+        lines = [b"%b\t%b\t%b\t%b\n" % (_told(own), *texts) for own, *texts in annotations]
+        self.annotations.writelines(lines)
+        self.images.write(b"%b\t%d\t%b\n" % (_told(record.source_id), len(lines), body))
 
     def image_rows(self, side: str) -> Iterator[bytes]:
-        number = self.image_ids.numbers()
-        self.spill.seek(0)
-        for line, place in zip(self.spill, (p for p in self.places if p != _LEFT_OUT), strict=True):
-            own, _, body = line[:-1].partition(b" ")
-            id_ = number(int(own) if own else None)
-            if not side or SIDES[place] == side:
+        for id_, _, body, wanted in self._numbered(side):
+            if wanted:
                 yield b'{"id":%d,%b' % (id_, body)
 
+    def annotation_rows(self, side: str, counts: Counter[str]) -> Iterator[bytes]:
+        """The annotations of one image at a time, a line each."""
+        number = self.annotation_ids.numbers()
+        self.annotations.seek(0)
+        for image_id, count, _, wanted in self._numbered(side):
+            rows = []
+            for line in islice(self.annotations, count):
+                told, body, same, other = line[:-1].split(b"\t")
+                own = int(told) if told else None
+                id_ = number(own)
+                rows.append(b'{"id":%d,"image_id":%d,%b%b}' % (id_, image_id, body, same if id_ == own else other))
+                counts["id_zero"] += wanted and id_ == 0
+            if wanted and rows:
+                yield b",\n".join(rows)
 
-_NO_SIDE, _LEFT_OUT = -1, -2
+    def _numbered(self, side: str) -> Iterator[tuple[int, int, bytes, bool]]:
+        """Of each image its id, the number of its annotations, its fields, and whether it is of that side."""
+        number = self.image_ids.numbers()
+        self.images.seek(0)
+        for line, place in zip(self.images, self.places, strict=True):
+            told, count, body = line[:-1].split(b"\t")
+            yield number(int(told) if told else None), int(count), body, not side or SIDES[place] == side
+
+
+def _told(own_id: int | None) -> bytes:
+    return b"" if own_id is None else b"%d" % own_id
+
+
+_NO_SIDE = -1
+_BUFFER = 1 << 20
 
 
 class _Tally:
@@ -322,6 +361,15 @@ class _Tally:
         return reported(files, self.counts, notes)
 
 
+def _file(run: RecordReader, listed: _Listed, side: str, counts: Counter[str]) -> Iterator[bytes]:
+    yield from _head(run)
+    yield b',\n"images":'
+    yield from json_array(listed.image_rows(side))
+    yield b',\n"annotations":'
+    yield from json_array(listed.annotation_rows(side, counts))
+    yield b"}\n"
+
+
 def _head(run: RecordReader) -> Iterator[bytes]:
     """The opening of a file up to its categories."""
     document = unknown_fields(run.document, ("categories", "images", "annotations"), "the data set")
@@ -349,18 +397,32 @@ def image_fields(record: ImageRecord, name: str) -> dict[str, Any]:
     return fields | unknown_fields(record.extra, _IMAGE, repr(record.image_id))
 
 
-def _more(id_: int, instance: Instance, tally: _Tally) -> bytes:
-    """The keys that are there when known, each with its comma in front; the source's own go before ours."""
-    more = unknown_fields(instance.extra, _ANNOTATION, f"annotation {id_}") if instance.extra else {}
+def _more(instance: Instance, own_id: int | None, tally: _Tally) -> tuple[bytes, bytes]:
+    """The keys that are there when known, each with its comma in front, where the annotation keeps its id and where
+    it has a new one; the source's own go before ours."""
+    score, iou_ = instance.detector_score, instance.predicted_iou
+    if (
+        instance.source_id is None
+        and not instance.extra
+        and math.isfinite(score)
+        and iou_ is not None
+        and math.isfinite(iou_)
+    ):  # so it is for what a model found
+        text = b',"score":%a,"predicted_iou":%a' % (round(float(score), 6), round(float(iou_), 6))
+        return text, text
     ours: dict[str, object] = {}
-    for name, value in (("score", instance.detector_score), ("predicted_iou", instance.predicted_iou)):
+    for name, value in (("score", score), ("predicted_iou", iou_)):
         if value is not None and math.isfinite(value):
             ours[name] = round(float(value), 6)
         elif value is not None:
             tally.counts["not_finite"] += 1
-    if instance.source_id is not None and instance.source_id != id_:
-        ours["source_id"] = instance.source_id
-    fields = {**ours, **more}
+    more = unknown_fields(instance.extra, _ANNOTATION, f"an object of class {instance.category_id}")
+    other = ours if instance.source_id is None else {**ours, "source_id": instance.source_id}
+    same = other if own_id is None else ours
+    return _members({**same, **more}), _members({**other, **more})
+
+
+def _members(fields: Mapping[str, object]) -> bytes:
     return b"," + json_bytes(fields)[1:-1] if fields else b""
 
 

@@ -37,9 +37,10 @@ class Ids:
         twice = self._twice()
         new = itertools.count(max(0, max(self._own, default=0)) + 1)
         given: set[int] = set()
+        keep = self._keep
 
         def number(own_id: int | None) -> int:
-            if own_id is None or not self._keep or own_id in given:
+            if own_id is None or not keep or own_id in given:
                 return next(new)
             if own_id in twice:
                 given.add(own_id)
@@ -54,10 +55,12 @@ class Ids:
 
 Number = Callable[[int | None], int]
 
+_TO_JSON = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
+
 
 def json_bytes(value: object) -> bytes:
     """ASCII, so that a name with stray bytes can be written too."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _TO_JSON(value).encode("ascii")
 
 
 def json_array(items: Iterable[bytes]) -> Iterator[bytes]:

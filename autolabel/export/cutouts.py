@@ -26,10 +26,11 @@ from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.coco_rows import json_array
 from autolabel.export.names import safe_path
-from autolabel.export.pictures import PICTURE_NOTES, png_bytes, upright_rgb
+from autolabel.export.pictures import PICTURE_NOTES, png_bytes
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import RASTER_NOTES, check_choice, check_width, class_number, named, utf8, with_suffix
 from autolabel.export.reading import compare
+from autolabel.ops.images import upright_rgb
 from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop
 
 _KEY = "cutouts"

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, ImageRef, Instance, UInt8
 from autolabel.export.atomic import replaced
 from autolabel.export.names import safe_path
-from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop
+from autolabel.ops.drawing import Colour, colour_of, rim_of, scaled_crop
+from autolabel.ops.masks import area_px, bounds_xyxy
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
 _SMALL_SIDE = 640
@@ -134,13 +132,6 @@ def draw_instances(
     return _with_labels(canvas, shown, names, scale, unit) if labels and shown else canvas
 
 
-def colour_of(index: int) -> Colour:
-    """Neighbouring numbers far apart on the colour circle; bright enough for any picture."""
-    hue = (0.08 + index * 0.618033988749895) % 1.0
-    r, g, b = colorsys.hsv_to_rgb(hue, 0.85 if index % 2 else 0.70, 1.0 if index % 3 else 0.9)
-    return round(r * 255), round(g * 255), round(b * 255)
-
-
 def _labelled(run: RecordReader) -> Iterator[ImageRecord]:
     return (record for record in run.records() if record.status in ("ok", "empty") and record.info is not None)
 
@@ -186,32 +177,15 @@ def _draw_mask(canvas: UInt8, instance: Instance, scale: float, alpha: float, li
 
     assert instance.mask is not None, "only instances with a mask are drawn"
     colour = colour_of(instance.index)
-    inside, left, top = _scaled_crop(instance, scale, canvas.shape[:2])
+    inside, left, top = scaled_crop(instance.mask, scale, canvas.shape[:2])
     window = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
     blended = window.astype(np.float32) * (1 - alpha) + np.array(colour, np.float32) * alpha
     np.copyto(window, np.rint(blended).astype(np.uint8), where=inside[..., None])
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    # A dark rim below the bright line keeps the outline visible on any ground.
-    rim = (round(colour[0] * 0.25), round(colour[1] * 0.25), round(colour[2] * 0.25))
-    cv2.drawContours(canvas, outlines, -1, rim, line + 2, cv2.LINE_AA, offset=(left, top))
+    cv2.drawContours(canvas, outlines, -1, rim_of(colour), line + 2, cv2.LINE_AA, offset=(left, top))
     cv2.drawContours(canvas, outlines, -1, colour, line, cv2.LINE_AA, offset=(left, top))
     bottom_right = (left + inside.shape[1] - 1, top + inside.shape[0] - 1)
     cv2.rectangle(canvas, (left, top), bottom_right, colour, max(1, line // 2), cv2.LINE_AA)
-
-
-def _scaled_crop(instance: Instance, scale: float, canvas_hw: Sequence[int]) -> tuple[NDArray[np.bool_], int, int]:
-    """The mask on the canvas: a bool window of at least one pixel, and where it lies."""
-    import cv2
-
-    assert instance.mask is not None, "only instances with a mask are drawn"
-    crop, x0, y0 = decode_crop(instance.mask)
-    left, top = min(int(x0 * scale), canvas_hw[1] - 1), min(int(y0 * scale), canvas_hw[0] - 1)
-    width = max(1, min(round((x0 + crop.shape[1]) * scale), canvas_hw[1]) - left)
-    height = max(1, min(round((y0 + crop.shape[0]) * scale), canvas_hw[0]) - top)
-    how = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
-    shrunk = cv2.resize(crop * np.uint8(255), (width, height), interpolation=how)
-    inside = shrunk >= 128
-    return inside if inside.any() else shrunk > 0, left, top
 
 
 def _with_labels(

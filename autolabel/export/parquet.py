@@ -32,7 +32,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.names import utf8_id
-from autolabel.export.pictures import PICTURE_NOTES, Pictures, png_bytes, upright_rgb
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, png_bytes
 from autolabel.export.policy import (
     LISTING_NOTES,
     POLICY_NOTES,
@@ -47,6 +47,7 @@ from autolabel.export.raster import check_choice, class_number, utf8
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Side, SplitPlan, Splits
 from autolabel.ops.arrow import pyarrow
+from autolabel.ops.images import upright_rgb
 from autolabel.ops.masks import area_px, bounds_xyxy
 
 _KEY = "parquet"

@@ -17,8 +17,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ExportError, ImageError
-from autolabel.core.types import ImageRecord, ImageRef, UInt8
+from autolabel.core.types import ImageRecord, UInt8
 from autolabel.export.atomic import Draft
+from autolabel.ops.images import MAX_FILE_BYTES, upright_rgb
 
 Mode = Literal["copy", "link", "upright", "none"]
 
@@ -82,8 +83,6 @@ class Pictures:
 
 def _check_picture_file(path: Path) -> None:
     """Raises ImageError for what is no regular file: opening a pipe waits for ever, and a device has no end."""
-    from autolabel.ops.images import MAX_FILE_BYTES
-
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate, no file can have this name
@@ -92,24 +91,6 @@ def _check_picture_file(path: Path) -> None:
         raise ImageError("not_a_file", "a folder, pipe, socket or device, not a regular file")
     if found.st_size > MAX_FILE_BYTES:
         raise ImageError("changed", f"{found.st_size} bytes, more than a picture has")
-
-
-def upright_rgb(record: ImageRecord) -> UInt8:
-    """The picture as it was labelled: upright RGB (H, W, 3). Raises ImageError; `changed` when it is another one."""
-    from autolabel.ops.images import load_frame
-
-    assert record.info is not None, "only labelled images have a picture to read"
-    height, width = record.info.size_hw
-    try:
-        frame = load_frame(ImageRef(record.image_id, record.path), max_pixels=height * width, min_side=1)
-    except ImageError as error:
-        if error.code != "too_large":
-            raise
-        raise ImageError("changed", f"{record.path!r} is larger than when it was labelled") from error
-    same = frame.info.sha256 == record.info.sha256 or not record.info.sha256
-    if not same or frame.info.size_hw != record.info.size_hw:
-        raise ImageError("changed", f"{record.path!r} is another picture than when it was labelled")
-    return frame.image_rgb
 
 
 def png_bytes(image_rgb: UInt8) -> bytes:

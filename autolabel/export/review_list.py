@@ -16,14 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageInfo, ImageRecord, Instance
 from autolabel.export.atomic import replaced
-from autolabel.ops.boxes import box_problem, clip_xyxy, iou_xyxy
-from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.box_fit import box_fit
+from autolabel.ops.masks import area_px
 
 COLUMNS = (
     "image", "object", "source_id", "class", "origin", "reason", "box_iou", "replaced_iou", "mask_px", "detail",
@@ -40,8 +38,6 @@ NOTES: dict[str, str] = {
 
 _UNANSWERED = frozenset(("bad_box", "crowd_box", "no_mask", "empty_mask"))
 """First words of the drop reasons that are no choice of a refiner."""
-_TOLERANCE_PX = 1.0
-"""A mask cannot follow a box closer than this: small objects would all be listed."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,7 +94,7 @@ class ReviewListExporter:
 
     def _suspects(self, record: ImageRecord, image: ImageInfo) -> Iterator[_Suspect]:
         for instance in record.instances:
-            box_iou = _box_iou(instance, image)
+            box_iou = box_fit(instance, image.size_hw)
             changed = instance.replaced_iou
             reasons = ["box"] if box_iou < self._min_box_iou else []
             if changed is not None and changed < self._min_replaced_iou:
@@ -126,17 +122,6 @@ class _Suspect:
         )  # fmt: skip
         worst = min(iou for iou in (self.box_iou or 0.0, one.replaced_iou) if iou is not None)
         return Finding(worst, ordinal, one.index, cells)
-
-
-def _box_iou(instance: Instance, image: ImageInfo) -> float:
-    """Of the mask's tight box with the box, clipped to the picture; 1 when no side is off by more than a pixel,
-    0 for an empty mask or a box that is none."""
-    bounds = None if instance.mask is None else bounds_xyxy(instance.mask)
-    if bounds is None or box_problem(instance.box_xyxy, image.size_hw) is not None:
-        return 0.0
-    box = clip_xyxy(np.array([instance.box_xyxy], np.float32), image.size_hw)
-    tight = np.array([bounds], np.float32)
-    return 1.0 if np.abs(box - tight).max() <= _TOLERANCE_PX else float(iou_xyxy(box, tight)[0, 0])
 
 
 def _rounded(iou: float | None) -> float | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
-from autolabel.core.types import ImageRecord, Instance, Polygon, Rle
+from autolabel.core.types import Float32, ImageRecord, Instance, Polygon, Rle
 from autolabel.export.policy import (
     POLICY_NOTES,
     explained,
@@ -35,10 +36,13 @@ from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
 from autolabel.ops.masks import encode, iou
-from autolabel.ops.polygons import yolo_iou, yolo_rasterize, yolo_ring
+from autolabel.ops.outline import centre_texts
+from autolabel.ops.polygons import YoloRing, yolo_iou, yolo_rasterize, yolo_ring
 from autolabel.ops.simplify import Points, simplify_rings
 
 _KEY = "yolo"
+_SURE_PX = 100_000
+"""Up to this side six decimals, read as float32, lie within the pixel that they were written for."""
 
 _NOTES = {
     "bridged_objects": "{} objects of several parts are joined by lines one pixel wide",
@@ -94,9 +98,10 @@ class YoloExporter:
 
         def rows(record: ImageRecord) -> list[str]:
             objects = prepared(record, self._policy, tally.counts)
+            texts = self._plain_texts(objects)
             return [
-                f"{class_number(classes, one, record)} {self._points(one, tally, record.image_id)}"
-                for one in objects
+                f"{class_number(classes, one, record)} {text or self._points(one, tally, record.image_id)}"
+                for one, text in zip(objects, texts, strict=True)
             ]
 
         return self._tree.export(run, directory, rows, tally.counts, tally.notes)
@@ -115,6 +120,15 @@ class YoloExporter:
 
         return self._tree.read_back(run, directory, self._policy, compared)
 
+    def _plain_texts(self, objects: Sequence[Instance]) -> list[str | None]:
+        """The points of objects of one part without holes, for which the row is exact and need not be measured; None
+        for those that need a closer look."""
+        if not objects or self._least_iou is not None or max(mask_of(objects[0]).size_hw) > _SURE_PX:
+            return [None] * len(objects)
+        height, width = mask_of(objects[0]).size_hw
+        texts = centre_texts([mask_of(one) for one in objects], _numbers(width)[0], _numbers(height)[0])
+        return [None if _own_polygon(one) is not None else text for one, text in zip(objects, texts, strict=True)]
+
     def _points(self, instance: Instance, tally: _Tally, image_id: str) -> str:
         mask = mask_of(instance)
         own = _own_polygon(instance)
@@ -129,7 +143,10 @@ class YoloExporter:
         tally.counts["bridged_objects"] += ring.bridge_px > 0
         tally.counts["parts_left_out"] += ring.left_out
         tally.counts["parts_left_out_px"] += ring.left_out_px
-        text, found = _written(self._simplified(ring.points_xy, mask), mask, "%.6f")
+        if self._least_iou is not None or max(mask.size_hw) > _SURE_PX:
+            text, found = _written(self._simplified(ring.points_xy, mask), mask, "%.6f")
+        else:
+            text, found = _written_exactly(ring, mask)
         tally.measured(found, image_id)
         return text
 
@@ -183,6 +200,24 @@ def _as_points(polygon: Polygon) -> NDArray[np.float64] | None:
     if len(polygon) < 6 or len(polygon) % 2 or not all(map(math.isfinite, polygon)):
         return None
     return np.array(polygon, np.float64).reshape(-1, 2)
+
+
+@lru_cache(maxsize=16)
+def _numbers(size: int) -> tuple[NDArray[np.uint64], Float32]:
+    """The centres of the pixels of a side as fractions: their text, always eight characters, and what is read of it."""
+    texts = [f"{(pixel + 0.5) / size:.6f}" for pixel in range(size)]
+    return np.array(texts, "S8").view(np.uint64), np.array(texts, np.float32)
+
+
+def _written_exactly(ring: YoloRing, mask: Rle) -> tuple[str, float]:
+    """As `_written`, for points at the centres of pixels; a ring of one part is exact and is not measured."""
+    pixels = ring.points_xy.astype(np.int64)
+    (x_words, x_read), (y_words, y_read) = _numbers(mask.size_hw[1]), _numbers(mask.size_hw[0])
+    words = np.stack([x_words[pixels[:, 0]], y_words[pixels[:, 1]]], axis=1).ravel().view("S8")
+    text = b" ".join(words.tolist()).decode("ascii")
+    if ring.parts == 1:
+        return text, 1.0
+    return text, yolo_iou(np.stack([x_read[pixels[:, 0]], y_read[pixels[:, 1]]], axis=1), mask)
 
 
 def _written(points_xy: NDArray[np.float64], mask: Rle, form: str) -> tuple[str, float]:

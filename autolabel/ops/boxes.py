@@ -78,11 +78,16 @@ def area_xyxy(boxes_xyxy: Float32) -> Float32:
     return size[:, 0] * size[:, 1]
 
 
-def iou_xyxy(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
-    """Intersection over union of every pair, (N, M); 0 where both are empty."""
+def meet_xyxy(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
+    """Areas of the common part of every pair (N, M), in square pixels."""
     low = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
     high = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
     size = np.maximum(high - low, 0)
-    inter = size[..., 0] * size[..., 1]
+    return size[..., 0] * size[..., 1]
+
+
+def iou_xyxy(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
+    """Intersection over union of every pair, (N, M); 0 where both are empty."""
+    inter = meet_xyxy(a_xyxy, b_xyxy)
     union = area_xyxy(a_xyxy)[:, None] + area_xyxy(b_xyxy)[None] - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

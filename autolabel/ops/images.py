@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ImageError
-from autolabel.core.types import Frame, ImageInfo, ImageRef, UInt8
+from autolabel.core.types import Frame, ImageInfo, ImageRecord, ImageRef, UInt8
 from autolabel.ops.headers import (
     PILLOW_ERRORS,
     Header,
@@ -131,6 +131,22 @@ def load_frame(ref: ImageRef, *, max_pixels: int, min_side: int) -> Frame:
     if min(info.size_hw) < min_side:
         raise ImageError("too_small", f"{info.width}x{info.height} px, a side is under min_side = {min_side}")
     return Frame(ref, image, info)
+
+
+def upright_rgb(record: ImageRecord) -> UInt8:
+    """The picture as it was labelled: upright RGB (H, W, 3). Raises ImageError; `changed` when it is another one."""
+    assert record.info is not None, "only labelled images have a picture to read"
+    height, width = record.info.size_hw
+    try:
+        frame = load_frame(ImageRef(record.image_id, record.path), max_pixels=height * width, min_side=1)
+    except ImageError as error:
+        if error.code != "too_large":
+            raise
+        raise ImageError("changed", f"{record.path!r} is larger than when it was labelled") from error
+    same = frame.info.sha256 == record.info.sha256 or not record.info.sha256
+    if not same or frame.info.size_hw != record.info.size_hw:
+        raise ImageError("changed", f"{record.path!r} is another picture than when it was labelled")
+    return frame.image_rgb
 
 
 def _stored_rgb(data: bytes, header: Header) -> tuple[UInt8, tuple[str, ...]]:

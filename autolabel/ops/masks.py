@@ -65,6 +65,16 @@ def iou(a: Rle, b: Rle) -> float:
     return float(coco_mask.iou([_coco(a)], [_coco(b)], [0])[0, 0])
 
 
+def ious(a: Sequence[Rle], b: Sequence[Rle]) -> NDArray[np.float64]:
+    """`iou` of each with each, (len(a), len(b)). Raises ValueError for masks of two sizes."""
+    return _pairwise(a, b, crowd=False)
+
+
+def covered(a: Sequence[Rle], b: Sequence[Rle]) -> NDArray[np.float64]:
+    """How much of each `a` lies in each `b`, (len(a), len(b)): COCO's measure for a crowd region `b`."""
+    return _pairwise(a, b, crowd=True)
+
+
 def run_lengths(rle: Rle) -> Int64:
     """Lengths of the runs in column-major order, starting with background.
 
@@ -130,6 +140,16 @@ def merge(masks: Sequence[Rle]) -> Rle:
     """The union of masks of one size."""
     found = coco_mask.merge([_coco(rle) for rle in masks])
     return Rle(masks[0].size_hw, found["counts"])
+
+
+def _pairwise(a: Sequence[Rle], b: Sequence[Rle], *, crowd: bool) -> NDArray[np.float64]:
+    sizes = {rle.size_hw for rle in (*a, *b)}
+    if len(sizes) > 1:
+        raise ValueError(f"masks of two sizes: {sorted(sizes)}")
+    if not a or not b:
+        return np.zeros((len(a), len(b)), np.float64)
+    found = coco_mask.iou([_coco(rle) for rle in a], [_coco(rle) for rle in b], [int(crowd)] * len(b))
+    return np.asarray(found, np.float64).reshape(len(a), len(b))
 
 
 def _values(lengths: Int64) -> UInt8:

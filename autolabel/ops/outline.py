@@ -7,7 +7,8 @@ joined in pairs from above by vertical edges. Where two pixels touch at a corner
 is a top, which keeps the object connected over the corner and its background apart (8 and 4 neighbours, as
 everywhere). So the cost is that of the intervals, and only true corners are found.
 
-Rings are those of pycocotools' convention (polygons.py), with holes on keyholes as described there.
+Rings are those of pycocotools' convention (polygons.py), with holes on keyholes as described there. Of a mask of one
+part without holes, the ring of the other convention, through the centres of the pixels, comes from the same walk.
 """
 
 # Numba's decorators carry no types; the public functions at the end do.
@@ -15,13 +16,25 @@ Rings are those of pycocotools' convention (polygons.py), with holes on keyholes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from autolabel.core.types import Int64, Rle, UInt8
+from autolabel.ops.intervals import column_intervals
+
+UInt64 = NDArray[np.uint64]
+
+_LONGEST_SIDE = 10_000_000
+"""Below, a number with its comma fits into eight bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,53 +45,6 @@ class Outline:
     area_px: int
     bounds_xyxy: tuple[int, int, int, int]
     polygons_json: bytes
-
-
-@njit(nogil=True, cache=True)
-def _parse(counts: UInt8) -> Int64:
-    """The run lengths; empty when the string ends within a number."""
-    runs = np.empty(len(counts), np.int64)
-    n, at = 0, 0
-    while at < len(counts):
-        value, shift, more = np.int64(0), np.int64(0), True
-        while more:
-            if at == len(counts) or shift > 55:
-                return runs[:0]
-            digit = np.int64(counts[at]) - 48
-            at += 1
-            value |= (digit & 31) << shift
-            shift += 5
-            more = digit & 32 != 0
-            if not more and digit & 16:
-                value -= np.int64(1) << shift
-        runs[n] = value + runs[n - 2] if n > 2 else value
-        n += 1
-    return runs[:n]
-
-
-@njit(nogil=True, cache=True)
-def _intervals(runs: Int64, height: Any) -> tuple[Any, Any]:
-    """The columns (n,) and ends (2n,: top, bottom, ...), column by column and downwards; touching ones are one."""
-    room = 0
-    for k in range(1, len(runs), 2):
-        room += runs[k] // height + 2
-    column = np.empty(room, np.int64)
-    y = np.empty(2 * room, np.int64)
-    n, start = 0, np.int64(0)
-    for k in range(len(runs)):
-        if k % 2 == 1:
-            c, top, left = start // height, start % height, runs[k]
-            while left > 0:
-                length = min(left, height - top)
-                if n > 0 and column[n - 1] == c and y[2 * n - 1] == top:
-                    y[2 * n - 1] = top + length
-                else:
-                    column[n], y[2 * n], y[2 * n + 1] = c, top, top + length
-                    n += 1
-                left -= length
-                c, top = c + 1, np.int64(0)
-        start += runs[k]
-    return column[:n], y[: 2 * n]
 
 
 @njit(nogil=True, cache=True)
@@ -137,25 +103,26 @@ def _links(column: Int64, y: Int64) -> Int64:
     return follows
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _put(text: UInt8, at: Any, number: Any) -> Any:
-    """The decimal digits of a number >= 0; where the next character goes."""
-    rest = np.uint32(number)  # unsigned division by a constant is a multiplication
-    width = 1 if rest < 10 else 2 if rest < 100 else 3 if rest < 1000 else 4 if rest < 10000 else _width(rest)
-    for place in range(at + width - 1, at - 1, -1):
-        tens = np.uint32(rest // np.uint32(10))
-        text[place] = np.uint8(48 + rest - tens * np.uint32(10))
-        rest = tens
-    return at + width
+@intrinsic
+def _store(typingctx: Any, text: Any, at: Any, word: Any) -> Any:
+    """The eight bytes of `word` from `text[at]` on, in one step; Numba would write them one by one."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.gep(array.data, [arguments[1]])
+        builder.store(arguments[2], builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(text, types.int64, types.uint64), codegen
 
 
-@njit(nogil=True, cache=True)
-def _width(number: Any) -> int:
-    width = 1
-    while number >= 10:
-        number //= 10
-        width += 1
-    return width
+@lru_cache(maxsize=8)
+def _number_words(count: int) -> tuple[UInt64, UInt8]:
+    """The numbers below `count` as text, each with a comma: eight bytes and how many of them count."""
+    texts = np.arange(count).astype("S8")
+    digits = np.char.str_len(texts)
+    texts.view(np.uint8).reshape(count, 8)[np.arange(count), digits] = 44
+    return texts.view(np.uint64), (digits + 1).astype(np.uint8)
 
 
 @njit(nogil=True, cache=True)
@@ -218,26 +185,56 @@ def _keyholes(holes: Int64, column: Int64, y: Int64, follows: Int64) -> tuple[In
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _corner(text: UInt8, at: Any, x: Any, y: Any) -> Any:
-    at = _put(text, at, x)
-    text[at] = 44
-    at = _put(text, at + 1, y)
-    text[at] = 44
-    return at + 1
+def _corner(text: UInt8, at: Any, x: Any, y: Any, words: UInt64, widths: UInt8) -> Any:
+    """`x,y,` written at `at`; where the next character goes. Up to seven bytes behind it are overwritten."""
+    _store(text, at, words[x])
+    at += np.int64(widths[x])
+    _store(text, at, words[y])
+    return at + np.int64(widths[y])
 
 
 @njit(nogil=True, cache=True)
-def _rings_json(column: Int64, y: Int64, follows: Int64, digits: int) -> UInt8:
+def _plain_rings(
+    text: UInt8, at: Any, column: Int64, y: Int64, follows: Int64, words: UInt64, widths: UInt8
+) -> Any:
+    """`[[x,y,...],...]` for parts without holes; -1 when there is a hole."""
+    seen = np.zeros(len(y), np.uint8)
+    text[at] = 91
+    at += 1
+    for root in range(len(y)):
+        if seen[root]:
+            continue
+        if root % 2 == 1:  # see `_holes`
+            return -1
+        text[at] = 91
+        at += 1
+        edge = np.int64(root)
+        while not seen[edge]:
+            seen[edge] = 1
+            following = follows[edge]
+            if y[following] != y[edge]:
+                x = column[edge // 2] + (1 - edge % 2)
+                at = _corner(text, at, x, y[edge], words, widths)
+                at = _corner(text, at, x, y[following], words, widths)
+            edge = following
+        text[at - 1] = 93
+        text[at] = 44
+        at += 1
+    text[at - 1] = 93
+    return at
+
+
+@njit(nogil=True, cache=True)
+def _rings(text: UInt8, at: Any, column: Int64, y: Int64, follows: Int64, words: UInt64, widths: UInt8) -> Any:
     """`[[x,y,...],...]`: a ring a part, with its holes walked in place, each over its bridge and back. No
     recursion: holes can hang in long chains."""
     holes = _holes(follows)
     head, after = _keyholes(holes, column, y, follows)
-    text = np.empty((2 * len(y) + 4 * len(holes)) * (2 * digits + 2) + 2 * len(y) + 2, np.uint8)
     seen = np.zeros(len(y), np.uint8)
     waiting = np.empty((len(holes) + 1, 3), np.int64)
     fresh = np.int64(-2)
-    text[0] = 91
-    at = 1
+    text[at] = 91
+    at += 1
     for root in range(0, len(y), 2):
         if seen[root]:
             continue
@@ -248,21 +245,21 @@ def _rings_json(column: Int64, y: Int64, follows: Int64, digits: int) -> UInt8:
             seen[edge] = 1
             following = follows[edge]
             if y[following] != y[edge]:
-                x = column[edge // 2] + (1 if edge % 2 == 0 else 0)
+                x = column[edge // 2] + (1 - edge % 2)
                 if hole == fresh:
-                    at = _corner(text, at, x, y[edge])
+                    at = _corner(text, at, x, y[edge], words, widths)
                     hole = head[edge]
                 else:
-                    at = _corner(text, at, x, y[holes[hole]])
+                    at = _corner(text, at, x, y[holes[hole]], words, widths)
                     hole = after[hole]
                 if hole >= 0:
-                    at = _corner(text, at, x, y[holes[hole]])
+                    at = _corner(text, at, x, y[holes[hole]], words, widths)
                     waiting[depth, 0], waiting[depth, 1], waiting[depth, 2] = start, edge, hole
                     depth += 1
                     start = edge = holes[hole]
                     hole = fresh
                     continue
-                at = _corner(text, at, x, y[following])
+                at = _corner(text, at, x, y[following], words, widths)
             edge, hole = following, fresh
             if edge == start:
                 if depth == 0:
@@ -274,38 +271,183 @@ def _rings_json(column: Int64, y: Int64, follows: Int64, digits: int) -> UInt8:
         text[at] = 44
         at += 1
     text[at - 1] = 93
-    return text[:at]
+    return at
 
 
 @njit(nogil=True, cache=True)
-def _outline(counts: UInt8, height: Any, width: Any, digits: Any) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
-    """`good`, area, x0, y0, x1, y1, text."""
-    none = np.empty(0, np.uint8)
-    runs = _parse(counts)
-    total, area = np.int64(0), np.int64(0)
-    for k in range(len(runs)):
-        if runs[k] < 0:
-            return False, 0, 0, 0, 0, 0, none
-        total += runs[k]
-        if k % 2 == 1:
-            area += runs[k]
-    if total != height * width:
-        return False, 0, 0, 0, 0, 0, none
-    if area == 0:
-        return True, 0, 0, 0, 0, 0, none
-    column, y = _intervals(runs, height)
-    y0, y1 = y[0], y[1]
-    for k in range(0, len(y), 2):
-        y0, y1 = min(y0, y[k]), max(y1, y[k + 1])
-    text = _rings_json(column, y, _links(column, y), digits)
-    return True, area, column[0], y0, column[-1] + 1, y1, text
+def _outlines(
+    counts: UInt8, ends: Int64, height: Any, width: Any, words: UInt64, widths: UInt8
+) -> tuple[Any, Any]:
+    """For each mask area, x0, y0, x1, y1 and where its text ends (-1 in place of the area for a damaged string), and
+    all texts."""
+    table = np.zeros((len(ends), 6), np.int64)
+    text = np.empty(4096, np.uint8)
+    start, at = np.int64(0), np.int64(0)
+    longest = np.int64(widths[-1])
+    for i in range(len(ends)):
+        good, column, y = column_intervals(counts[start : ends[i]], height, width)
+        start = ends[i]
+        if not good:
+            table[i, 0] = -1
+        elif len(column) > 0:
+            follows = _links(column, y)
+            # Two corners for each vertical way, and four for each hole; every hole has two edges or more.
+            room = 8 * (len(y) + 1) * longest + 16
+            if at + room > len(text):
+                grown = np.empty(2 * (at + room), np.uint8)
+                grown[:at] = text[:at]
+                text = grown
+            end = _plain_rings(text, at, column, y, follows, words, widths)
+            at = _rings(text, at, column, y, follows, words, widths) if end < 0 else end
+            y0, y1, area = y[0], y[1], np.int64(0)
+            for k in range(0, len(y), 2):
+                y0, y1 = min(y0, y[k]), max(y1, y[k + 1])
+                area += y[k + 1] - y[k]
+            table[i, 0] = area
+            table[i, 1], table[i, 2], table[i, 3], table[i, 4] = column[0], y0, column[-1] + 1, y1
+        table[i, 5] = at
+    return table, text[:at]
+
+
+def outlines(masks: Sequence[Rle]) -> list[Outline]:
+    """Of masks of one size. Raises ValueError when the run lengths of one do not cover the image exactly, as those of
+    a damaged string do."""
+    if not masks:
+        return []
+    (height, width), counts, ends = _joined(masks)
+    words, widths = _number_words(1 << int(max(height, width)).bit_length())
+    table, text = _outlines(counts, ends, height, width, words, widths)
+    found, texts, start = [], text.tobytes(), 0
+    for area, x0, y0, x1, y1, end in table.tolist():
+        if area < 0:
+            raise ValueError(f"run lengths that do not cover the {width}x{height} px of their mask")
+        found.append(Outline(area, (x0, y0, x1, y1), texts[start:end] if area else b"[]"))
+        start = end
+    return found
 
 
 def outline(rle: Rle) -> Outline:
-    """Raises ValueError when the run lengths do not cover the image exactly, as those of a damaged string do."""
-    height, width = rle.size_hw
-    counts = np.frombuffer(rle.counts, np.uint8)
-    good, area, x0, y0, x1, y1, text = _outline(counts, height, width, len(str(max(height, width))))
-    if not good:
-        raise ValueError(f"run lengths that do not cover the {width}x{height} px of their mask")
-    return Outline(area, (x0, y0, x1, y1), text.tobytes() if area else b"[]")
+    """Of one mask, as `outlines`."""
+    return outlines([rle])[0]
+
+
+# --- through the centres of pixels -----------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def _pixels(column: Int64, y: Int64, follows: Int64) -> tuple[Any, Any]:
+    """The border pixels of a mask of one part without holes, clockwise from the leftmost of its top row, without
+    some of those in the middle of vertical runs; nothing for other masks.
+
+    Each edge of the outline belongs to the pixel on its right hand; that pixel's neighbours on the walk are those
+    that 8-connected border following finds.
+    """
+    first = np.int64(0)
+    for k in range(0, len(y), 2):
+        if y[k] < y[first]:
+            first = np.int64(k)
+    xs, ys = np.empty(3 * len(y), np.int64), np.empty(3 * len(y), np.int64)
+    n, walked, edge = 0, 0, first
+    while True:
+        following = follows[edge]
+        top = edge % 2 == 0
+        x = column[edge // 2]
+        xs[n], ys[n] = x, y[edge] - (0 if top else 1)
+        n += 1
+        if y[following] > y[edge]:  # downwards: the pixels are left of the line
+            xs[n : n + 2] = x if top else x - 1
+            ys[n], ys[n + 1] = y[edge], y[following] - 1
+            n += 2
+        elif y[following] < y[edge]:
+            xs[n : n + 2] = x + 1 if top else x
+            ys[n], ys[n + 1] = y[edge] - 1, y[following]
+            n += 2
+        walked += 1
+        edge = following
+        if edge == first:
+            break
+    if walked < len(y):
+        return xs[:0], ys[:0]
+    return xs[:n], ys[:n]
+
+
+@njit(nogil=True, cache=True)
+def _turning(xs: Int64, ys: Int64) -> Int64:
+    """The points where a closed walk turns, in the opposite direction; its first point comes last."""
+    n = 0
+    for k in range(len(xs)):
+        if n == 0 or xs[k] != xs[n - 1] or ys[k] != ys[n - 1]:
+            xs[n], ys[n] = xs[k], ys[k]
+            n += 1
+    while n > 1 and xs[n - 1] == xs[0] and ys[n - 1] == ys[0]:
+        n -= 1
+    kept = np.empty((n, 2), np.int64)
+    m = 0
+    for k in range(1, n + 1):
+        at, before, after = n - k, (n - k + 1) % n, (n - k - 1) % n
+        same_x = np.sign(xs[after] - xs[at]) == np.sign(xs[at] - xs[before])
+        same_y = np.sign(ys[after] - ys[at]) == np.sign(ys[at] - ys[before])
+        if n < 3 or not (same_x and same_y):
+            kept[m, 0], kept[m, 1] = xs[at], ys[at]
+            m += 1
+    return kept[:m]
+
+
+@njit(nogil=True, cache=True)
+def _centre_texts(
+    counts: UInt8, ends: Int64, height: Any, width: Any, x_words: UInt64, y_words: UInt64
+) -> tuple[Any, Any]:
+    """Where the text of each mask ends, and all texts; of none for a mask that is damaged or not of one part alone."""
+    text_ends = np.zeros(len(ends), np.int64)
+    text = np.empty(4096, np.uint8)
+    start, at = np.int64(0), np.int64(0)
+    for i in range(len(ends)):
+        good, column, y = column_intervals(counts[start : ends[i]], height, width)
+        start = ends[i]
+        if good and len(column) > 0:
+            xs, ys = _pixels(column, y, _links(column, y))
+            if len(xs) > 0:
+                ring = _turning(xs, ys)
+                room = 18 * max(3, len(ring)) + 8
+                if at + room > len(text):
+                    grown = np.empty(2 * (at + room), np.uint8)
+                    grown[:at] = text[:at]
+                    text = grown
+                for k in range(max(3, len(ring))):  # a pixel or a line has fewer points: its points again
+                    point = k % len(ring)
+                    _store(text, at, x_words[ring[point, 0]])
+                    _store(text, at + 9, y_words[ring[point, 1]])
+                    text[at + 8] = text[at + 17] = 32
+                    at += 18
+        text_ends[i] = at
+    return text_ends, text[:at]
+
+
+def centre_texts(masks: Sequence[Rle], x_words: UInt64, y_words: UInt64) -> list[str | None]:
+    """Of masks of one size, each of one part without holes, the points where the border turns, as text `x y x y ...`.
+
+    A column's or row's number is written as that word of its list, eight characters each. The points are those that
+    cv2.findContours finds, in its order, but the first one last; at least three, if need be by repeating them. None for other masks, and for
+    damaged ones.
+    """
+    if not masks:
+        return []
+    (height, width), counts, ends = _joined(masks)
+    text_ends, text = _centre_texts(counts, ends, height, width, x_words, y_words)
+    found: list[str | None] = []
+    texts, start = text.tobytes().decode("ascii"), 0
+    for end in text_ends.tolist():
+        found.append(texts[start : end - 1] if end > start else None)
+        start = end
+    return found
+
+
+def _joined(masks: Sequence[Rle]) -> tuple[tuple[int, int], UInt8, Int64]:
+    """The size of all masks, their strings one after another, and where each ends."""
+    height, width = size_hw = masks[0].size_hw
+    if any(mask.size_hw != size_hw for mask in masks):
+        raise ValueError(f"masks of several sizes, one of them {width}x{height}")
+    if max(size_hw) >= _LONGEST_SIDE:
+        raise ValueError(f"a mask of {width}x{height} px is no picture's")
+    counts = np.frombuffer(b"".join([mask.counts for mask in masks]), np.uint8)
+    return size_hw, counts, np.array(list(accumulate([len(mask.counts) for mask in masks])), np.int64)

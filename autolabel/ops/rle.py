@@ -205,10 +205,23 @@ def logits_to_rle(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) 
 
     Raises ValueError where torch uses another kernel (H + W <= 128) and for logits that are not float32.
     """
+    return runs_to_rle(_checked_runs(logits_hw, size_hw, fused), size_hw)
+
+
+def logits_area_px(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) -> int:
+    """How many pixels that mask has; nothing is compressed for it."""
+    return int(_checked_runs(logits_hw, size_hw, fused)[1::2].sum())
+
+
+def runs_to_rle(runs: Int64, size_hw: tuple[int, int]) -> Rle:
+    """Column-major run lengths, background first, as a mask; they must fill it exactly."""
+    return Rle(size_hw, _compress(np.ascontiguousarray(runs)).tobytes())
+
+
+def _checked_runs(logits_hw: Float32, size_hw: tuple[int, int], fused: bool) -> Int64:
     height, width = size_hw
     if height + width < SMALLEST_H_PLUS_W:
         raise ValueError(f"H + W must be at least {SMALLEST_H_PLUS_W}, got {size_hw}")
     if logits_hw.dtype != np.float32 or logits_hw.ndim != 2:
         raise ValueError(f"logits must be float32 (h, w), got {logits_hw.dtype} {logits_hw.shape}")
-    runs = _runs(np.ascontiguousarray(logits_hw), height, width, fused)
-    return Rle((height, width), _compress(runs).tobytes())
+    return np.asarray(_runs(np.ascontiguousarray(logits_hw), height, width, fused))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Detections, Float32, Frame, Prompts
+from autolabel.ops.settings import fraction
 
 
 class BoxPrompter:
@@ -18,16 +17,25 @@ class BoxPrompter:
     """
 
     def __init__(self, *, pad: float) -> None:
-        number = isinstance(pad, int | float) and not isinstance(pad, bool)
-        if not (number and math.isfinite(pad) and 0.0 <= pad <= 1.0):
-            raise ConfigError(f"prompt.pad must be in [0, 1], got {pad!r}")
-        self._pad = float(pad)
+        self._pad = fraction("prompt.pad", pad)
 
-    def prompt(self, frames: Sequence[Frame], detections: Sequence[Detections]) -> list[Prompts]:
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {}
+
+    def prompt(
+        self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
+    ) -> list[Prompts]:
         return [
-            Prompts(boxes_xyxy=pad_xyxy(found.boxes_xyxy, self._pad, frame.info.size_hw))
-            for frame, found in zip(frames, detections, strict=True)
+            box_prompts(frame, found, rows, self._pad)
+            for frame, found, rows in zip(frames, detections, asked, strict=True)
         ]
+
+
+def box_prompts(frame: Frame, found: Detections, rows: Sequence[int], pad: float) -> Prompts:
+    """One prompt for each detection of `rows`: its box, widened."""
+    objects = np.array(rows, np.int64)
+    return Prompts(boxes_xyxy=pad_xyxy(found.boxes_xyxy[objects], pad, frame.info.size_hw), objects=objects)
 
 
 def pad_xyxy(boxes_xyxy: Float32, pad: float, size_hw: tuple[int, int]) -> Float32:

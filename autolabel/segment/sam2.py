@@ -1,10 +1,11 @@
 """SAM 2 as a Segmenter. The only file that imports sam2.
 
-One forward pass without predictor state; its numbers are those of `SAM2ImagePredictor.predict` in float32
-with `multimask_output=False`. Refuses to judge masks: every finite answer is returned, an empty one too.
+Forward passes without predictor state; the numbers are those of `SAM2ImagePredictor.predict` in float32, asked
+with the same prompts in the same steps. Refuses to judge masks: every finite answer is returned, an empty one too,
+unless a sieve was asked for.
 
-Letters in shapes: B images of one encoder call, N prompts, P points, R the model's image side, h and w the
-low-resolution mask (a quarter of R), H and W the picture.
+Letters in shapes: B images of one encoder call, N prompts, P points, M masks of one prompt, R the model's image
+side, h and w the low-resolution mask (a quarter of R), H and W the picture.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,20 @@ import numpy as np
 
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
-from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Rle, UInt8
+from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Rle, Sieve, UInt8
+from autolabel.ops.boxes import iou_xyxy
 from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.masks import encode as encode_mask
+from autolabel.ops.settings import count, one_of
+from autolabel.segment.inputs import Inputs, by_shape, inner_points, to_model_xy
+from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 
 logger = logging.getLogger(__name__)
 
 # sam2/utils/transforms.py
 _MEAN_RGB = (0.485, 0.456, 0.406)
 _STD_RGB = (0.229, 0.224, 0.225)
-# sam2/modeling/sam/prompt_encoder.py: the corners of a box are points with these labels.
-_CORNER_LABELS = (2, 3)
 # sam2/build_sam.py, apply_postprocessing: an unstable mask gives way to the best of the other three.
 _DECODER_DEFAULTS = {
     "dynamic_multimask_via_stability": True,
@@ -44,16 +48,22 @@ _DECODER_DEFAULTS = {
 # Makes the masks of random weights about as large and as clear as those of trained ones.
 _RANDOM_HEAD_GAIN = 300.0
 _STABILITY_OFFSET = 1.0
+# sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
+_MASK_INPUT_LIMIT = 32.0
+_MASK_CHOICES = ("single", "best_iou", "best_box_fit", "most_stable")
+_REFINE_WITH = ("prompt", "mask", "point")
 
 _import_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Features:
-    """What the decoder needs of one image: `embedding` (1, C, R/16, R/16), `high_res` of strides 4 and 8."""
+    """What the decoder needs of one image: `embedding` (1, C, R/16, R/16), `high_res` of strides 4 and 8, and where
+    very many prompts follow, what of their decoding is the same for all."""
 
     embedding: Any
     high_res: list[Any]
+    side: ImageSide | None = None
 
 
 class Sam2Segmenter:
@@ -62,6 +72,11 @@ class Sam2Segmenter:
     `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. `architecture` is `nano`, one
     of sam2's own (`sam2.1/sam2.1_hiera_t.yaml`), or the path of a YAML. `prompt_chunk` prompts go through the
     decoder at once and `encode_batch` images through the encoder; 0 chooses by device.
+
+    `masks` is `single` (one mask a prompt) or how one of three is chosen: by predicted IoU, by the IoU of its tight
+    box with the prompt's box (predicted IoU where there is none), by its stability. Then the answer's logits are
+    asked with again, `refine_steps` times, for one mask: beside the `prompt`, alone (`mask`), or beside the prompt
+    and one more `point` most inside of the last answer.
     """
 
     def __init__(
@@ -73,9 +88,15 @@ class Sam2Segmenter:
         precision: str,
         prompt_chunk: int,
         encode_batch: int,
+        masks: str,
+        refine_steps: int,
+        refine_with: str,
     ) -> None:
-        _check_count("segment.prompt_chunk", prompt_chunk, 4096)
-        _check_count("segment.encode_batch", encode_batch, 63)
+        count("segment.prompt_chunk", prompt_chunk, 0, 4096)
+        count("segment.encode_batch", encode_batch, 0, 63)
+        self._masks = one_of("segment.masks", masks, _MASK_CHOICES)
+        self._refine_steps = count("segment.refine_steps", refine_steps, 0, 100)
+        self._refine_with = one_of("segment.refine_with", refine_with, _REFINE_WITH)
         self._device = choose_device(device, key="segment.device")
         on_cuda = self._device.type == "cuda"
         self._precision = choose_precision(precision, self._device.type, key="segment.precision")
@@ -131,61 +152,198 @@ class Sam2Segmenter:
         return in_chunks(len(images_rgb), self._encode_batch, run)
 
     def _answer(self, features: _Features, prompts: Prompts, size_hw: tuple[int, int]) -> list[PromptedMask]:
-        _check_mask_size(prompts, self._model.sam_prompt_encoder.mask_input_size)
-        points = to_model_points(prompts, size_hw, self._model.image_size)
+        found: list[PromptedMask] = []
+        if prompts.sieve is not None:
+            features = self._with_side(features)
+        for inputs in by_shape(prompts):
+            ask = partial(self._answer_some, features, inputs, prompts.sieve, size_hw)
+            found += in_chunks(len(inputs), self._prompt_chunk, ask)
+        return sorted(found, key=lambda answer: answer.prompt)
 
-        def run(start: int, stop: int) -> list[PromptedMask | None]:
-            logits, scores = self._decode(features, points, prompts.mask_logits, slice(start, stop))
-            return [
-                self._answer_one(start + row, logits[row], scores[row], size_hw) for row in range(stop - start)
-            ]
-
-        found = in_chunks(len(prompts), self._prompt_chunk, run)
-        return [answer for answer in found if answer is not None]
-
-    def _decode(
+    def _answer_some(
         self,
         features: _Features,
-        points: tuple[Float32, Int64] | None,
-        mask_logits: Float32 | None,
-        rows: slice,
-    ) -> tuple[Float32, Float32]:
-        """Low-resolution logits (N, h, w) and, a row each, predicted IoU, object score, stability."""
+        inputs: Inputs,
+        sieve: Sieve | None,
+        size_hw: tuple[int, int],
+        start: int,
+        stop: int,
+    ) -> list[PromptedMask]:
+        import torch
+
+        view = View(size_hw, self._fused)
+        with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+            asked, answer = self._first(features, inputs.part(slice(start, stop)), sieve, view)
+            for _ in range(self._refine_steps):
+                answer = self._decode(features, *self._again(asked, answer, view), view, False)
+            scores = answer.scores()
+            if sieve is not None:  # before anything leaves the device
+                passed = np.flatnonzero(scores[:, 0] > sieve.min_predicted_iou)
+                asked, answer, scores = asked.part(passed), answer.part(passed), scores[passed]
+            logits = answer.logits[:, 0].cpu().numpy()
+        if sieve is not None:
+            return self._sifted(asked.rows, logits, scores, view, sieve.min_stability)
+        return self._finished(asked.rows, logits, scores, view)
+
+    def _first(
+        self, features: _Features, asked: Inputs, sieve: Sieve | None, view: View
+    ) -> tuple[Inputs, Decoded]:
+        """One mask a prompt; for a sieve every mask, each with its prompt."""
+        three = self._masks != "single" if sieve is None else sieve.three_masks
+        mask_input = asked.logits(self._model.sam_prompt_encoder.mask_input_size)
+        answer = self._decode(features, asked, mask_input, view, three)
+        if sieve is not None:
+            return asked.part(np.repeat(np.arange(len(asked)), answer.logits.shape[1])), answer.each()
+        return asked, answer.only(self._choice(answer, asked.boxes_xyxy, view)) if three else answer
+
+    def _with_side(self, features: _Features) -> _Features:
         import torch
 
         with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
-            low_res, iou, object_logit = decode(
-                self._model,
-                self._dense_pe,
-                features,
-                None if points is None else (self._tensor(points[0][rows]), self._tensor(points[1][rows])),
-                None if mask_logits is None else self._tensor(mask_logits[rows])[:, None].float(),
+            stride_4, stride_8 = features.high_res
+            return replace(features, side=self._many.image_side(features.embedding, (stride_4, stride_8)))
+
+    @cached_property
+    def _many(self) -> MaskDecoder:
+        """For grids alone: its last digits may differ from the library's, and boxes are to have the library's."""
+        return MaskDecoder(self._model)
+
+    def _decode(self, features: _Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
+        """`mask_input` is (N, h, w) or None."""
+        points = None
+        if asked.xy is not None and asked.labels is not None:
+            points = (
+                self._tensor(to_model_xy(asked.xy, view.size_hw, self._model.image_size)),
+                self._tensor(asked.labels),
             )
-            scores = torch.cat([iou.float(), object_logit.float().sigmoid(), stability(low_res)], dim=1)
-            # A NaN or an infinity anywhere in the map must show in the row's scores.
-            finite = torch.isfinite(low_res).flatten(1).all(dim=1, keepdim=True)
-            scores = torch.where(finite, scores, torch.nan)
-            return low_res[:, 0].cpu().numpy(), scores.cpu().numpy()
+        if three and features.side is not None and mask_input is None:
+            sparse, _ = self._model.sam_prompt_encoder(points=points, boxes=None, masks=None)
+            four = self._many(features.side, None, sparse)
+            return Decoded(four.logits[:, 1:].float(), four.iou[:, 1:], four.object_logit)
+        masks = None if mask_input is None else self._tensor(mask_input)[:, None].float()
+        return decode(self._model, self._dense_pe, features, points, masks, three)
 
-    def _answer_one(
-        self, number: int, logits_hw: Float32, scores: Float32, size_hw: tuple[int, int]
-    ) -> PromptedMask | None:
-        if not np.isfinite(scores).all():
-            return None
+    def _again(self, asked: Inputs, answer: Decoded, view: View) -> tuple[Inputs, Any]:
+        """The next step's prompt and mask input."""
+        logits = answer.logits[:, 0]
+        if self._refine_with == "mask":
+            asked = asked.without_points()
+        elif self._refine_with == "point":
+            asked = asked.with_point(inner_points(logits.cpu().numpy(), view.size_hw))
+        return asked, logits.clamp(-_MASK_INPUT_LIMIT, _MASK_INPUT_LIMIT)
+
+    def _choice(self, answer: Decoded, boxes_xyxy: Float32, view: View) -> Any:
+        """Which of the three masks (N,) stays."""
+        if self._masks == "most_stable":
+            return stability(answer.logits).argmax(dim=1)
+        best = answer.iou.argmax(dim=1)
+        if self._masks == "best_iou" or np.isnan(boxes_xyxy).any():
+            return best
+        return self._tensor(best_fits(answer.logits.cpu().numpy(), boxes_xyxy, view))
+
+    def _finished(self, rows: Int64, logits: Float32, scores: Float32, view: View) -> list[PromptedMask]:
+        """Every finite answer; a NaN in the map shows in the scores."""
+        return [
+            self._prompted(int(rows[i]), logits[i], scores[i], view)
+            for i in range(len(rows))
+            if np.isfinite(scores[i]).all()
+        ]
+
+    def _sifted(
+        self, rows: Int64, logits: Float32, scores: Float32, view: View, min_stability: float
+    ) -> list[PromptedMask]:
+        """The stable ones, with their stability at the picture's size. Unstable ones never get a mask."""
+        found = []
+        for i in range(len(rows)):
+            if np.isfinite(scores[i]).all():
+                scores[i, 2] = view.stability(logits[i], _STABILITY_OFFSET)
+                if scores[i, 2] >= min_stability:
+                    found.append(self._prompted(int(rows[i]), logits[i], scores[i], view))
+        return found
+
+    def _prompted(self, row: int, logits_hw: Float32, scores: Float32, view: View) -> PromptedMask:
         predicted_iou, object_score, stable = (float(score) for score in scores)
-        return PromptedMask(
-            number,
-            logits_rle(logits_hw, size_hw, self._fused),
-            predicted_iou,
-            # Without the head the decoder states a constant.
-            object_score if self._scores_objects else None,
-            stable,
-        )
+        # Without the head the decoder states a constant.
+        known = object_score if self._scores_objects else None
+        return PromptedMask(row, view.rle(logits_hw), predicted_iou, known, stable)
 
-    def _tensor(self, array: Float32 | Int64) -> Any:
+    def _tensor(self, array: Any) -> Any:
         import torch
 
+        if not isinstance(array, np.ndarray):
+            return array
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """What the decoder says to N prompts: unclamped float32 `logits` (N, M, h, w), predicted `iou` (N, M), and the
+    logit of there being an object, `object_logit` (N, 1)."""
+
+    logits: Any
+    iou: Any
+    object_logit: Any
+
+    def only(self, chosen: Any) -> Decoded:
+        """One mask a prompt: that of number `chosen` (N,)."""
+        import torch
+
+        row = torch.arange(len(chosen), device=self.logits.device)
+        return Decoded(self.logits[row, chosen][:, None], self.iou[row, chosen][:, None], self.object_logit)
+
+    def part(self, rows: Int64) -> Decoded:
+        """The answers to some of the prompts."""
+        import torch
+
+        index = torch.from_numpy(rows).to(self.logits.device)
+        return Decoded(self.logits[index], self.iou[index], self.object_logit[index])
+
+    def each(self) -> Decoded:
+        """Every mask as the answer to a prompt of its own, in order."""
+        m = self.logits.shape[1]
+        return Decoded(
+            self.logits.flatten(0, 1)[:, None],
+            self.iou.flatten()[:, None],
+            self.object_logit.repeat_interleave(m, dim=0),
+        )
+
+    def scores(self) -> Float32:
+        """Of one mask a prompt: predicted IoU, object score and stability (N, 3); NaN where the map is not finite."""
+        import torch
+
+        values = [self.iou.float(), self.object_logit.float().sigmoid(), stability(self.logits)]
+        # A NaN or an infinity anywhere in the map must show in the row's scores.
+        finite = torch.isfinite(self.logits).flatten(1).all(dim=1, keepdim=True)
+        scores: Float32 = torch.where(finite, torch.cat(values, dim=1), torch.nan).cpu().numpy()
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The picture that masks are for. `fused` is what `matching_arithmetic` found; no answer depends on it."""
+
+    size_hw: tuple[int, int]
+    fused: bool | None
+
+    def rle(self, logits_hw: Float32) -> Rle:
+        return logits_rle(logits_hw, self.size_hw, self.fused)
+
+    def stability(self, logits_hw: Float32, offset: float) -> float:
+        """IoU of the masks above `+offset` and above `-offset` at the picture's size; NaN where both are empty, as
+        in sam2/utils/amg.py."""
+        inner, outer = (
+            logits_area(logits_hw - np.float32(shift), self.size_hw, self.fused) for shift in (offset, -offset)
+        )
+        return inner / outer if outer else float("nan")
+
+
+def best_fits(logits: Float32, boxes_xyxy: Float32, view: View) -> Int64:
+    """For each prompt the one of its masks, logits (N, M, h, w), whose tight box has the highest IoU with its box (N, 4)."""
+    fits = np.zeros(logits.shape[:2])
+    for i, m in np.ndindex(fits.shape):
+        bounds = bounds_xyxy(view.rle(logits[i, m])) or (0, 0, 0, 0)
+        fits[i, m] = iou_xyxy(boxes_xyxy[i : i + 1], np.array([bounds], np.float32))[0, 0]
+    return fits.argmax(axis=1)
 
 
 def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
@@ -203,26 +361,6 @@ def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
     return image.sub_(mean).div_(std)
 
 
-def to_model_points(prompts: Prompts, size_hw: tuple[int, int], side: int) -> tuple[Float32, Int64] | None:
-    """Points (N, P, 2) in model pixels and their labels (N, P): the corners of the box first, then the points.
-
-    None when the prompts are masks alone.
-    """
-    xy, labels = [], []
-    if prompts.boxes_xyxy is not None:
-        xy.append(prompts.boxes_xyxy.reshape(-1, 2, 2))
-        labels.append(np.tile(np.array(_CORNER_LABELS, np.int64), (len(prompts), 1)))
-    if prompts.points_xy is not None and prompts.point_signs is not None:
-        xy.append(prompts.points_xy)
-        labels.append(prompts.point_signs)
-    if not xy:
-        return None
-    h, w = size_hw
-    # In this order and in float32, as in sam2: the quotient is rounded before the product.
-    scaled = np.concatenate(xy, axis=1).astype(np.float32) / np.array([w, h], np.float32) * np.float32(side)
-    return scaled.astype(np.float32), np.concatenate(labels, axis=1).astype(np.int64)
-
-
 def encode(model: Any, images: Any) -> list[_Features]:
     """Features of images (B, 3, R, R); what `SAM2ImagePredictor.set_image` keeps, one entry an image."""
     levels = model.forward_image(images)["backbone_fpn"][-model.num_feature_levels :]
@@ -233,26 +371,26 @@ def encode(model: Any, images: Any) -> list[_Features]:
 
 
 def decode(
-    model: Any, dense_pe: Any, features: _Features, points: tuple[Any, Any] | None, mask_logits: Any | None
-) -> tuple[Any, Any, Any]:
-    """Unclamped float32 logits (N, 1, h, w), predicted IoU (N, 1), object logit (N, 1) of N prompts."""
-    sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=mask_logits)
+    model: Any, dense_pe: Any, features: _Features, points: tuple[Any, Any] | None, masks: Any | None, three: bool
+) -> Decoded:
+    """The decoder's answer to N prompts: points (N, P, 2) with labels (N, P), mask input (N, 1, h, w), or both."""
+    sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
     low_res, iou, _, object_logit = model.sam_mask_decoder(
         image_embeddings=features.embedding,
         image_pe=dense_pe,
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=dense,
-        multimask_output=False,
+        multimask_output=three,
         repeat_image=len(sparse) > 1,
         high_res_features=features.high_res,
     )
-    return low_res.float(), iou, object_logit
+    return Decoded(low_res.float(), iou, object_logit)
 
 
 def stability(logits: Any) -> Any:
-    """Of logits (N, 1, h, w): the IoU (N, 1) of the masks above +1 and above -1; 0 where both are empty."""
-    inner = (logits > _STABILITY_OFFSET).flatten(1).sum(dim=1, keepdim=True)
-    outer = (logits > -_STABILITY_OFFSET).flatten(1).sum(dim=1, keepdim=True)
+    """Of logits (N, M, h, w): the IoU (N, M) of the masks above +1 and above -1; 0 where both are empty."""
+    inner = (logits > _STABILITY_OFFSET).flatten(2).sum(dim=2)
+    outer = (logits > -_STABILITY_OFFSET).flatten(2).sum(dim=2)
     return inner / outer.clamp(min=1)
 
 
@@ -262,16 +400,36 @@ def logits_rle(logits_hw: Float32, size_hw: tuple[int, int], fused: bool | None)
     `fused` is what `matching_arithmetic` found. Where it found nothing, and for tiny pictures, the mask is
     made at full size, one at a time: many boxes on a large picture must not hold all of theirs together.
     """
+    from autolabel.ops.rle import logits_to_rle
+
+    if _is_direct(size_hw, fused):
+        return logits_to_rle(logits_hw, size_hw, fused=bool(fused))
+    return encode_mask(_full_mask(logits_hw, size_hw))
+
+
+def logits_area(logits_hw: Float32, size_hw: tuple[int, int], fused: bool | None) -> int:
+    """Pixels of that mask."""
+    from autolabel.ops.rle import logits_area_px
+
+    if _is_direct(size_hw, fused):
+        return logits_area_px(logits_hw, size_hw, fused=bool(fused))
+    return int(_full_mask(logits_hw, size_hw).sum())
+
+
+def _is_direct(size_hw: tuple[int, int], fused: bool | None) -> bool:
+    from autolabel.ops.rle import SMALLEST_H_PLUS_W
+
+    return fused is not None and sum(size_hw) >= SMALLEST_H_PLUS_W
+
+
+def _full_mask(logits_hw: Float32, size_hw: tuple[int, int]) -> np.ndarray:
     import torch
     from torch.nn import functional
 
-    from autolabel.ops.rle import SMALLEST_H_PLUS_W, logits_to_rle
-
-    if fused is not None and sum(size_hw) >= SMALLEST_H_PLUS_W:
-        return logits_to_rle(logits_hw, size_hw, fused=fused)
     logits_11hw = torch.from_numpy(logits_hw)[None, None]
     full = functional.interpolate(logits_11hw, size_hw, mode="bilinear", align_corners=False)
-    return encode_mask((full[0, 0] > 0).numpy())
+    mask: np.ndarray = (full[0, 0] > 0).numpy()
+    return mask
 
 
 @cache
@@ -290,17 +448,6 @@ def matching_arithmetic() -> bool | None:
             return fused
     logger.info("masks are made at full size: this CPU's arithmetic is not one that ops.rle knows")
     return None
-
-
-def _check_mask_size(prompts: Prompts, expected_hw: tuple[int, int]) -> None:
-    if prompts.mask_logits is not None and prompts.mask_logits.shape[1:] != tuple(expected_hw):
-        raise ValueError(f"mask_logits must be (N, {expected_hw[0]}, {expected_hw[1]}), "
-                         f"got {prompts.mask_logits.shape}")  # fmt: skip
-
-
-def _check_count(key: str, value: int, largest: int) -> None:
-    if not (isinstance(value, int) and 0 <= value <= largest):
-        raise ConfigError(f"{key} must be a whole number in [0, {largest}], got {value!r}")
 
 
 # Architecture and weights

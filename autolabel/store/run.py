@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreMismatch
+from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMismatch
 from autolabel.core.protocols import Unit
 from autolabel.core.types import Category, ImageRecord, ImageRef, Problem
 from autolabel.store.codec import decode_record, encode_record
 from autolabel.store.manifest import Entry
+from autolabel.store.place import free_bytes, network_file_system
 
 FILE_NAME = "run.sqlite"
 APPLICATION_ID = 0x41_4C_42_4C  # "ALBL"
@@ -31,6 +32,10 @@ VANISHED = Problem("vanished", "the picture is no longer in the source")
 """What a picture gets that left the source before it was labelled."""
 PASSING = (VANISHED.code, "io_error", "out_of_memory")
 """Failures that may be over by the next run."""
+ABSENT = ("missing", "permission")
+"""Failures that are over when the file can be read now: it went away during a run, and came back as it was."""
+FLOOR_BYTES = 64 << 20
+"""No unit is committed with less room on the disk: SQLite itself still needs some to close the run."""
 
 SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -123,6 +128,12 @@ class RunStore:
                 f"SELECT ordinal FROM record WHERE code IN ({', '.join('?' * len(PASSING))})", PASSING
             )
         }
+        absent = {
+            ordinal
+            for (ordinal,) in self._db.execute(
+                f"SELECT ordinal FROM record WHERE code IN ({', '.join('?' * len(ABSENT))})", ABSENT
+            )
+        }
         seen: set[bytes] = set()
         new: list[Entry] = []
         moved: list[tuple[bytes, int, int, bytes, int]] = []
@@ -138,7 +149,7 @@ class RunStore:
             if (size, mtime_ns, labels) != (entry.size, entry.mtime_ns, entry.labels):
                 changed += 1
                 redo.add(unit)
-            elif ordinal in passing:
+            elif ordinal in passing or (ordinal in absent and entry.size >= 0):
                 redo.add(unit)
             moved.append((os.fsencode(entry.ref.path), entry.size, entry.mtime_ns, entry.labels, ordinal))
         root = root.encode(errors="backslashreplace").decode()  # SQLite's text is UTF-8; a path may be any bytes
@@ -212,6 +223,12 @@ class RunStore:
             for i, r in enumerate(records)
         ]
         assert [r.image_id for r in records] == [ref.image_id for ref in unit.refs], "records of another unit"
+        free = free_bytes(self.directory)
+        if free < FLOOR_BYTES:
+            raise StoreFull(
+                f"{self.directory}: only {free >> 20} MiB free; what was committed is safe, "
+                "make room and the same command continues"
+            )
         with _transaction(self._db):
             if self._db.execute("INSERT OR IGNORE INTO unit VALUES (?)", (unit.number,)).rowcount:
                 # Only a vanished picture still has a record here.
@@ -227,7 +244,7 @@ class RunStore:
         with _transaction(self._db):
             while rows := self._db.execute(REVISED, (last,)).fetchall():
                 for ordinal, image_id, path, data in rows:
-                    record = change(decode_record(data, os.fsdecode(image_id), os.fsdecode(path)))
+                    record = change(_record_of(image_id, path, data))
                     blob = encode_record(record)
                     if blob != data:
                         values = (
@@ -261,11 +278,17 @@ class RunStore:
 
     def _leave_wal(self) -> None:
         try:
-            self._db.execute("PRAGMA journal_mode=DELETE")
+            (mode,) = self._db.execute("PRAGMA journal_mode=DELETE").fetchone()
         except sqlite3.OperationalError as error:
             # Somebody else reads the run just now: it stays in WAL mode until the next time, and loses nothing.
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                return
+            raise
+        if mode == "wal":
+            # SQLite keeps this failure to itself; the records are safe, but the disk's owner should know.
+            raise StoreError(
+                f"{self.directory / FILE_NAME}: the disk failed while the run was closed; its records are safe"
+            )
 
 
 class RunReader:
@@ -293,7 +316,15 @@ class RunReader:
             "SELECT m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal) ORDER BY ordinal"
         )
         for image_id, path, data in rows:
-            yield decode_record(data, os.fsdecode(image_id), os.fsdecode(path))
+            yield _record_of(image_id, path, data)
+
+    def records_by_id(self) -> Iterator[ImageRecord]:
+        """Every committed record in the order of the bytes of its image id, streamed: two runs can be merged."""
+        rows = self._db.execute(
+            "SELECT m.image_id, m.path, r.data FROM manifest m JOIN record r USING (ordinal) ORDER BY m.image_id"
+        )
+        for image_id, path, data in rows:
+            yield _record_of(image_id, path, data)
 
     def counts(self) -> dict[str, int]:
         """Pictures by status, `failed:<code>` spelled out, and `pending` for those without a record."""
@@ -312,13 +343,23 @@ class RunReader:
 
 
 @contextmanager
-def open_store(directory: Path) -> Iterator[RunStore]:
-    """Create or continue the run in `directory`. The caller holds the directory's lock."""
+def open_store(directory: Path, *, rollback: bool | None = None) -> Iterator[RunStore]:
+    """Create or continue the run in `directory`. The caller holds the directory's lock.
+
+    `rollback`: with SQLite's rollback journal, slower, which also works on network file systems; None: where the
+    directory is on one. Raises StoreError for False there.
+    """
     path = directory / FILE_NAME
+    network = network_file_system(directory)
+    if network is not None and rollback is False:
+        raise StoreError(
+            f"{directory} is on a network file system ({network}), where a run can lose what it committed; use a "
+            "local run=... and copy the finished run, or store.journal=rollback, which is slower"
+        )
     with _sqlite_errors(path):
         connection = sqlite3.connect(path, isolation_level=None)
         try:
-            _prepare(connection, path)
+            _prepare(connection, path, rollback=network is not None if rollback is None else rollback)
         except BaseException:
             connection.close()
             raise
@@ -354,20 +395,32 @@ def check_is_run(directory: Path) -> None:
 
 
 def categories_from(text: str) -> tuple[Category, ...]:
-    return tuple(Category(int(i), str(name), str(extra)) for i, name, extra in json.loads(text))
+    try:
+        return tuple(Category(int(i), str(name), str(extra)) for i, name, extra in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise StoreCorrupt(f"the classes of the run cannot be read, its database is damaged: {error}") from error
 
 
 def categories_to(categories: Sequence[Category]) -> str:
     return json.dumps([[c.id, c.name, c.extra] for c in categories])
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _record_of(image_id: object, path: object, data: object) -> ImageRecord:
+    """SQLite keeps any type in any column, and a damaged or foreign file may do so."""
+    if not (isinstance(image_id, bytes) and isinstance(path, bytes) and isinstance(data, bytes)):
+        raise StoreCorrupt(f"the record of {image_id!r} is not what autolabel wrote: the run database is damaged")
+    return decode_record(data, os.fsdecode(image_id), os.fsdecode(path))
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, *, rollback: bool) -> None:
     connection.execute("PRAGMA trusted_schema=OFF")
     fresh = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if not fresh:
         _check_is_ours(connection, path)
     # PRAGMAs answer with what they did; one that did not take would break a promise silently.
-    for pragma, wanted in (("journal_mode=WAL", "wal"), ("wal_autocheckpoint=0", 0)):
+    # TRUNCATE, not DELETE: whose deletion of the journal is not synced, so that a power cut brings it back.
+    mode = "truncate" if rollback else "wal"
+    for pragma, wanted in ((f"journal_mode={mode}", mode), ("wal_autocheckpoint=0", 0)):
         (got,) = connection.execute(f"PRAGMA {pragma}").fetchone()
         if got != wanted:
             raise StoreError(
@@ -409,6 +462,10 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             raise StoreBusy(f"{path} is held open by another program; close it there and run again") from error
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise StoreFull(
+                f"{path}: the disk is full; what was committed is safe, make room and the same command continues"
+            ) from error
         # A failed write is never tried again: a later success is no proof that the data is there.
         raise StoreError(
             f"{path}: {error}; is the disk full, read-only or damaged? what was committed is safe"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autolabel.app.earlier import EarlierRun
 from autolabel.core.protocols import (
     Detector,
     Engine,
@@ -14,8 +15,14 @@ from autolabel.core.protocols import (
     Segmenter,
     Source,
 )
+from autolabel.detect.detr_hf import DetrHfDetector
+from autolabel.detect.label_map import MappedDetector
 from autolabel.detect.labels import LabelsDetector
+from autolabel.detect.none import NoDetector
+from autolabel.detect.phrases_hf import GroundingDinoDetector, Owlv2Detector
+from autolabel.detect.tiles import TiledDetector
 from autolabel.detect.yolo import YoloDetector
+from autolabel.detect.yolo_words import YoloWordsDetector
 from autolabel.engine.inline import InlineEngine
 from autolabel.engine.labeler import PipelineLabeler
 from autolabel.engine.threaded import ThreadedEngine
@@ -37,13 +44,27 @@ from autolabel.export.yolo import YoloExporter
 from autolabel.export.yolo_detect import YoloDetectExporter
 from autolabel.export.yolo_obb import YoloObbExporter
 from autolabel.prompt.box import BoxPrompter
+from autolabel.prompt.box_point import BoxPointPrompter
+from autolabel.prompt.grid import GridPrompter
+from autolabel.prompt.jitter import JitterPrompter
+from autolabel.prompt.mask import EarlierMasks, MaskPrompter
+from autolabel.prompt.negatives import NegativesPrompter
+from autolabel.prompt.points import PointsPrompter
 from autolabel.refine.area import AreaRefiner
+from autolabel.refine.bleed import BleedRefiner
+from autolabel.refine.border import BorderRefiner
 from autolabel.refine.box_fit import BoxFitRefiner
+from autolabel.refine.duplicates import DuplicatesRefiner
 from autolabel.refine.holes import HolesRefiner
 from autolabel.refine.islands import IslandsRefiner
+from autolabel.refine.ownership import OwnershipRefiner
+from autolabel.refine.quality import QualityRefiner
 from autolabel.refine.score import ScoreRefiner
+from autolabel.refine.smooth import SmoothRefiner
 from autolabel.segment.box import BoxSegmenter
 from autolabel.segment.sam2 import Sam2Segmenter
+from autolabel.segment.sam_hf import SamHfSegmenter
+from autolabel.segment.zoom import ZoomSegmenter
 from autolabel.source.coco import CocoSource
 from autolabel.source.cvat import CvatSource
 from autolabel.source.folder import FolderSource
@@ -73,10 +94,41 @@ SOURCES: list[type[Source]] = [
     VocSource,
     YoloSource,
 ]
-DETECTORS: list[type[Detector]] = [LabelsDetector, YoloDetector]
-PROMPTERS: list[type[Prompter]] = [BoxPrompter]
-SEGMENTERS: list[type[Segmenter]] = [BoxSegmenter, Sam2Segmenter]
-REFINERS: list[type[Refiner]] = [AreaRefiner, BoxFitRefiner, HolesRefiner, IslandsRefiner, ScoreRefiner]
+DETECTORS: list[type[Detector]] = [
+    DetrHfDetector,
+    GroundingDinoDetector,
+    LabelsDetector,
+    MappedDetector,
+    NoDetector,
+    Owlv2Detector,
+    TiledDetector,
+    YoloDetector,
+    YoloWordsDetector,
+]
+PROMPTERS: list[type[Prompter]] = [
+    BoxPrompter,
+    BoxPointPrompter,
+    GridPrompter,
+    JitterPrompter,
+    MaskPrompter,
+    NegativesPrompter,
+    PointsPrompter,
+]
+EARLIER_MASKS: list[type[EarlierMasks]] = [EarlierRun]
+SEGMENTERS: list[type[Segmenter]] = [BoxSegmenter, Sam2Segmenter, SamHfSegmenter, ZoomSegmenter]
+REFINERS: list[type[Refiner]] = [
+    AreaRefiner,
+    BleedRefiner,
+    BorderRefiner,
+    BoxFitRefiner,
+    DuplicatesRefiner,
+    HolesRefiner,
+    IslandsRefiner,
+    OwnershipRefiner,
+    QualityRefiner,
+    ScoreRefiner,
+    SmoothRefiner,
+]
 ENGINES: list[type[Engine]] = [InlineEngine, ThreadedEngine]
 EXPORTERS: list[type[Exporter]] = [
     CocoExporter,

@@ -8,7 +8,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from autolabel.app.compose import compose, expand, is_override, parse
-from autolabel.app.main import choices
+from autolabel.app.main import COMMANDS, choices
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
 
@@ -59,7 +59,7 @@ def test_every_yaml_of_the_tree_is_used_by_a_group_or_a_command():
     stray = [
         path
         for path in configs_dir().rglob("*.yaml")
-        if path.relative_to(configs_dir()).parts[0] not in {*choices(), "label.yaml", "refine.yaml", "export.yaml"}
+        if path.relative_to(configs_dir()).parts[0] not in {*choices(), *(f"{c}.yaml" for c in COMMANDS)}
     ]
     assert stray == []
 
@@ -100,14 +100,14 @@ def test_settings_are_told_from_paths(argument, expected):
 def test_a_path_that_exists_is_a_path_even_with_an_equals_sign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("detect=nano").mkdir()
-    assert parse(["detect=nano"]).path == "detect=nano"
+    assert parse(["detect=nano"], "label").path == "detect=nano"
 
 
 def test_two_paths_or_an_unknown_flag_are_refused():
     with pytest.raises(ConfigError, match="one path"):
-        parse(["a", "b"])
+        parse(["a", "b"], "label")
     with pytest.raises(ConfigError, match="--fast"):
-        parse(["--fast"])
+        parse(["--fast"], "label")
 
 
 def test_a_sweep_is_every_combination():

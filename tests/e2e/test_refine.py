@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from autolabel.app.main import main
+from autolabel.refine.quality import default_path
 from autolabel.store.run import open_reader, open_store
 from tests.fakes import album
 
@@ -42,6 +43,48 @@ def test_refining_equals_labelling_with_these_settings_and_continues_as_such(lab
     assert records(tmp_path / "plain") == records(tmp_path / "strict")
     assert label("plain", *STRICTER) == 0
     assert label("plain") == 1
+
+
+def test_the_same_with_a_floor_for_the_quality(label, tmp_path):
+    label("plain")
+    qualities = sorted(i.quality for r in records(tmp_path / "plain") for i in r.instances)
+    floor = f"refine.quality.min_quality={qualities[len(qualities) // 2]}"
+    label("strict", floor)
+    assert main(["refine", str(tmp_path / "plain"), floor]) == 0
+    assert records(tmp_path / "plain") == records(tmp_path / "strict")
+    assert sum(len(r.instances) for r in records(tmp_path / "plain")) < len(qualities)
+    assert label("plain", floor) == 0
+
+
+def test_every_refiner_together_gives_the_same_as_labelling_with_it(label, tmp_path):
+    rules = ["refine=strict", "refine.smooth.radius_px=2", "refine.bleed.clip=true", "refine.border.max_contact=0.3",
+             "refine.duplicates.across_classes=true", "refine.duplicates.min_containment=0.9",
+             "refine.ownership.by=depth", "refine.ownership.part_of={cat: dog}"]  # fmt: skip
+    label("strict", *rules)
+    label("plain")
+    assert main(["refine", str(tmp_path / "plain"), *rules]) == 0
+    assert records(tmp_path / "plain") == records(tmp_path / "strict")
+    assert label("plain", *rules) == 0
+
+
+def test_another_calibration_is_another_run_wherever_its_file_lies(label, tmp_path, capsys):
+    mine, moved = tmp_path / "mine.json", tmp_path / "moved.json"
+    mine.write_bytes(default_path().read_bytes())
+    label("run", f"refine.quality.calibration={mine}")
+    assert label("run") == 0
+    moved.write_text(mine.read_text().replace('"bias": ', '"bias": 1'))
+    assert label("run", f"refine.quality.calibration={moved}") == 1
+    assert "refine (calibration)" in capsys.readouterr().err
+    before = records(tmp_path / "run")
+    assert main(["refine", str(tmp_path / "run"), f"refine.quality.calibration={moved}"]) == 0
+    assert records(tmp_path / "run") != before
+    assert label("run", f"refine.quality.calibration={moved}") == 0
+
+
+def test_a_part_of_a_class_that_the_run_does_not_have_is_a_mistake(label, tmp_path, capsys):
+    label("run")
+    assert main(["refine", str(tmp_path / "run"), "refine.ownership.part_of={wheel: dog}"]) == 1
+    assert "there is no class 'wheel'; there are cat, dog, owl" in capsys.readouterr().err
 
 
 def test_refining_back_gives_the_run_as_it_was(label, tmp_path, capsys):

@@ -147,6 +147,18 @@ def test_engines_write_equal_files(label, tmp_path):
     assert tree(tmp_path / "a" / "export") == tree(tmp_path / "b" / "export")
 
 
+def test_export_says_by_its_exit_code_that_pictures_are_missing(label, tmp_path):
+    album(tmp_path / "in", 2)
+    label(tmp_path / "in")
+    command = ["export", str(tmp_path / "run"), "export=[yolo]"]
+    assert main(command) == 0
+    next((tmp_path / "in").rglob("*.*")).write_bytes(b"another picture")
+    assert main(command) == 2
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
+    assert label(tmp_path / "in") == 2
+    assert main(["export", str(tmp_path / "run"), "export=[coco]"]) == 2
+
+
 def test_export_needs_no_model_and_equals_the_first(label, tmp_path):
     album(tmp_path / "in", 5)
     label(tmp_path / "in")

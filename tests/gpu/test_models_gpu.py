@@ -25,7 +25,8 @@ def frame(seed: int) -> Frame:
 
 
 def masks(device: str, precision: str, **sizes: int):
-    settings = {"prompt_chunk": 0, "encode_batch": 0, **sizes}
+    settings = {"prompt_chunk": 0, "encode_batch": 0, "masks": "single", "refine_steps": 0,
+                "refine_with": "prompt", **sizes}  # fmt: skip
     segmenter = Sam2Segmenter(
         weights="nano_segmenter", architecture="nano", device=device, precision=precision, **settings
     )

@@ -1,8 +1,8 @@
-import hashlib
 import json
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import ImageInfo, Rle
 from autolabel.export.coco import CocoExporter
-from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons
+from autolabel.ops.masks import area_px, bounds_xyxy, encode, from_polygons
+from tests.rasters import is_red, turned
 from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
 
 EMPTY = np.zeros((120, 160), np.uint8)
@@ -333,20 +334,23 @@ def test_fewer_points_never_go_below_the_floor_and_the_lowest_iou_is_told(tmp_pa
     assert "simplified" not in exact.counts
 
 
-def test_pictures_beside_the_file_fit_readers_that_do_not_rotate(tmp_path):
-    for orientation in range(1, 9):
-        path = tmp_path / "in" / f"{orientation}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        Image.new("RGB", (160, 120)).save(path, exif=exif)
-        size = (120, 160) if orientation < 5 else (160, 120)
-        info = ImageInfo(size[1], size[0], orientation, hashlib.sha256(path.read_bytes()).hexdigest())
-        run = ListReader([replace(record(f"{orientation}.jpg", path=path), info=info)])
-        _, file = export(run, tmp_path, images="upright")
-        (image,) = load(file)["images"]
-        with Image.open(tmp_path / "coco" / "images" / image["file_name"]) as picture:
-            assert picture.size == (image["width"], image["height"]) == size[::-1]
+def as_opencv_reads(path):
+    return cv2.imread(str(path))[..., ::-1]
+
+
+def as_pillow_reads(path):
+    with Image.open(path) as found:
+        return np.asarray(found)
+
+
+@pytest.mark.parametrize(("mode", "read"), [("copy", as_opencv_reads), ("upright", as_pillow_reads)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_lie_on_the_picture_as_readers_turn_it_or_do_not(tmp_path, orientation, mode, read):
+    _, file = export(ListReader([turned(tmp_path, orientation)]), tmp_path, images=mode)
+    (image,), (annotation,) = load(file)["images"], load(file)["annotations"]
+    seen = is_red(read(tmp_path / "coco" / "images" / image["file_name"]))
+    assert seen.shape == (image["height"], image["width"])
+    assert from_polygons(tuple(map(tuple, annotation["segmentation"])), seen.shape) == encode(seen)
 
 
 def test_a_picture_that_is_gone_is_not_listed_when_pictures_are_written(tmp_path):

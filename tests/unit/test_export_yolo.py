@@ -12,7 +12,8 @@ from autolabel.core.types import Category, ImageInfo
 from autolabel.export.yolo import YoloExporter
 from autolabel.ops.masks import decode, encode
 from autolabel.ops.polygons import yolo_rasterize
-from tests.records import ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
+from tests.rasters import is_red, turned
+from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
 
 SETTINGS = {
     "images": "copy",
@@ -249,6 +250,17 @@ def test_formats_that_readers_disagree_on_become_upright_png(tmp_path):
     assert report.counts["images_converted"] == 2
     assert (cv2.imread(str(found["a.ppm.png"])) == cv2.imread(str(path))).all()
     assert (read_by_the_loader(found["a.ppm.png"])[1][0] == SHAPES["ring"]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_lie_on_the_picture_as_the_loader_turns_it(tmp_path, orientation):
+    from ultralytics.utils.patches import imread
+
+    export([turned(tmp_path, orientation)], tmp_path / "out", categories=CATEGORIES)
+    (picture,), (label,) = (sorted((tmp_path / "out").glob(f"{folder}/*/*.*")) for folder in ("images", "labels"))
+    seen = is_red(imread(str(picture))[..., ::-1])
+    ring = np.array(label.read_text().split()[1:], np.float32).reshape(-1, 2)
+    assert (yolo_rasterize(ring, seen.shape) == seen).all()
 
 
 def test_the_persons_own_polygon_comes_out_unchanged(tmp_path, make):

@@ -25,9 +25,16 @@ def boxes(*rows: tuple[float, ...]) -> Detections:
 
 def test_without_padding_the_prompt_is_the_box():
     found = boxes((1, 2, 30, 20), (0, 0, 60, 40))
-    (prompts,) = BoxPrompter(pad=0.0).prompt([frame()], [found])
+    (prompts,) = BoxPrompter(pad=0.0).prompt([frame()], [found], [(0, 1)])
     assert np.array_equal(prompts.boxes_xyxy, found.boxes_xyxy)
     assert prompts.boxes_xyxy.dtype == np.float32
+
+
+def test_only_what_wants_a_mask_is_asked_for_by_its_number():
+    found = boxes((1, 2, 30, 20), (0, 0, 60, 40), (5, 5, 9, 9))
+    (prompts,) = BoxPrompter(pad=0.0).prompt([frame()], [found], [(0, 2)])
+    assert prompts.objects.tolist() == [0, 2]
+    assert np.array_equal(prompts.boxes_xyxy, found.boxes_xyxy[[0, 2]])
 
 
 def test_padding_is_a_fraction_of_the_box_and_stays_in_the_image():
@@ -36,7 +43,8 @@ def test_padding_is_a_fraction_of_the_box_and_stays_in_the_image():
 
 
 def test_every_image_has_its_own_prompts_and_none_stay_none():
-    asked = BoxPrompter(pad=0.1).prompt([frame(), frame(), frame()], [boxes(), boxes((1, 1, 2, 2)), boxes()])
+    found = [boxes(), boxes((1, 1, 2, 2)), boxes()]
+    asked = BoxPrompter(pad=0.1).prompt([frame(), frame(), frame()], found, [(), (0,), ()])
     assert [len(prompts) for prompts in asked] == [0, 1, 0]
 
 

@@ -60,11 +60,12 @@ def test_the_persons_own_instances_are_left_untouched(name):
     assert dropped == []
 
 
-def test_default_drops_empty_masks_alone():
+def test_default_drops_empty_masks_alone_and_scores_the_others():
     given = a_bit_of_everything()
     kept, dropped = refine(preset("default"), given)
     assert [d.reason for d in dropped] == ["min_area: 0 < 1 px"]
-    assert all(a is b for a, b in zip(kept, (i for i in given if area_px(i.mask)), strict=True))
+    assert [replace(one, quality=None) for one in kept[:-1]] == [i for i in given[:-1] if area_px(i.mask)]
+    assert all(0 < one.quality < 1 for one in kept)
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,15 @@ from autolabel.ops.device import in_chunks
 from autolabel.ops.masks import encode
 from autolabel.segment import sam2
 from autolabel.segment.sam2 import Sam2Segmenter
+from tests.records import disc
 
 TINY = "sam2.1/sam2.1_hiera_t.yaml"
 BOXES = np.array([[20, 30, 90, 110], [60, 10, 150, 60], [5, 70, 155, 118]], np.float32)
 
 
 def segmenter(architecture: str = "nano", weights: str = "random:0", **settings) -> Sam2Segmenter:
-    plain = {"device": "cpu", "precision": "float32", "prompt_chunk": 0, "encode_batch": 0}
+    plain = {"device": "cpu", "precision": "float32", "prompt_chunk": 0, "encode_batch": 0,
+             "masks": "single", "refine_steps": 0, "refine_with": "prompt"}  # fmt: skip
     return Sam2Segmenter(weights=weights, architecture=architecture, **{**plain, **settings})
 
 
@@ -44,15 +46,20 @@ def frame(seed: int = 0, height: int = 120, width: int = 160) -> Frame:
     return Frame(ImageRef("a", "a"), coarse.repeat(8, 0).repeat(8, 1), ImageInfo(width, height))
 
 
-def reference(model, image_rgb, boxes_xyxy):
-    """RLE and predicted IoU of each box from sam2's own predictor."""
+def predictor_of(model, image_rgb):
+    """sam2's own predictor with the picture set."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
     # The predictor knows only models of 1024 px.
     predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
     predictor.set_image(image_rgb)
-    masks, ious, _ = predictor.predict(box=boxes_xyxy, multimask_output=False)
+    return predictor
+
+
+def reference(model, image_rgb, boxes_xyxy):
+    """RLE and predicted IoU of each box."""
+    masks, ious, _ = predictor_of(model, image_rgb).predict(box=boxes_xyxy, multimask_output=False)
     masks = masks.reshape(len(boxes_xyxy), *image_rgb.shape[:2])
     return [encode(mask) for mask in masks], ious.reshape(-1)
 
@@ -141,10 +148,10 @@ def test_an_unanswered_prompt_shifts_no_other(nano):
 def test_points_boxes_and_masks_can_be_asked_together(nano):
     points = np.array([[[50, 60], [0, 0]], [[100, 30], [80, 50]]], np.float32)
     signs = np.array([[1, -1], [1, 0]], np.int64)
-    logits = np.full((2, 128, 128), -3, np.float32)
+    masks = (encode(disc(120, 160, 60, 60, 30)), None)
     alone = Prompts(points_xy=points, point_signs=signs)
-    for asked in (alone, replace(alone, boxes_xyxy=BOXES[:2]), replace(alone, mask_logits=logits),
-                  Prompts(mask_logits=logits)):  # fmt: skip
+    for asked in (alone, replace(alone, boxes_xyxy=BOXES[:2]), replace(alone, masks=masks),
+                  Prompts(masks=masks[:1] * 2)):  # fmt: skip
         (answers,) = nano.segment([frame()], [asked])
         assert [answer.prompt for answer in answers] == [0, 1]
 
@@ -156,22 +163,6 @@ def test_a_padding_point_says_nothing_of_its_place(nano):
         for place in ([0, 0], [99, 99])
     )
     assert nano.segment([frame()], [here]) == nano.segment([frame()], [there])
-
-
-def test_corners_come_first_and_are_scaled_to_the_models_square():
-    asked = Prompts(
-        boxes_xyxy=np.array([[10, 20, 30, 40]], np.float32),
-        points_xy=np.array([[[5, 5]]], np.float32),
-        point_signs=np.array([[1]]),
-    )
-    points, labels = sam2.to_model_points(asked, (50, 100), 1000)
-    assert points.tolist() == [[[100, 400], [300, 800], [50, 100]]]
-    assert labels.tolist() == [[2, 3, 1]]
-
-
-def test_a_mask_prompt_of_another_size_is_refused(nano):
-    with pytest.raises(ValueError, match=r"mask_logits must be \(N, 128, 128\)"):
-        nano.segment([frame()], [Prompts(mask_logits=np.zeros((1, 64, 64), np.float32))])
 
 
 @pytest.mark.parametrize("size_hw", [(30, 40), (60, 68), (60, 69), (301, 200)])
@@ -250,6 +241,10 @@ def test_an_unknown_architecture_names_those_there_are():
         ("device", "tpu"),
         ("precision", "int4"),
         ("weights", "random:x"),
+        ("masks", "all"),
+        ("refine_steps", -1),
+        ("refine_steps", 1.5),
+        ("refine_with", "points"),
     ],
 )
 def test_a_setting_out_of_range_names_its_key(setting, value):

@@ -6,7 +6,8 @@ import os
 import sqlite3
 
 import pytest
-from hypothesis import given
+import zstandard
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreMismatch
@@ -67,6 +68,64 @@ def test_records_come_back_as_they_were(tmp_path):
 def test_equal_records_are_equal_bytes():
     ref = ImageRef("a", "/x/a")
     assert encode_record(record_of(ref)) == encode_record(record_of(ImageRef("b", "/y/b")))
+
+
+scores = st.none() | st.floats(0, 1)
+texts = st.text(max_size=5)
+rles = st.builds(Rle, st.sampled_from([(4, 5), (7, 3)]), st.binary(max_size=6))
+found = st.builds(
+    Instance,
+    index=st.just(0),
+    category_id=st.integers(0, 2**62),
+    box_xyxy=st.tuples(*[st.floats(-9, 9, width=32)] * 4),
+    detector_score=st.floats(allow_nan=False),
+    mask=st.none() | rles,
+    predicted_iou=scores,
+    object_score=scores,
+    stability=scores,
+    agreement=scores,
+    origin=st.sampled_from(["model", "label"]),
+    polygons=st.none() | st.lists(st.lists(st.floats(0, 9), max_size=6).map(tuple), max_size=2).map(tuple),
+    source_id=st.none() | st.integers(),
+    crowd=st.booleans(),
+    extra=texts,
+    replaced_iou=scores,
+    quality=scores,
+)
+verdicts = st.builds(Verdict, st.none() | texts, st.none() | rles, scores)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(found, verdicts), max_size=2), st.booleans(), texts)
+def test_whatever_a_record_holds_comes_back(objects, sized, text):
+    candidates = tuple(dataclasses.replace(one, index=i) for i, (one, _) in enumerate(objects))
+    info = ImageInfo(5, 4, 6, "ab", (text,)) if sized else None
+    record = ImageRecord(
+        "a", "/a", "ok", info, text, text, text, candidates, tuple(v for _, v in objects), 2**70, text
+    )
+    assert decode_record(encode_record(record), "a", "/a") == record
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_record_that_was_edited_is_another_record_or_refused(data):
+    text = zstandard.decompress(encode_record(record_of(ImageRef("a", "/a"))))
+    at = data.draw(st.integers(0, len(text) - 1))
+    edited = text[:at] + data.draw(st.binary(max_size=3)) + text[at + data.draw(st.integers(0, 9)) :]
+    with contextlib.suppress(StoreCorrupt):
+        assert isinstance(decode_record(zstandard.compress(edited), "a", "/a"), ImageRecord)
+
+
+def test_a_record_that_says_it_is_huge_is_refused_before_memory_is_taken_for_it():
+    bomb = b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little") + b"\x01\x00\x00"
+    with pytest.raises(StoreCorrupt, match="1125899906842624 bytes"):
+        decode_record(bomb, "a", "/a")
+
+
+@pytest.mark.parametrize("line", [b"[2]", b'{"v":2}'])
+def test_a_record_of_another_version_says_so(line):
+    with pytest.raises(StoreCorrupt, match="has version 2, this program reads"):
+        decode_record(zstandard.compress(line), "a", "/a")
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,148 @@
+"""`autolabel evaluate RUN truth=PATH`: a finished run against ground truth. Loads no model.
+
+Writes `evaluate/evaluation.json` and `evaluate/objects.jsonl` into the run directory, replaced whole; with
+`--calibrate` also `evaluate/quality.json`, the quality score fitted to this truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolabel.app.compose import build, compose, parse, plain
+from autolabel.app.label import run_path, say_kind
+from autolabel.app.run_directory import existing_run, replaced_text
+from autolabel.core.errors import ConfigError, StoreError
+from autolabel.core.protocols import Source
+from autolabel.core.text import printable
+from autolabel.store.lock import exclusive
+from autolabel.store.manifest import digest
+from autolabel.store.run import RunReader, open_reader
+
+if TYPE_CHECKING:
+    from autolabel.evaluate.evaluator import Evaluator, Truth
+    from autolabel.evaluate.result import Evaluation
+
+FOLDER = "evaluate"
+NOT_SETTINGS = ("truth", "run", "oracle")
+_CHUNK = 1 << 20
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure a run; exit code 0."""
+    from omegaconf import OmegaConf
+
+    from autolabel.evaluate.table import text
+
+    request = parse(arguments, "evaluate")
+    config = compose("evaluate", [as_path(o) for o in request.overrides], request.config_dir)
+    if request.show:
+        sys.stdout.write(OmegaConf.to_yaml(config))
+        return 0
+    directory = existing_run(request.path, config.run, "evaluate")
+    if OmegaConf.is_missing(config.truth, "path"):
+        raise ConfigError("which truth? autolabel evaluate RUN truth=PATH (labels of any kind that label reads)")
+    values = plain(config)
+    truth = read_truth(build(config.truth), str(values["truth"].get("path", "")))
+    evaluator = evaluator_of(values)
+    with exclusive(directory):
+        found = evaluate_run(evaluator, directory, truth)
+        calibrated = calibrate(directory, truth) if request.flag else None
+    sys.stdout.write(text(found))
+    if values["oracle"] is not None:
+        sys.stdout.write(oracle_text(evaluator, run_path(values["oracle"]), truth, found))
+    sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")
+    if calibrated is not None:
+        place = printable(shlex.quote(str(calibrated)))
+        sys.stdout.write(f"written    {place}\n"
+                         f"next       autolabel refine {printable(shlex.quote(str(directory)))} refine.quality.calibration={place}\n")  # fmt: skip
+    return 0
+
+
+def as_path(override: str) -> str:
+    """`truth=PATH` is short for `truth.path=PATH`, the source's own setting. A shell leaves the `~` in it alone."""
+    key, _, value = override.partition("=")
+    return f"truth.path={Path(value).expanduser() if value[:1] == '~' else value}" if key == "truth" else override
+
+
+def evaluator_of(values: dict[str, object]) -> Evaluator:
+    """The settings of `configs/evaluate.yaml` but for what is judged, and against what."""
+    from autolabel.evaluate.evaluator import Evaluator
+
+    settings = {key: value for key, value in values.items() if key not in NOT_SETTINGS}
+    return Evaluator(**settings)  # type: ignore[arg-type]
+
+
+def read_truth(source: Source, path: str) -> Truth:
+    """All of the source; its digest is that of the file, or of every picture's labels."""
+    from autolabel.evaluate.evaluator import Truth
+
+    refs = tuple(source.images())
+    say_kind(source, len(refs))
+    place = Path(path)
+    h = hashlib.sha256()
+    if place.is_file():
+        with place.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                h.update(chunk)
+    else:
+        for ref in refs:
+            h.update(ref.image_id.encode(errors="surrogateescape") + b"\0" + digest(ref))
+    return Truth(path, h.hexdigest(), tuple(source.categories), refs)
+
+
+def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth) -> Evaluation:
+    """Measure the run and write both files into its directory."""
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    with open_reader(directory) as reader:
+        pending = reader.counts().get("pending", 0)
+        if pending:
+            sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")
+        with replaced_text(folder / "objects.jsonl") as lines:
+            found = evaluator.evaluate(
+                reader, truth, on_labels=is_on_labels(reader), write=lambda line: lines.write(line + "\n")
+            )
+    with replaced_text(folder / "evaluation.json") as file:
+        file.write(json.dumps(found.document(), indent=1, allow_nan=False) + "\n")
+    return found
+
+
+def calibrate(directory: Path, truth: Truth) -> Path:
+    """Fit the quality score to the evaluated run; what is known of other data counts where there are few objects.
+    Raises ConfigError for too few."""
+    from autolabel.evaluate.calibration import fit, known
+    from autolabel.ops.quality import read_calibration, to_json
+    from autolabel.refine.quality import default_path
+
+    folder = directory / FOLDER
+    prior, _ = read_calibration(default_path(), key="refine.quality.calibration")
+    with open_reader(directory) as reader, (folder / "objects.jsonl").open(encoding="utf-8") as lines:
+        objects = list(known(reader, lines))
+    fitted = fit(objects, data=f"{directory.name} against {Path(truth.path).name}", prior=prior)
+    with replaced_text(folder / "quality.json") as file:
+        file.write(to_json(fitted))
+    return folder / "quality.json"
+
+
+def is_on_labels(reader: RunReader) -> bool:
+    """Whether the run's boxes came from labels instead of a detector."""
+    return "labels.LabelsDetector" in json.loads(reader.meta("fingerprint") or "{}").get("detect._target_", "")
+
+
+def oracle_text(evaluator: Evaluator, directory: Path, truth: Truth, detected: Evaluation) -> str:
+    """The run beside one on the true boxes. Raises StoreError when the other is none."""
+    from autolabel.evaluate.table import beside
+
+    with open_reader(existing_run(str(directory), None, "evaluate")) as reader:
+        if not is_on_labels(reader):
+            raise StoreError(
+                f"oracle={directory} was labelled with a detector; make one with the true boxes: "
+                f"autolabel label {truth.path} detect=labels detect.keep_masks=false run=..."
+            )
+        return beside(detected, evaluator.evaluate(reader, truth, on_labels=True))

@@ -1,0 +1,199 @@
+"""What is known of one finished run for a comparison: counts, quality, cost, configuration. Reads; computes no label.
+
+A run directory is data, maybe a stranger's: nothing in it is instantiated, and references are left as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autolabel.app.summary import Cost, read_cost
+from autolabel.core.errors import SourceError, StoreCorrupt, StoreError
+from autolabel.store.run import RunReader
+
+NOT_SET = "(not set)"
+EXPECTED, PREDICTED = "expected IoU", "predicted IoU"
+TRUTH_FIGURES = {
+    "mask AP": ("segm", "AP"),
+    "mask AP50": ("segm", "AP50"),
+    "mean IoU": ("matched", "mean_iou"),
+    "boundary IoU": ("matched", "boundary_iou"),
+    "PQ": ("panoptic", "pq"),
+}
+"""What a table calls it, and where `evaluation.json` has it."""
+GUESSERS = ("segment._target_", "segment (weights", "segment (architecture")
+"""The settings that say whose guess a predicted IoU is."""
+LEFT_OUT = ("run",)
+"""Settings that are never the same and say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A run against ground truth. `judged` is what must be equal for two evaluations to be comparable."""
+
+    figures: Mapping[str, float | None]
+    truth: str
+    judged: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """Counts by name. `expected_iou` and `predicted_iou` are means over the kept objects, None where none has one.
+    `inputs` is a digest of all image ids and their files' bytes, `root` where they came from."""
+
+    directory: Path
+    root: str
+    inputs: str
+    status: Mapping[str, int]
+    pending: int
+    instances: Mapping[str, int]
+    dropped: Mapping[str, int]
+    expected_iou: float | None
+    predicted_iou: float | None
+    evaluation: Evaluation | None
+    cost: Cost | None
+    settings: Mapping[str, str]
+
+    @property
+    def quality(self) -> dict[str, float | None]:
+        """All measures, those against truth first."""
+        against = {} if self.evaluation is None else self.evaluation.figures
+        return {
+            **{name: against.get(name) for name in TRUTH_FIGURES},
+            EXPECTED: self.expected_iou,
+            PREDICTED: self.predicted_iou,
+        }
+
+    def guesses_as(self, measure: str) -> tuple[str, ...]:
+        """What a score of masks rests on: runs that differ in it cannot be ranked by the score."""
+        prefixes = GUESSERS if measure == PREDICTED else (*GUESSERS, "refine.quality", "refine (")
+        return tuple(f"{key}={value}" for key, value in sorted(self.settings.items()) if key.startswith(prefixes))
+
+
+def run_figures(reader: RunReader) -> RunFigures:
+    """One pass over the records. Raises StoreError for a run without labels or with files that cannot be read."""
+    names = {c.id: c.name for c in reader.categories}
+    status: Counter[str] = Counter()
+    instances: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    means = {EXPECTED: _Mean(), PREDICTED: _Mean()}
+    inputs = hashlib.sha256()
+    for record in reader.records_by_id():
+        # The length before the name: no name can pretend to be two.
+        key = os.fsencode(record.image_id)
+        inputs.update(b"%d:%b" % (len(key), key) + (record.info.sha256 if record.info else "").encode())
+        status[record.status] += 1
+        dropped.update(d.reason.partition(":")[0] for d in record.dropped)
+        for instance in record.instances:
+            instances[names.get(instance.category_id, str(instance.category_id))] += 1
+            means[EXPECTED].add(instance.quality)
+            means[PREDICTED].add(instance.predicted_iou)
+    return RunFigures(
+        directory=reader.directory,
+        root=reader.meta("root") or "",
+        inputs=inputs.hexdigest(),
+        status=dict(sorted(status.items())),
+        pending=reader.counts().get("pending", 0),
+        instances=dict(instances.most_common()),
+        dropped=dict(dropped.most_common()),
+        expected_iou=means[EXPECTED].value,
+        predicted_iou=means[PREDICTED].value,
+        evaluation=read_evaluation(reader.directory),
+        cost=read_cost(reader.directory),
+        settings=settings_of(reader),
+    )
+
+
+class _Mean:
+    """Of the values that are there."""
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, value: float | None) -> None:
+        if value is not None and math.isfinite(value):
+            self._sum += value
+            self._count += 1
+
+    @property
+    def value(self) -> float | None:
+        return self._sum / self._count if self._count else None
+
+
+def settings_of(reader: RunReader) -> dict[str, str]:
+    """The stored configuration leaf by leaf, what the fingerprint adds to it (weights by their sha256, classes), and
+    the versions of the packages; values as text."""
+    config, fingerprint, versions = (reader.meta(key) for key in ("config", "fingerprint", "versions"))
+    if config is None or fingerprint is None:
+        raise StoreError(f"{reader.directory} holds nothing that was labelled yet")
+    try:
+        found = dict(_leaves("", _from_yaml(reader.directory, config)))
+        # Those with a space are no keys of the configuration: `segment (weights sha256)`.
+        found |= {
+            str(key): str(value)
+            for key, value in json.loads(fingerprint).items()
+            if " " in key or key == "classes"
+        }
+        found |= {f"version of {name}": str(value) for name, value in json.loads(versions or "{}").items()}
+    except (SourceError, ValueError, AttributeError) as error:
+        raise StoreCorrupt(f"{reader.directory}: its stored configuration cannot be read: {error}") from error
+    return {key: value for key, value in found.items() if key not in LEFT_OUT}
+
+
+def different(runs: list[RunFigures]) -> list[tuple[str, list[str]]]:
+    """The settings whose values differ, in the order of the configuration, one value a run."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    rows = [(key, [run.settings.get(key, NOT_SET) for run in runs]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def read_evaluation(directory: Path) -> Evaluation | None:
+    """From `evaluate/evaluation.json`; None where there is none. Raises StoreCorrupt for one that is damaged."""
+    path = directory / "evaluate" / "evaluation.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(text)
+        figures = {name: _figure(found[part][key]) for name, (part, key) in TRUTH_FIGURES.items()}
+        judged = [found[key] for key in ("truth_sha256", "matching", "images", "images_without_truth")]
+        return Evaluation(figures, str(found["truth"]), json.dumps(judged, sort_keys=True))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorrupt(f"{path} cannot be read ({error!r}); write it again: autolabel evaluate RUN") from error
+
+
+def _figure(value: object) -> float | None:
+    if value is None:
+        return None
+    number = float(value)  # type: ignore[arg-type]
+    return number if math.isfinite(number) else None
+
+
+def _from_yaml(directory: Path, text: str) -> Any:
+    """The stored configuration. It never repeats itself by reference; what does is no configuration of ours."""
+    import yaml  # type: ignore[import-untyped]
+
+    from autolabel.source.yaml_file import parse_yaml
+
+    found = parse_yaml(str(directory), text)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise ValueError("it holds YAML aliases")
+    return found
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    """`a.b.c` and the value as a person would set it, for every leaf."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,137 @@
+"""`autolabel report RUN`: one self-contained HTML page of a run, `report/index.html`. Loads no model, changes no record."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from autolabel.app.compose import build, compose, parse
+from autolabel.app.repeat import repeat_command
+from autolabel.app.run_directory import existing_run, write_text
+from autolabel.app.summary import read_cost
+from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.text import printable
+from autolabel.report.about import About
+from autolabel.report.evaluation import read_evaluation
+from autolabel.report.run_report import Built, RunReport
+from autolabel.source.yaml_file import parse_yaml
+from autolabel.store.lock import exclusive
+from autolabel.store.run import RunReader, open_reader
+
+PAGE = Path("report") / "index.html"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page; exit code 0, also for a run whose pictures are gone."""
+    request = parse(arguments, "report")
+    config = compose("report", request.overrides, request.config_dir)
+    if request.show:
+        from omegaconf import OmegaConf
+
+        sys.stdout.write(OmegaConf.to_yaml(config))
+        return 0
+    directory = existing_run(request.path, config.run, "report")
+    report = build(config.report)
+    if not isinstance(report, RunReport):
+        raise ConfigError(f"report._target_ must be a RunReport, got {type(report).__name__}")
+    with exclusive(directory):
+        built = write_report(directory, report)
+    path = directory / PAGE
+    size = path.stat().st_size / 1e6
+    gone = f", {built.unread} pictures could not be read" if built.unread else ""
+    sys.stdout.write(
+        f"written    {printable(str(path))}: {built.images} pictures, {built.pictures} shown{gone}, {size:.1f} MB\n"
+        "next       open it in any browser; it needs no network\n"
+    )
+    return 0
+
+
+def write_report(directory: Path, report: RunReport) -> Built:
+    """The page of the run in `directory`, in place of the one before."""
+    evaluated = read_evaluation(directory / "evaluate", report.examples, report.seed)
+    with open_reader(directory) as reader, Progress() as progress:
+        built = report.build(reader, about_run(reader, directory), evaluated, progress.told)
+    (directory / PAGE).parent.mkdir(exist_ok=True)
+    write_text(directory / PAGE, built.html)
+    return built
+
+
+def about_run(reader: RunReader, directory: Path) -> About:
+    """Configuration, versions, fingerprint and cost, as far as the run has them."""
+    config = reader.meta("config") or ""
+    command, exact = repeat_command(config_of(config))
+    cost = read_cost(directory)
+    return About(
+        name=directory.resolve().name or str(directory),
+        directory=str(directory),
+        command=command,
+        exact=exact,
+        config=config,
+        versions=texts(reader.meta("versions")),
+        fingerprint=texts(reader.meta("fingerprint")),
+        pending=reader.counts().get("pending", 0),
+        ignored=ignored_of(directory),
+        timed=0 if cost is None else cost.pictures,
+        seconds=0.0 if cost is None else cost.seconds,
+        stages={} if cost is None else cost.stages,
+    )
+
+
+def config_of(text: str) -> dict[str, Any]:
+    """The configuration as plain values; {} for a text that is none. Nothing in it is instantiated or resolved."""
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            return {}  # ours has none, and a short text of them can stand for a long one
+        found = parse_yaml("config.yaml", text)
+    except (SourceError, yaml.YAMLError):
+        return {}
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def texts(text: str | None) -> dict[str, str]:
+    """A JSON object of texts."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def ignored_of(directory: Path) -> Mapping[str, int]:
+    """Files that the source left alone, from `summary.json`; {} where it does not say."""
+    try:
+        found = json.loads((directory / "summary.json").read_bytes())["ignored"]
+        return {str(what): int(n) for what, n in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+class Progress:
+    """One bar for each part of the work; silent where nobody looks."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+
+    def told(self, what: str, done: int, of: int) -> None:
+        if what != self._what:
+            from tqdm import tqdm
+
+            self.__exit__()
+            self._what = what
+            self._bar = tqdm(
+                total=of or None, unit="img", desc=what, disable=None, dynamic_ncols=True, leave=False
+            )
+        self._bar.update(done)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,82 @@
+"""A detector network of transformers: pictures to raw boxes and scores. What those mean is for the detectors to say.
+
+Every picture is prepared alone, as if it were the only one, so no padding depends on its neighbours; only pictures
+that come out at one size go through the network together.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autolabel.core.types import Frame
+from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+from autolabel.ops.settings import count
+from autolabel.weights.hub import hosted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raw:
+    """Of one picture, float32 on the CPU: `logits` (1, Q, C) and `pred_boxes` (1, Q, 4), centre and size in
+    fractions. Named as transformers names them, which post-processes this."""
+
+    logits: Any
+    pred_boxes: Any
+
+
+class HfNetwork:
+    """The model in `weights` (a folder, or a name in the Hugging Face cache) that is one of `classes`."""
+
+    def __init__(
+        self,
+        *,
+        weights: str,
+        classes: Mapping[str, str],
+        batch: int,
+        device: str,
+        precision: str,
+        text: bool = False,
+    ) -> None:
+        count("detect.batch", batch, 0, 1024)
+        self._device = choose_device(device, key="detect.device")
+        # As in the other detectors: alone on a CPU a picture's numbers do not depend on its neighbours.
+        self._batch = batch or (8 if self._device.type == "cuda" else 1)
+        self._precision = choose_precision(precision, self._device.type, key="detect.precision")
+        loaded = hosted(weights, key="detect.weights", classes=classes, text=text)
+        self._model = loaded.model.to(self._device)
+        self._lock = threading.Lock()
+        self.image_processor, self.tokenizer, self.config = (
+            loaded.image_processor,
+            loaded.tokenizer,
+            loaded.model.config,
+        )
+        self.identity = {**loaded.identity, "device": self._device.type, "precision": self._precision}
+
+    def __call__(self, frames: Sequence[Frame], text: Mapping[str, Any] | None = None) -> list[Raw]:
+        """`text` are inputs (P, T) that every picture is asked with. Raises ImageError `out_of_memory`."""
+
+        def run(start: int, stop: int) -> list[Raw]:
+            prepared = [self._prepared(frame) for frame in frames[start:stop]]
+            if len({inputs["pixel_values"].shape for inputs in prepared}) == 1:
+                return self._forward(prepared, text or {})
+            return [raw for inputs in prepared for raw in self._forward([inputs], text or {})]
+
+        return in_chunks(len(frames), self._batch, run)
+
+    def _prepared(self, frame: Frame) -> dict[str, Any]:
+        # Said explicitly: a picture three pixels high would be taken for one with its channels first.
+        return dict(
+            self.image_processor(images=frame.image_rgb, input_data_format="channels_last", return_tensors="pt")
+        )
+
+    def _forward(self, prepared: Sequence[Mapping[str, Any]], text: Mapping[str, Any]) -> list[Raw]:
+        import torch
+
+        inputs = {key: torch.cat([one[key] for one in prepared]).to(self._device) for key in prepared[0]}
+        asked = {key: value.repeat(len(prepared), 1).to(self._device) for key, value in text.items()}
+        with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+            output = self._model(**inputs, **asked)
+        logits, boxes = output.logits.float().cpu(), output.pred_boxes.float().cpu()
+        return [Raw(logits[i : i + 1], boxes[i : i + 1]) for i in range(len(prepared))]

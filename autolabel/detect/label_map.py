@@ -1,0 +1,173 @@
+"""Which of a detector's classes are labelled, and under which names and ids: the `labels=` setting.
+
+A map is a pure function from the classes that there are to the classes of the run; `MappedDetector` applies it to
+what any detector finds, existing labels too. A class that is left out is not looked for: its boxes are no detections
+and get no record, as with a detector that never knew the class. What is left out is said once, when a run starts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.protocols import Detector
+from autolabel.core.types import Category, Detections, Frame
+from autolabel.ops.names import nearest
+from autolabel.ops.settings import one_of
+
+logger = logging.getLogger(__name__)
+
+_IDS = ("kept", "contiguous")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The classes of a run, and for each class id of the detector the id it gets; ids that are left out miss."""
+
+    categories: tuple[Category, ...]
+    ids: Mapping[int, int]
+
+
+class LabelMap:
+    """`keep` (null: all) and `drop` choose among the names that the detector or the source has, `rename` gives one
+    class another name, `merge` makes one class of several. All of them speak of the old names.
+
+    `ids` are `kept` (a merged class has the lowest id of its members) or `contiguous`: 1, 2, 3 in that order.
+    """
+
+    def __init__(
+        self,
+        *,
+        keep: list[str] | None,
+        drop: list[str],
+        rename: dict[str, str] | None,
+        merge: dict[str, list[str]] | None,
+        ids: str,
+    ) -> None:
+        self._keep = None if keep is None else _names("labels.keep", keep)
+        self._drop = _names("labels.drop", drop)
+        if self._keep == ():
+            raise ConfigError("labels.keep must be null or name a class; nothing would be labelled")
+        self._new = {**_renamed(rename), **_merged(merge)}
+        twice = set(_renamed(rename)) & set(_merged(merge))
+        if twice:
+            raise ConfigError(f"labels.rename and labels.merge both name {', '.join(sorted(twice))}")
+        self._joined = frozenset(merge or {})
+        self._ids = one_of("labels.ids", ids, _IDS)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every class stays as it is."""
+        return self._keep is None and not self._drop and not self._new and self._ids == "kept"
+
+    def apply(self, categories: Sequence[Category]) -> Mapped:
+        """The classes that come of `categories`. Raises ConfigError for a name that is not there, for a new name that
+        is taken, and when no class is left."""
+        self._check(categories)
+        chosen = [
+            c for c in categories if (self._keep is None or c.name in self._keep) and c.name not in self._drop
+        ]
+        if not chosen:
+            raise ConfigError("labels: keep and drop leave no class to be labelled")
+        self._check_new_names(chosen)
+        members: dict[str, list[Category]] = {}
+        for category in chosen:
+            members.setdefault(self._new.get(category.name, category.name), []).append(category)
+        made = sorted((_one_class(name, of) for name, of in members.items()), key=lambda category: category.id)
+        if self._ids == "contiguous":
+            made = [replace(category, id=number) for number, category in enumerate(made, start=1)]
+        number_of = {category.name: category.id for category in made}
+        return Mapped(tuple(made), {c.id: number_of[self._new.get(c.name, c.name)] for c in chosen})
+
+    def _check(self, categories: Sequence[Category]) -> None:
+        known = [category.name for category in categories]
+        named = {"keep": self._keep or (), "drop": self._drop, "rename and labels.merge": tuple(self._new)}
+        for key, names in named.items():
+            for name in names:
+                if name not in known:
+                    raise ConfigError(f"labels.{key}: there is no class {name!r}; {nearest(name, known)}")
+
+    def _check_new_names(self, chosen: Sequence[Category]) -> None:
+        """Two classes become one only where `merge` says so."""
+        stays = {c.name for c in chosen if c.name not in self._new}
+        for old, new in self._new.items():
+            others = [c.name for c in chosen if c.name != old and self._new.get(c.name) == new]
+            if new in stays or (others and new not in self._joined):
+                both = ", ".join(sorted({old, *(others or [new])}))
+                raise ConfigError(
+                    f"labels: {old!r} would become {new!r}, which is another class too; to make one class of "
+                    f"several, list them all: labels.merge={{{new}: [{both}]}}"
+                )
+
+
+class MappedDetector:
+    """What `inner` finds, in the classes of a map of `categories` (the detector's, else the source's)."""
+
+    def __init__(self, inner: Detector, labels: LabelMap, categories: Sequence[Category]) -> None:
+        self._inner = inner
+        self._mapped = labels.apply(categories)
+        left_out = [c.name for c in categories if c.id not in self._mapped.ids]
+        if left_out:
+            logger.info("labels: left out: %s", ", ".join(left_out))
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return self._mapped.categories
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self._inner.identity
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        return [self._one(found) for found in self._inner.detect(frames)]
+
+    def _one(self, found: Detections) -> Detections:
+        rows = [i for i, number in enumerate(found.category_ids.tolist()) if number in self._mapped.ids]
+        kept = found.select(rows)
+        numbers = [self._mapped.ids[number] for number in kept.category_ids.tolist()]
+        return replace(kept, category_ids=np.array(numbers, np.int64))
+
+
+def _one_class(name: str, members: Sequence[Category]) -> Category:
+    """Other fields of the members stay where they agree."""
+    extras = {member.extra for member in members}
+    return Category(min(member.id for member in members), name, extras.pop() if len(extras) == 1 else "")
+
+
+def _names(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"{key} must be a list of names such as [person, car], got {value!r}")
+    return tuple(value)
+
+
+def _map(key: str, value: object) -> dict[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(name, str) and name for name in value):
+        raise ConfigError(f"{key} must be a map of names, got {value!r}")
+    return value
+
+
+def _renamed(rename: object) -> dict[str, str]:
+    """Old name to new name."""
+    found = {}
+    for old, new in _map("labels.rename", rename).items():
+        if not isinstance(new, str) or not new.strip():
+            raise ConfigError(f"labels.rename.{old} must be the new name, got {new!r}")
+        found[old] = new
+    return found
+
+
+def _merged(merge: object) -> dict[str, str]:
+    """Old name to new name, of all members. Raises ConfigError for a name in two classes."""
+    found: dict[str, str] = {}
+    for new, olds in _map("labels.merge", merge).items():
+        for old in _names(f"labels.merge.{new}", olds):
+            if old in found:
+                raise ConfigError(f"labels.merge: {old!r} is in {found[old]!r} and in {new!r}")
+            found[old] = new
+    return found

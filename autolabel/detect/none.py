@@ -1,0 +1,28 @@
+"""No detector: what there is, the prompts find out. One class for everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.types import Category, Detections, Frame
+
+
+class NoDetector:
+    """Finds nothing. `category` is the name of the class that objects found by prompts get."""
+
+    def __init__(self, *, category: str) -> None:
+        if not isinstance(category, str) or not category:
+            raise ConfigError(f"detect.category must be a name, got {category!r}")
+        self._categories = (Category(1, category),)
+
+    @property
+    def categories(self) -> tuple[Category, ...] | None:
+        return self._categories
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {}
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        return [Detections.none() for _ in frames]

@@ -1,0 +1,235 @@
+"""Counts and means over pictures: of all objects, by class and by size. Holds a few numbers an object."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autolabel.evaluate.boundary import BoundaryScores
+from autolabel.evaluate.matching import ERRORS, NOBODY, Verdict, by_prompt, greedy
+from autolabel.evaluate.scene import Scene
+
+SIZES = ("small", "medium", "large")
+"""COCO's: areas below 32^2, below 96^2, and above, in pixels."""
+_LIMITS = (32.0**2, 96.0**2)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known about a group of objects. The means are over the pairs: matched objects, or, in a run on true
+    boxes, every true object, with 0 for one without a mask. None where there is nothing to divide by."""
+
+    truth: int
+    found: int
+    matched: int
+    mean_iou: float | None
+    median_iou: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    boundary_iou: float | None
+    boundary_f: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The same matching at another IoU."""
+
+    iou: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """Whose error it is, by prompt boxes and blind to classes: true objects that no box met, those whose box got a
+    mask below the IoU, and those that are right."""
+
+    truth: int
+    no_box: int
+    poor_mask: int
+    good: int
+
+
+@dataclass(slots=True)
+class _Cell:
+    truth: int = 0
+    found: int = 0
+    matched: int = 0
+    hits: array[int] = field(default_factory=lambda: array("b"))
+    ious: array[float] = field(default_factory=lambda: array("d"))
+    band_ious: array[float] = field(default_factory=lambda: array("d"))
+    contour_fs: array[float] = field(default_factory=lambda: array("d"))
+
+
+def size_of(area_px: float) -> int:
+    """Position in SIZES."""
+    return sum(area_px >= limit for limit in _LIMITS)
+
+
+def ratios(matched: int, found: int, truth: int) -> tuple[float | None, float | None, float | None]:
+    """Precision, recall and F1."""
+    return (
+        matched / found if found else None,
+        matched / truth if truth else None,
+        2 * matched / (found + truth) if found + truth else None,
+    )
+
+
+class Tally:
+    """Add every picture once, with the verdicts on its objects."""
+
+    def __init__(self, num_classes: int, *, thresholds: Sequence[float], iou: float, failures_count: bool) -> None:
+        self._cells: dict[tuple[int, int], _Cell] = {}
+        self._num_classes = num_classes
+        self._iou = iou
+        self._failures_count = failures_count
+        self._at = dict.fromkeys(thresholds, 0)
+        self._confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+        self.errors: dict[str, int] = dict.fromkeys(ERRORS, 0)
+        self.absorbed = self.ignored = 0
+        self._paired_iou = 0.0
+        self._separation = np.zeros(4, np.int64)
+
+    def add(
+        self, scene: Scene, verdicts: Sequence[Verdict], boundaries: dict[int, BoundaryScores], *, masks: bool
+    ) -> None:
+        """`boundaries` are those of the verdicts, by their position."""
+        self.ignored += int(scene.ignored.sum())
+        self.absorbed += len(scene.found) - sum(v.found is not None for v in verdicts)
+        for position, verdict in enumerate(verdicts):
+            if verdict.kind != "matched":
+                self.errors[verdict.kind] += 1
+            self._paired_iou += (verdict.iou or 0.0) * (verdict.kind in ("matched", "poor_mask", "wrong_class"))
+            self._count(scene, verdict)
+            self._measure(scene, verdict, boundaries.get(position))
+        if self._failures_count:
+            self._confuse_pairs(scene, verdicts)
+        else:
+            self._confuse(scene)
+        for threshold in self._at:
+            taken = greedy(scene.ious, scene.order, threshold, allowed=scene.same_class & ~scene.ignored[None])
+            self._at[threshold] += sum(t != NOBODY for t in taken)
+        if masks:
+            self._separate(scene)
+
+    def _count(self, scene: Scene, verdict: Verdict) -> None:
+        if verdict.truth is not None and verdict.kind != "duplicate":
+            one = scene.truth[verdict.truth]
+            cell = self._cell(one.class_number, one.area_px)
+            cell.truth += 1
+            cell.matched += verdict.kind == "matched"
+        if verdict.found is not None:
+            other = scene.found[verdict.found]
+            matched = verdict.kind == "matched" and verdict.truth is not None
+            area = scene.truth[verdict.truth].area_px if matched and verdict.truth is not None else other.area_px
+            self._cell(other.class_number, area).found += 1
+
+    def _measure(self, scene: Scene, verdict: Verdict, boundary: BoundaryScores | None) -> None:
+        pair = verdict.kind == "matched" or (self._failures_count and verdict.kind in ("poor_mask", "missed"))
+        if not pair or verdict.truth is None:
+            return
+        one = scene.truth[verdict.truth]
+        cell = self._cell(one.class_number, one.area_px)
+        cell.hits.append(verdict.kind == "matched")
+        cell.ious.append(verdict.iou or 0.0)
+        if one.mask is not None and (boundary is not None or verdict.found is None):
+            cell.band_ious.append(boundary.iou if boundary else 0.0)
+            cell.contour_fs.append(boundary.f if boundary else 0.0)
+
+    def _confuse(self, scene: Scene) -> None:
+        """Matched blind to classes; what an ignored region of its class absorbs is left out."""
+        absorbed = greedy(
+            scene.ious,
+            scene.order,
+            self._iou,
+            allowed=scene.same_class | ~scene.ignored[None],
+            ignored=scene.ignored,
+        )
+        seen = set()
+        for i, t in enumerate(absorbed):
+            if t != NOBODY and scene.ignored[t]:
+                continue
+            row = self._num_classes if t == NOBODY else scene.truth[t].class_number
+            self._confusion[row, scene.found[i].class_number] += 1
+            seen.add(t)
+        for t, one in enumerate(scene.truth):
+            if not one.ignored and t not in seen:
+                self._confusion[one.class_number, self._num_classes] += 1
+
+    def _confuse_pairs(self, scene: Scene, verdicts: Sequence[Verdict]) -> None:
+        """Of a run on the true boxes, where an object's class is given: right, or nothing."""
+        for verdict in verdicts:
+            number = scene.truth[verdict.truth].class_number if verdict.truth is not None else self._num_classes
+            column = number if verdict.kind == "matched" else self._num_classes
+            self._confusion[number, column] += 1
+
+    def _separate(self, scene: Scene) -> None:
+        pairs = by_prompt(scene, self._iou)
+        truth = int((~scene.ignored).sum())
+        good = sum(scene.ious[i, t] >= self._iou for i, t in pairs.items())
+        self._separation += np.array([truth, truth - len(pairs), len(pairs) - good, good])
+
+    def _cell(self, number: int, area_px: float) -> _Cell:
+        return self._cells.setdefault((number, size_of(area_px)), _Cell())
+
+    def overall(self) -> Row:
+        return _row(self._cells.values())
+
+    def matched_alone(self) -> Row:
+        """The same without the failures."""
+        return _row(self._cells.values(), matched_alone=True)
+
+    @property
+    def mean_iou_of_truth(self) -> float | None:
+        """Over all true objects: that of the pair, also a poor or wrongly named one, and 0 for a missed one."""
+        return self._paired_iou / truth if (truth := self.overall().truth) else None
+
+    def of_class(self, number: int) -> Row:
+        return _row(cell for (k, _), cell in self._cells.items() if k == number)
+
+    def of_size(self, size: int) -> Row:
+        return _row(cell for (_, s), cell in self._cells.items() if s == size)
+
+    def thresholds(self) -> tuple[Threshold, ...]:
+        all_ = self.overall()
+        return tuple(Threshold(t, *ratios(n, all_.found, all_.truth)) for t, n in self._at.items())
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Rows are the truth, columns what was found; the last of each is "nothing"."""
+        return [[int(n) for n in row] for row in self._confusion]
+
+    @property
+    def separation(self) -> Separation:
+        return Separation(*(int(n) for n in self._separation))
+
+
+def _row(cells: Iterable[_Cell], *, matched_alone: bool = False) -> Row:
+    group = list(cells)
+    truth, found, matched = (sum(getattr(c, name) for c in group) for name in ("truth", "found", "matched"))
+    ious, bands, contours = (
+        np.concatenate([np.zeros(0), *(np.array(getattr(c, name), np.float64) for c in group)])
+        for name in ("ious", "band_ious", "contour_fs")
+    )
+    if matched_alone:
+        hits = np.concatenate([np.zeros(0), *(np.array(c.hits) for c in group)]) > 0
+        ious, bands, contours = (values[hits] if len(values) else values for values in (ious, bands, contours))
+    return Row(
+        truth,
+        found,
+        matched,
+        _mean(ious),
+        float(np.median(ious)) if len(ious) else None,
+        *ratios(matched, found, truth),
+        _mean(bands),
+        _mean(contours),
+    )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,41 @@
+"""Checks of single settings, with messages that name their key. Knows no component."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autolabel.core.errors import ConfigError
+
+
+def fraction(key: str, value: object) -> float:
+    """A number in [0, 1]."""
+    return number(key, value, 0, 1)
+
+
+def number(key: str, value: object, low: float, high: float) -> float:
+    """A finite number in [low, high]."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (good and low <= value <= high):  # type: ignore[operator]
+        raise ConfigError(f"{key} must be in [{low:g}, {high:g}], got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def count(key: str, value: object, low: int, high: int) -> int:
+    """A whole number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{key} must be a whole number in [{low}, {high}], got {value!r}")
+    return value
+
+
+def flag(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} must be true or false, got {value!r}")
+    return value
+
+
+def one_of(key: str, value: object, choices: Sequence[str]) -> str:
+    """One of the words of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+    return value

@@ -1,0 +1,90 @@
+"""A mask that is roughly right, to be sharpened: one that came with the labels, or that an earlier run made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from autolabel.core.types import Detections, Float32, Frame, Prompts, Rle
+from autolabel.ops.boxes import iou_xyxy
+from autolabel.ops.settings import flag, fraction
+from autolabel.prompt.box import box_prompts
+
+
+class EarlierMasks(Protocol):
+    """Objects that were found before."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Their content in a few letters; empty when there are none."""
+
+    def of(self, image_id: str) -> tuple[Float32, Sequence[Rle]]:
+        """The boxes (N, 4) of an image's objects and their masks."""
+
+
+class MaskPrompter:
+    """Asks with the mask that an object already has. With `run`, that is the mask of the object of that run whose
+    box has the highest IoU with the detection's, at least `min_iou`; without, the one that `detect=labels
+    detect.keep_masks=false` hands on. With `box` the detection's box is asked with it, widened by `pad`; then an
+    object without a mask is asked for with its box alone.
+    """
+
+    def __init__(self, *, run: str | None, earlier: EarlierMasks, min_iou: float, box: bool, pad: float) -> None:
+        self._earlier = None if run is None else earlier
+        self._min_iou = fraction("prompt.min_iou", min_iou)
+        self._box = flag("prompt.box", box)
+        self._pad = fraction("prompt.pad", pad)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {} if self._earlier is None else self._earlier.identity
+
+    def prompt(
+        self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
+    ) -> list[Prompts]:
+        return [
+            self._one(frame, found, rows) for frame, found, rows in zip(frames, detections, asked, strict=True)
+        ]
+
+    def _one(self, frame: Frame, found: Detections, rows: Sequence[int]) -> Prompts:
+        known = self._known(frame, found)
+        prompts = replace(box_prompts(frame, found, rows, self._pad), masks=tuple(known[row] for row in rows))
+        if self._box:
+            return prompts
+        missing = [row for row in rows if known[row] is None]
+        asked = prompts.select([i for i, row in enumerate(rows) if known[row] is not None])
+        return replace(asked, boxes_xyxy=None, refused=dict.fromkeys(missing, "no_prompt: it has no earlier mask"))
+
+    def _known(self, frame: Frame, found: Detections) -> Sequence[Rle | None]:
+        if self._earlier is None:
+            return found.replaced
+        boxes, masks = self._earlier.of(frame.ref.image_id)
+        known: list[Rle | None] = [None] * len(found)
+        for row, other in matches(found.boxes_xyxy, boxes, self._min_iou):
+            known[row] = masks[other]
+        return known
+
+
+def matches(a_xyxy: Float32, b_xyxy: Float32, min_iou: float) -> list[tuple[int, int]]:
+    """Pairs of boxes, each box in one at most, best IoU first; ties in the order given."""
+    overlaps = iou_xyxy(a_xyxy, b_xyxy)
+    pairs = []
+    for flat in np.argsort(-overlaps, axis=None, kind="stable").tolist():
+        row, other = divmod(flat, overlaps.shape[1])
+        if overlaps[row, other] <= 0 or overlaps[row, other] < min_iou:
+            break
+        pairs.append((row, other))
+    taken: tuple[set[int], set[int]] = (set(), set())
+    return [pair for pair in pairs if not _taken(pair, taken)]
+
+
+def _taken(pair: tuple[int, int], taken: tuple[set[int], set[int]]) -> bool:
+    """Whether either box has its partner; if not, both have now."""
+    if pair[0] in taken[0] or pair[1] in taken[1]:
+        return True
+    taken[0].add(pair[0])
+    taken[1].add(pair[1])
+    return False

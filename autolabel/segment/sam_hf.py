@@ -1,0 +1,190 @@
+"""SAM 1, SAM 2 and SAM 2.1 of transformers as a Segmenter: the same questions and settings as `segment=sam2_*`.
+
+Only the network differs, so this is `Sam2Segmenter` with another encoder and decoder. SAM 2 sees the picture as sam2
+shows it; SAM 1 sees it in the corner of a square, and its masks come back through the same two interpolations as in
+the library's `post_process_masks`.
+
+Letters in shapes: N prompts, P points, M masks of one prompt, R the model's side, H and W the picture; a valid part
+of (V, U) px of the R x R square holds the picture.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from autolabel.core.types import UInt8
+from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+from autolabel.ops.settings import count, one_of
+from autolabel.segment.inputs import Inputs, to_model_xy
+from autolabel.segment.sam2 import (
+    _MASK_CHOICES,
+    _REFINE_WITH,
+    Decoded,
+    Sam2Segmenter,
+    View,
+    _Features,
+    matching_arithmetic,
+    to_model_image,
+)
+from autolabel.weights.hub import hosted
+
+CLASSES: Mapping[str, str] = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+_SURELY_OUTSIDE = -10.0
+_IS_THERE = 10.0  # the object logit of a model that does not ask; sam2's constant
+
+
+class SamHfSegmenter(Sam2Segmenter):
+    """`weights` is a folder with config.json and .safetensors, or a name in the Hugging Face cache. The other settings
+    are those of Sam2Segmenter. SAM 1 has no object score; its `refine_steps` start from masks that went to the model's
+    input size and back, which the original's do not."""
+
+    def __init__(
+        self,
+        *,
+        weights: str,
+        device: str,
+        precision: str,
+        prompt_chunk: int,
+        encode_batch: int,
+        masks: str,
+        refine_steps: int,
+        refine_with: str,
+    ) -> None:
+        count("segment.prompt_chunk", prompt_chunk, 0, 4096)
+        count("segment.encode_batch", encode_batch, 0, 63)
+        self._masks = one_of("segment.masks", masks, _MASK_CHOICES)
+        self._refine_steps = count("segment.refine_steps", refine_steps, 0, 100)
+        self._refine_with = one_of("segment.refine_with", refine_with, _REFINE_WITH)
+        self._device = choose_device(device, key="segment.device")
+        on_cuda = self._device.type == "cuda"
+        self._precision = choose_precision(precision, self._device.type, key="segment.precision")
+        self._prompt_chunk = prompt_chunk or (64 if on_cuda else 4)
+        self._encode_batch = encode_batch or (8 if on_cuda else 1)
+        loaded = hosted(weights, key="segment.weights", classes=CLASSES)
+        self._network = loaded.model.to(self._device)
+        self._image_processor = loaded.image_processor
+        self._padded = loaded.model.config.model_type == "sam"
+        self._scores_objects = not self._padded
+        side = int(loaded.model.config.prompt_encoder_config.image_size)
+        mask_side = 4 * side // int(loaded.model.config.prompt_encoder_config.patch_size)
+        # What the base class asks its model for.
+        self._model = SimpleNamespace(
+            image_size=side, sam_prompt_encoder=SimpleNamespace(mask_input_size=(mask_side, mask_side))
+        )
+        self._lock = threading.Lock()
+        self._fused = matching_arithmetic()
+        self._identity = {**loaded.identity, "device": self._device.type, "precision": self._precision}
+
+    def _encode(self, images_rgb: Sequence[UInt8]) -> list[_Features]:
+        import torch
+
+        def run(start: int, stop: int) -> list[_Features]:
+            with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+                batch = torch.stack([self._input(image) for image in images_rgb[start:stop]])
+                found = self._network.get_image_embeddings(batch)
+                # SAM 2 gives its levels, finest first; SAM 1 has one.
+                *high_res, embedding = [found] if self._padded else found
+                return [
+                    _Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res])
+                    for i in range(len(batch))
+                ]
+
+        return in_chunks(len(images_rgb), self._encode_batch, run)
+
+    def _input(self, image_rgb: UInt8) -> Any:
+        if not self._padded:
+            return to_model_image(image_rgb, self._model.image_size, self._device)
+        made = self._image_processor(images=image_rgb, input_data_format="channels_last", return_tensors="pt")
+        return made["pixel_values"][0].to(self._device)
+
+    def _decode(self, features: _Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
+        """`mask_input` (N, h, w) covers the picture, whatever its size is."""
+        import torch
+
+        masks = None if mask_input is None else self._mask_input(self._tensor(mask_input).float(), view)
+        # transformers embeds a mask once an image, so with masks each prompt has an image of its own.
+        n = 1 if masks is None else len(asked)
+        prompts = self._prompt_tensors(asked, view, n)
+        levels = [level.expand(n, -1, -1, -1) for level in (*features.high_res, features.embedding)]
+        if not prompts and not self._padded:
+            return self._of_masks_alone(levels, masks, three)
+        answer = self._network(
+            image_embeddings=levels[0] if self._padded else levels,
+            input_masks=masks,
+            multimask_output=three,
+            **prompts,
+        )
+        logits, iou = answer.pred_masks.float().flatten(0, 1), answer.iou_scores.flatten(0, 1)
+        if self._padded:
+            return Decoded(self._valid(logits, view), iou, torch.full_like(iou[:, :1], _IS_THERE))
+        return Decoded(logits, iou, answer.object_score_logits.reshape(-1, 1))
+
+    def _of_masks_alone(self, levels: list[Any], masks: Any, three: bool) -> Decoded:
+        """transformers adds an empty click to a mask alone, which sam2's predictor does not; so does this not."""
+        network = self._network
+        _, dense = network.prompt_encoder(None, None, None, masks)
+        logits, iou, _, object_logit = network.mask_decoder(
+            image_embeddings=levels[-1],
+            image_positional_embeddings=network.get_image_wide_positional_embeddings().expand(
+                len(masks), -1, -1, -1
+            ),
+            sparse_prompt_embeddings=dense.new_zeros(len(masks), 1, 0, dense.shape[1]),
+            dense_prompt_embeddings=dense,
+            multimask_output=three,
+            high_resolution_features=levels[:-1],
+        )
+        return Decoded(logits.float().flatten(0, 1), iou.flatten(0, 1), object_logit.reshape(-1, 1))
+
+    def _prompt_tensors(self, asked: Inputs, view: View, n: int) -> dict[str, Any]:
+        """Boxes (n, N/n, 4), points (n, N/n, P, 2) and their labels, as far as there are any."""
+        if asked.xy is None or asked.labels is None:
+            return {}
+        xy = (
+            asked.xy * self._scale(view)
+            if self._padded
+            else to_model_xy(asked.xy, view.size_hw, self._model.image_size)
+        )
+        boxed = 2 if asked.labels.shape[1] > 1 and asked.labels[0, 0] == 2 else 0
+        corners, points, labels = xy[:, :boxed], xy[:, boxed:], asked.labels[:, boxed:]
+        found = {}
+        if boxed:
+            found["input_boxes"] = self._tensor(corners.reshape(n, -1, 4).astype(np.float32))
+        if points.shape[1]:
+            found["input_points"] = self._tensor(points.reshape(n, -1, *points.shape[1:]).astype(np.float32))
+            found["input_labels"] = self._tensor(labels.reshape(n, -1, labels.shape[1]))
+        return found
+
+    def _mask_input(self, masks_Nhw: Any, view: View) -> Any:  # noqa: N803 - shape suffix
+        """(N, 1, h, w), where the picture's part of the square holds the masks."""
+        from torch.nn import functional
+
+        (h, w), masks = self._model.sam_prompt_encoder.mask_input_size, masks_Nhw[:, None]
+        if not self._padded:
+            return masks
+        side = self._model.image_size
+        v, u = (max(round(x * h / side), 1) for x in self._valid_size(view))
+        inside = functional.interpolate(masks, (v, u), mode="bilinear", align_corners=False, antialias=True)
+        return functional.pad(inside, (0, w - u, 0, h - v), value=_SURELY_OUTSIDE)
+
+    def _valid(self, logits: Any, view: View) -> Any:
+        """The picture's part (N, M, V, U) of logits of the square, at the model's input size."""
+        from torch.nn import functional
+
+        side = self._model.image_size
+        v, u = self._valid_size(view)
+        return functional.interpolate(logits, (side, side), mode="bilinear", align_corners=False)[..., :v, :u]
+
+    def _valid_size(self, view: View) -> tuple[int, int]:
+        """segment_anything/utils/transforms.py, get_preprocess_shape."""
+        h, w = view.size_hw
+        scale = self._model.image_size / max(h, w)
+        return int(h * scale + 0.5), int(w * scale + 0.5)
+
+    def _scale(self, view: View) -> np.ndarray:
+        (h, w), (v, u) = view.size_hw, self._valid_size(view)
+        return np.array([u / w, v / h])

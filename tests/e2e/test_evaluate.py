@@ -1,0 +1,145 @@
+"""`autolabel evaluate` as a person uses it: a run and a path, whatever kind of labels that is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from autolabel.app.main import main
+from tests.fakes import album
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+FORMATS = ("coco", "yolo", "voc", "labelme", "cvat")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A labelled run `run` with its exports, and a run `boxes` on the boxes of one of them."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / "configs" / "detect"
+    folder.mkdir(parents=True)
+    OmegaConf.save({"_target_": "tests.fakes.ColourDetector", "delay_s": 0.0}, folder / "colour.yaml")
+    album(home / "in", 8)
+    label(home, "run", str(home / "in"), "detect=colour", f"export=[{','.join(FORMATS)}]")
+    truth = home / "run" / "export" / "coco" / "instances.json"
+    label(home, "boxes", str(truth), f"source.images_dir={home / 'in'}", "detect=labels",
+          "detect.keep_masks=false", "export=[]")  # fmt: skip
+    return home
+
+
+def label(home, name, *settings):
+    where = ["--config-dir", str(home / "configs"), f"run={home / name}"]
+    assert main(["label", *settings, *where, "segment=box", "refine.quality=null"]) == 0
+
+
+def document(run):
+    return json.loads((run / "evaluate" / "evaluation.json").read_text())
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_run_is_perfect_against_its_own_export_in_any_format(kind, home, capsys):
+    run = home / "run"
+    assert main(["evaluate", str(run), f"truth={run / 'export' / kind}"]) == 0
+    found = document(run)
+    assert found["objects"]["truth"] == found["objects"]["matched"] == found["objects"]["found"] > 5
+    assert found["matched"]["mean_iou"] == pytest.approx(1)
+    assert found["segm"]["AP"] == pytest.approx(1)
+    assert "source: " in capsys.readouterr().err
+
+
+def test_both_files_are_there_and_agree_and_evaluating_again_gives_the_same_bytes(home):
+    run = home / "run"
+    folder = run / "evaluate"
+
+    def evaluated():
+        assert main(["evaluate", str(run), f"truth={run / 'export' / 'coco' / 'instances.json'}"]) == 0
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    first = evaluated()
+    assert set(first) == {"evaluation.json", "objects.jsonl"}
+    kinds = [json.loads(line)["kind"] for line in first["objects.jsonl"].splitlines()]
+    assert kinds == ["matched"] * document(run)["objects"]["matched"]
+    assert evaluated() == first
+
+
+def test_a_run_on_true_boxes_is_recognised_and_put_beside_one_with_a_detector(home, capsys):
+    run, oracle, truth = home / "few", home / "boxes", home / "run" / "export" / "coco"
+    label(home, "few", str(home / "in"), "detect=colour", "export=[]", "refine.area.min_px=60")
+    assert main(["evaluate", str(oracle), f"truth={truth / 'instances.json'}"]) == 0
+    assert document(oracle)["matching"]["pairing"] == "annotation"
+    assert document(oracle)["matched"]["mean_iou"] == pytest.approx(1)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), f"truth={truth}", f"oracle={oracle}"]) == 0
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if line.split()[:2] == ["mask", "AP"]]
+    detector, with_truth = (float(v) for v in line.split()[-2:])
+    assert detector < with_truth == 1
+    assert main(["evaluate", str(run), f"truth={truth}", f"oracle={run}"]) == 1
+    assert "detect=labels" in capsys.readouterr().err
+
+
+def test_settings_compose_and_are_shown(capsys):
+    assert main(["evaluate", "--cfg", "truth=x.json", "iou=0.7", "classes={a: b, c: null}"]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.truth.path, shown.iou, dict(shown.classes)) == ("x.json", 0.7, {"a": "b", "c": None})
+
+
+def test_the_kind_of_truth_can_be_said(capsys):
+    assert main(["evaluate", "--cfg", "source@truth=png_masks", "truth=x", "truth.kind=instance"]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.truth.path, shown.truth.kind) == ("x", "instance")
+
+
+def test_no_model_library_is_loaded(home):
+    run = home / "run"
+    program = (
+        "import sys; from autolabel.app.main import main; code = main(sys.argv[1:]);"
+        "assert not {'torch', 'ultralytics', 'sam2'} & set(sys.modules); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", program, "evaluate", str(run), f"truth={run / 'export' / 'coco'}"]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nowhere", "truth=run/export/coco"], ["run"], ["run", "truth=missing.json"], ["run", "truth=in"],
+     ["run", "truth=run/export/coco", "iou=2"], ["run", "truth=run/export/coco", "classes={red: x}"],
+     ["run", "truth=run/export/coco", "score=quality"], ["-m", "run", "truth=run/export/coco"]],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_leaves_no_half_file(arguments, home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    assert main(["evaluate", *arguments]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("source: ")]
+    assert len(lines) == 1
+    assert not list((home / "run").glob("evaluate/.*"))
+
+
+def test_calibrating_fits_a_quality_score_that_refine_takes(tmp_path, home):
+    album(tmp_path / "in", 40)
+    label(home, "many", str(tmp_path / "in"), "detect=colour", "export=[coco]")
+    run = home / "many"
+    truth = f"truth={run / 'export' / 'coco' / 'instances.json'}"
+    assert main(["evaluate", str(run), truth, "--calibrate"]) == 0
+    calibration = run / "evaluate" / "quality.json"
+    again = calibration.read_bytes()
+    assert main(["evaluate", str(run), truth, "--calibrate"]) == 0
+    assert calibration.read_bytes() == again
+    assert main(["refine", str(run), f"refine.quality.calibration={calibration}"]) == 0
+    assert main(["evaluate", str(run), truth, "score=quality"]) == 0
+    assert document(run)["ranking"]["quality"]["count"] == document(run)["objects"]["found"] >= 50
+
+
+def test_too_few_objects_are_no_ground_for_a_calibration(home, capsys):
+    run = home / "run"
+    assert main(["evaluate", str(run), f"truth={run / 'export' / 'coco'}", "--calibrate"]) == 1
+    assert "at least 50 found objects" in capsys.readouterr().err
+
+
+def test_a_flag_of_another_command_is_refused_with_its_name(capsys):
+    assert main(["refine", "runs/a", "--calibrate"]) == 1
+    assert "--calibrate belongs to evaluate" in capsys.readouterr().err

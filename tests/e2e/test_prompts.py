@@ -1,0 +1,129 @@
+"""Each way to ask, from the command line, with the nano models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autolabel.app.main import main
+from autolabel.store.run import open_reader
+from tests.fakes import draw
+
+BOXES = {11: [10, 10, 50, 70], 12: [80, 30, 60, 60], 13: [130, 5, 20, 90]}
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """A picture of three blocks, their boxes, a polygon each, and keypoints of one."""
+    draw(
+        tmp_path / "a b.png",
+        {i: (x, y, x + w, y + h) for i, (x, y, w, h) in enumerate(BOXES.values())},
+        (120, 160),
+    )
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "iscrowd": 0,
+         "segmentation": [[x, y, x + w, y, x + w, y + h]], "keypoints": [x + 5, y + 5, 2, 0, 0, 0]}
+        for i, (x, y, w, h) in BOXES.items()
+    ]  # fmt: skip
+    file = tmp_path / "instances.json"
+    image = {"id": 1, "file_name": "a b.png", "width": 160, "height": 120}
+    file.write_text(json.dumps(
+        {"images": [image], "categories": [{"id": 1, "name": "block"}], "annotations": annotations}))  # fmt: skip
+    return file
+
+
+LABELS = ("detect=labels", "detect.keep_masks=false")
+
+
+def label(source: Path, run: Path, *settings: str, detect: tuple[str, ...] = LABELS) -> int:
+    rest = ["segment=nano", "export=[]", "offline=true", f'run="{run}"', *settings]
+    return main(["label", str(source), *detect, *rest])
+
+
+def only_record(run: Path):
+    with open_reader(run) as reader:
+        (record,) = reader.records()
+    return record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [["prompt=box_point"], ["prompt=negatives", "prompt.reach=1.0"], ["prompt=jitter"], ["prompt=mask"],
+     ["prompt=points"], ["prompt=points", "prompt.box=true"], ["segment.masks=best_box_fit"],
+     ["segment.masks=most_stable", "segment.refine_steps=2"], ["segment.refine_steps=1", "segment.refine_with=point"]],
+)  # fmt: skip
+def test_every_way_to_ask_labels_every_object_and_says_the_same_twice(labels, tmp_path, settings):
+    assert label(labels, tmp_path / "one", *settings) == 0
+    assert label(labels, tmp_path / "two", *settings) == 0
+    record = only_record(tmp_path / "one")
+    assert record == only_record(tmp_path / "two")
+    assert [c.source_id for c in record.candidates] == list(BOXES)
+    assert all(c.mask is not None for c in record.candidates)
+    assert all((c.agreement is not None) == (settings == ["prompt=jitter"]) for c in record.candidates)
+
+
+@pytest.mark.slow
+def test_the_masks_of_a_run_can_be_sharpened_and_another_run_is_another_fingerprint(labels, tmp_path, capsys):
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert label(labels, first) == 0
+    sharpen = ["prompt=mask", f'prompt.run="{first}"']
+    assert label(labels, again, *sharpen) == 0
+    assert label(labels, again, *sharpen) == 0
+    assert len(only_record(again).candidates) == 3
+    label(labels, tmp_path / "other", "prompt.pad=0.3")
+    assert label(labels, again, "prompt=mask", f'prompt.run="{tmp_path / "other"}"') == 1
+    assert "prompt (run)" in capsys.readouterr().err
+
+
+def clicks(tmp_path: Path, *rows: str) -> str:
+    file = tmp_path / "clicks.csv"
+    file.write_text("\n".join(["image,object,x,y,sign", *rows]) + "\n")
+    return f'prompt.file="{file}"'
+
+
+@pytest.mark.slow
+def test_clicks_of_a_file_are_objects_and_a_bad_one_is_refused_with_its_reason(labels, tmp_path, capsys):
+    file = clicks(tmp_path, "a b.png,left,30,40,1", "a b.png,left,150,110,0", "a b.png,right,30,40,",
+                  "a b.png,far,500,4,1", "ghost.png,1,1,1,1")  # fmt: skip
+    assert label(labels, tmp_path / "run", "prompt=points", file, detect=("detect=none",)) == 0
+    record = only_record(tmp_path / "run")
+    assert [c.category_id for c in record.candidates] == [1, 1, 1]
+    reasons = [v.reason for v in record.verdicts]
+    assert "has no sign" in reasons[1]
+    assert "outside the 160x120 image" in reasons[2]
+    assert "1 pictures that are not in the source: 'ghost.png'" in capsys.readouterr().err
+
+
+def test_clicks_of_other_pictures_are_an_error_before_any_model_answers(labels, tmp_path, capsys):
+    settings = ["segment=box", "prompt=points", clicks(tmp_path, "ghost.png,1,1,1,1")]
+    assert label(labels, tmp_path / "run", *settings) == 1
+    assert "none of the 1 pictures that prompt.file names is in the source" in capsys.readouterr().err
+
+
+def test_prompts_change_the_fingerprint_by_what_they_say_and_not_by_where_it_lies(labels, tmp_path, capsys):
+    file = clicks(tmp_path, "a b.png,11,30,40,1")
+    asked = ["segment=box", "prompt=points", "prompt.box=true"]
+    assert label(labels, tmp_path / "run", *asked, file) == 0
+    moved = tmp_path / "moved.csv"
+    moved.write_bytes((tmp_path / "clicks.csv").read_bytes())
+    assert label(labels, tmp_path / "run", *asked, f'prompt.file="{moved}"') == 0
+    assert label(labels, tmp_path / "run", *asked, clicks(tmp_path, "a b.png,11,31,40,1")) == 1
+    assert "prompt (file sha256)" in capsys.readouterr().err
+    assert label(labels, tmp_path / "run2", "segment=box", "prompt=jitter") == 0
+    assert label(labels, tmp_path / "run2", "segment=box", "prompt=jitter", "prompt.seed=1") == 1
+    assert "prompt.seed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_everything_in_a_picture_without_a_detector(labels, tmp_path):
+    settings = ["prompt=grid", "prompt.points_per_side=6", "prompt.crop_layers=1",
+                "prompt.min_predicted_iou=0.3", "prompt.min_stability=0.5", "prompt.mask_iou=0.8"]  # fmt: skip
+    assert label(labels, tmp_path / "run", *settings, detect=("detect=none",)) == 0
+    record = only_record(tmp_path / "run")
+    assert len(record.instances) >= 1
+    boxes = np.array([i.box_xyxy for i in record.instances])
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    with open_reader(tmp_path / "run") as reader:
+        assert [c.name for c in reader.categories] == ["object"]
