@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from autolabel.app import label
+from autolabel.app import label, report
 from autolabel.core.errors import SourceError
 
 SAMPLES = ("bus.jpg", "zidane.jpg")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Label the two photographs that the ultralytics package carries; more settings may be given."""
-    given = any(a.startswith("run=") for a in arguments)
-    settings = ["experiment=offline", "export=[coco,yolo,overlay]", *([] if given else ["run=runs/demo"])]
-    return label.main([str(sample_folder()), *settings, *arguments])
+    """Label the two photographs that the ultralytics package carries, and make the report; more settings may be
+    given."""
+    runs = [a.partition("=")[2] for a in arguments if a.startswith("run=")] or ["runs/demo"]
+    settings = ["experiment=offline", "export=[coco,yolo,overlay]", f"run={runs[-1]}"]
+    others = [a for a in arguments if not a.startswith("run=")]
+    code = label.main([str(sample_folder()), *settings, *others])
+    if code == 0 and "--cfg" not in others:
+        code = report.main([runs[-1]])
+    return code
 
 
 def sample_folder() -> Path:

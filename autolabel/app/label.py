@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from autolabel.detect.label_map import LabelMap
     from autolabel.engine.labeler import PipelineLabeler
+    from autolabel.engine.stage_times import StageTimes
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ def label(config: DictConfig) -> Summary:
             store.set_meta(config=yaml_text(config), versions=versions())
             write_text(directory / "config.yaml", yaml_text(config))
             done = label_pending(engine, labeler, store, refs, stop)
+            stages = labeler.times.seconds()
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
             reports = {} if stop.asked else export_all(reader, exporters, directory)
@@ -171,6 +173,7 @@ def label(config: DictConfig) -> Summary:
                 seconds=seconds,
                 ignored=dict(source.ignored),
                 stopped=stop.asked,
+                stages=stages,
             )
         summary.write(directory)
         logger.info("%s", summary.text())
@@ -190,7 +193,7 @@ def label_pending(
     todo = store.pending_images()
     logger.info("%s: %d of %d pictures to label", store.directory, todo, len(refs))
     with Progress(todo) as progress:
-        sink = CountedSink(store, progress)
+        sink = CountedSink(store, progress, labeler.times)
         stop.gentle = True
         engine.run(labeler, stop.until(store.pending(refs)), sink)
         stop.gentle = stop.asked  # a summary is still worth waiting for, an export begins anew
@@ -309,17 +312,19 @@ def export_all(reader: Any, exporters: Mapping[str, Any], directory: Path) -> di
 
 
 class CountedSink:
-    """A RecordSink that tells the progress bar."""
+    """A RecordSink that tells the progress bar, also which stage takes the most time."""
 
-    def __init__(self, store: RunStore, progress: Progress) -> None:
+    def __init__(self, store: RunStore, progress: Progress, times: StageTimes) -> None:
         self._store = store
         self._progress = progress
+        self._times = times
         self.images = 0
 
     def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
-        self._store.commit(unit, records)
+        with self._times.of("commit"):
+            self._store.commit(unit, records)
         self.images += len(records)
-        self._progress.add(records)
+        self._progress.add(records, self._times.seconds())
 
 
 class Progress:
@@ -334,10 +339,13 @@ class Progress:
         self._objects = 0
         self._failed = 0
 
-    def add(self, records: Sequence[ImageRecord]) -> None:
+    def add(self, records: Sequence[ImageRecord], stages: Mapping[str, float]) -> None:
         self._objects += sum(len(r.instances) for r in records)
         self._failed += sum(r.status == "failed" for r in records)
-        self._bar.set_postfix_str(f"{self._objects} objects, {self._failed} failed", refresh=False)
+        slowest = max(stages, key=lambda name: stages[name])
+        self._bar.set_postfix_str(
+            f"{self._objects} objects, {self._failed} failed, most time in {slowest}", refresh=False
+        )
         self._bar.update(len(records))
 
     def __enter__(self) -> Progress:

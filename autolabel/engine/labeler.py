@@ -21,6 +21,7 @@ from autolabel.core.types import (
     Rle,
     Verdict,
 )
+from autolabel.engine.stage_times import StageTimes
 
 BEFORE_REFINING = (
     "bad_box", "bad_point", "bad_mask", "bad_prompt", "no_prompt", "crowd_box", "no_mask", "empty_mask"
@@ -50,7 +51,8 @@ class PipelineLabeler:
     """Detector and segmenter in a row. `batch_size` pictures are computed together, so it decides last digits.
 
     Pictures of more than `max_pixels`, or with a side under `min_side` pixels, become `failed` records before
-    they are decoded. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process.
+    they are decoded. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process. `times`
+    says how long its stages took.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class PipelineLabeler:
         self.max_pixels = max_pixels
         self.min_side = min_side
         self.read_frame = read_frame
+        self.times = StageTimes()
 
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         """The decoded picture, or its final `failed` record. Safe from any thread."""
@@ -85,9 +88,10 @@ class PipelineLabeler:
         if ref.problem is not None:
             return failed(ref, ref.problem.code, ref.problem.detail)
         try:
-            if self.read_frame is not None:
-                return self.read_frame(ref)
-            return load_frame(ref, max_pixels=self.max_pixels, min_side=self.min_side)
+            with self.times.of("decode"):
+                if self.read_frame is not None:
+                    return self.read_frame(ref)
+                return load_frame(ref, max_pixels=self.max_pixels, min_side=self.min_side)
         except ImageError as error:
             return failed(ref, error.code, error.detail)
 
@@ -98,10 +102,13 @@ class PipelineLabeler:
         return [next(labelled) if isinstance(item, Frame) else item for item in loaded]
 
     def _label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
-        found = one_by_one_on_error(self.detector.detect, frames)
+        with self.times.of("detect"):
+            found = one_by_one_on_error(self.detector.detect, frames)
         good = [(f, d) for f, d in zip(frames, found, strict=True) if not isinstance(d, ImageError)]
         questions = [self._question(frame, detections) for frame, detections in good]
-        answers = one_by_one_on_error(self._ask, [(f, q) for (f, _), q in zip(good, questions, strict=True)])
+        asked = [(frame, question) for (frame, _), question in zip(good, questions, strict=True)]
+        with self.times.of("segment"):
+            answers = one_by_one_on_error(self._ask, asked)
         judged = iter(zip(questions, answers, strict=True))
         records = []
         for frame, detections in zip(frames, found, strict=True):
@@ -151,7 +158,8 @@ class PipelineLabeler:
         # Existing masks too: a polygon may be so thin that it holds no pixel, and no format can carry that.
         empty = (c.index for c in candidates if c.mask is not None and not area_px(c.mask))
         reasons.update(dict.fromkeys(empty, "empty_mask: no pixel is inside"))
-        verdicts = decide(candidates, reasons, self.refiners, frame.info)
+        with self.times.of("refine"):
+            verdicts = decide(candidates, reasons, self.refiners, frame.info)
         return ImageRecord(
             image_id=frame.ref.image_id,
             path=frame.ref.path,

@@ -1,15 +1,20 @@
-"""Pictures are read and decoded ahead by a few threads; models and commits stay in the calling thread."""
+"""Pictures are read and decoded ahead by a few threads; models and commits stay in the calling thread.
+
+What waits is bounded twice: by `ahead` batches, and by `memory_mb` of decoded pixels, so that thumbnails and
+12-megapixel pictures both fit.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Labeler, RecordSink, Unit
-from autolabel.core.types import Frame, ImageRecord
+from autolabel.core.types import Frame, ImageRecord, ImageRef
 from autolabel.engine.units import batches
 
 Loading = tuple[Unit, bool, list["Future[Frame | ImageRecord]"]]
@@ -17,35 +22,49 @@ Loading = tuple[Unit, bool, list["Future[Frame | ImageRecord]"]]
 
 
 class ThreadedEngine:
-    """`workers` threads decode ahead (0: one a core, eight at the most); `ahead` batches wait at the most,
-    which bounds the memory."""
+    """`workers` threads decode ahead (0: one a core, eight at the most); `ahead` batches wait at the most, and of
+    these `memory_mb` MB of pixels: beyond, one decoded picture a thread and the batch whose turn it is."""
 
-    def __init__(self, *, workers: int, ahead: int) -> None:
-        if not isinstance(workers, int) or workers < 0:
-            raise ConfigError(f"engine.workers must be 0 (one a core) or more, got {workers!r}")
-        if not isinstance(ahead, int) or ahead < 1:
-            raise ConfigError(f"engine.ahead must be at least 1, got {ahead!r}")
+    def __init__(self, *, workers: int, ahead: int, memory_mb: int) -> None:
+        for key, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("memory_mb", memory_mb, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"engine.{key} must be a whole number of at least {least}, got {value!r}")
         self.workers = workers or min(8, len(os.sched_getaffinity(0)))
         self.ahead = ahead
+        self.memory_mb = memory_mb
 
     def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="autolabel-load")
+        budget = Budget(self.memory_mb * 2**20)
         try:
             records: list[ImageRecord] = []
-            for unit, last, loading in self._ahead(self._submit(pool, labeler, units)):
-                records.extend(labeler.label([future.result() for future in loading]))
+            for turn, (unit, last, loading) in enumerate(self._ahead(self._submit(pool, labeler, units, budget))):
+                budget.turn_of(turn)
+                loaded = [future.result() for future in loading]
+                records.extend(labeler.label(loaded))
+                budget.give_back(turn)
                 if last:
                     sink.commit(unit, records)
                     records = []
         finally:
             # Whatever raised, nothing that was planned may start, and no thread may stay.
+            budget.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, labeler: Labeler, units: Iterable[Unit]) -> Iterator[Loading]:
+    def _submit(
+        self, pool: ThreadPoolExecutor, labeler: Labeler, units: Iterable[Unit], budget: Budget
+    ) -> Iterator[Loading]:
+        def load(ref: ImageRef, turn: int) -> Frame | ImageRecord:
+            loaded = labeler.load(ref)
+            budget.take(turn, loaded.image_rgb.nbytes if isinstance(loaded, Frame) else 0)
+            return loaded
+
+        turn = 0
         for unit in units:
             parts = list(batches(unit.refs, labeler.batch_size))
             for number, refs in enumerate(parts, start=1):
-                yield unit, number == len(parts), [pool.submit(labeler.load, ref) for ref in refs]
+                yield unit, number == len(parts), [pool.submit(load, ref, turn) for ref in refs]
+                turn += 1
 
     def _ahead(self, submitted: Iterator[Loading]) -> Iterator[Loading]:
         """The same batches in the same order, with `ahead` of them submitted before the first is used."""
@@ -56,3 +75,47 @@ class ThreadedEngine:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
+
+
+class Budget:
+    """Bytes of pictures that wait. A picture of the batch whose turn it is never waits for others to go, so the
+    pictures behind it cannot block it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._turn = 0
+        self._held: dict[int, int] = {}
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, turn: int, num_bytes: int) -> None:
+        """Returns when there is room, when it is batch `turn`'s turn, or when all is over."""
+
+        def may() -> bool:
+            fits = sum(self._held.values()) + num_bytes <= self._limit
+            return fits or turn <= self._turn or self._closed
+
+        with self._changed:
+            self._changed.wait_for(may)
+            self._held[turn] = self._held.get(turn, 0) + num_bytes
+
+    def turn_of(self, turn: int) -> None:
+        with self._changed:
+            self._turn = turn
+            self._changed.notify_all()
+
+    def give_back(self, turn: int) -> None:
+        """The pictures of batch `turn` are done with."""
+        with self._changed:
+            self._held.pop(turn, None)
+            self._changed.notify_all()
+
+    def held_bytes(self) -> int:
+        with self._changed:
+            return sum(self._held.values())
+
+    def close(self) -> None:
+        """Let everybody go: nothing is waited for any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,6 +1,7 @@
 """Engines agree, end cleanly, and the labeler loses nothing."""
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,17 @@ from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import Unit
 from autolabel.core.types import Detections
 from autolabel.engine.inline import InlineEngine
-from autolabel.engine.threaded import ThreadedEngine
+from autolabel.engine.threaded import Budget, ThreadedEngine
 from autolabel.engine.units import batches
 from autolabel.ops.masks import encode
 from autolabel.refine.area import AreaRefiner
 from autolabel.store.memory import MemoryStore
 from tests.fakes import ColourDetector, DroppingSegmenter, Pictures, album, draw, labeler
 
-ENGINES = [InlineEngine(), *(ThreadedEngine(workers=w, ahead=a) for w, a in [(1, 1), (3, 2), (4, 50)])]
+ENGINES = [
+    InlineEngine(),
+    *(ThreadedEngine(workers=w, ahead=a, memory_mb=1) for w, a in [(1, 1), (3, 2), (4, 50)]),
+]
 
 
 def units_of(folder, size=3):
@@ -75,7 +79,60 @@ def test_no_picture_is_decoded_far_ahead_of_its_turn(tmp_path):
     original = labeler()
     watched = Watched.__new__(Watched)
     watched.__dict__.update(original.__dict__)
-    assert len(run(ThreadedEngine(workers=2, ahead=2), tmp_path, watched)) == 30
+    assert len(run(ThreadedEngine(workers=2, ahead=2, memory_mb=100), tmp_path, watched)) == 30
+
+
+def test_decoded_pictures_that_wait_are_bounded_by_their_bytes(tmp_path):
+    for i in range(24):
+        draw(tmp_path / f"{i:02}.png", {0: (0, 0, 8, 8)}, (300, 400))
+    a_picture, threads, batch = 300 * 400 * 3, 2, 2
+    waiting, most = [], []
+
+    class Watched(type(labeler())):
+        def load(self, ref):
+            waiting.append(ref)
+            return super().load(ref)
+
+        def label(self, items):
+            time.sleep(0.01)  # decoding is ahead of it
+            most.append(len(waiting))
+            del waiting[: len(items)]
+            return super().label(items)
+
+    watched = Watched.__new__(Watched)
+    watched.__dict__.update({**labeler().__dict__, "batch_size": batch})
+    assert len(run(ThreadedEngine(workers=threads, ahead=50, memory_mb=1), tmp_path, watched)) == 24
+    # A picture in the hands of each thread, the batch whose turn it is, and one that has just begun to be read.
+    assert max(most) <= 2**20 // a_picture + batch + 2 * threads
+
+
+def test_the_pictures_whose_turn_it_is_need_no_room():
+    budget = Budget(100)
+    budget.take(1, 100)  # a later batch has filled it
+    budget.take(0, 10**9)
+    assert budget.held_bytes() == 10**9 + 100
+    budget.give_back(0)
+    budget.give_back(1)
+    assert budget.held_bytes() == 0
+
+
+def test_a_closed_budget_holds_nobody_up():
+    budget = Budget(1)
+    budget.take(0, 1)
+    waiting = threading.Thread(target=budget.take, args=(5, 10))
+    waiting.start()
+    assert waiting.is_alive()
+    budget.close()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_the_time_of_every_stage_is_known(tmp_path):
+    album(tmp_path, 3)
+    the_labeler = labeler()
+    run(InlineEngine(), tmp_path, the_labeler)
+    assert set(the_labeler.times.seconds()) == {"decode", "detect", "segment", "refine"}
+    assert all(seconds > 0 for seconds in the_labeler.times.seconds().values())
 
 
 def test_a_class_never_moves_when_the_middle_mask_is_dropped(tmp_path):
@@ -140,7 +197,7 @@ def test_unreadable_pictures_get_one_failed_record_each(tmp_path):
     (tmp_path / "text.png").write_text("<html>not found</html>")
     whole = (tmp_path / "1" / "picture 001.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    records = run(ThreadedEngine(workers=2, ahead=1), tmp_path)
+    records = run(ThreadedEngine(workers=2, ahead=1, memory_mb=100), tmp_path)
     by_id = {r.image_id: r for r in records}
     assert len(records) == 6
     assert {by_id[i].status for i in ("empty.png", "text.png", "cut.png")} == {"failed"}
@@ -180,7 +237,7 @@ def test_dropped_by_a_refiner_is_kept_as_a_candidate(tmp_path):
     assert "4" in record.dropped[0].reason
 
 
-@pytest.mark.parametrize(("workers", "ahead"), [(-1, 1), (1, 0)])
-def test_engine_settings_out_of_range_name_their_key(workers, ahead):
-    with pytest.raises(ConfigError, match=r"engine\.(workers|ahead)"):
-        ThreadedEngine(workers=workers, ahead=ahead)
+@pytest.mark.parametrize(("workers", "ahead", "memory_mb"), [(-1, 1, 9), (1, 0, 9), (1, 1, 0), (True, 1, 9)])
+def test_engine_settings_out_of_range_name_their_key(workers, ahead, memory_mb):
+    with pytest.raises(ConfigError, match=r"engine\.(workers|ahead|memory_mb)"):
+        ThreadedEngine(workers=workers, ahead=ahead, memory_mb=memory_mb)
