@@ -31,6 +31,7 @@ from autolabel.app.run_directory import (
     require_readable,
     require_room,
     runs_below,
+    set_aside_evaluation,
     write_text,
 )
 from autolabel.app.stopping import Stop, stop_on_signals
@@ -163,6 +164,8 @@ def label(config: DictConfig) -> Summary:
             write_text(directory / "config.yaml", yaml_text(config))
             done = label_pending(engine, labeler, store, refs, stop)
             stages = labeler.times.seconds()
+        if done and set_aside_evaluation(directory):
+            logger.warning("records changed: evaluate again; the old figures are in evaluate/*.outdated")
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
             reports = {} if stop.asked else export_all(reader, exporters, directory)

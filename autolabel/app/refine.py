@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from autolabel.app.compose import compose, parse, plain
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
-from autolabel.app.run_directory import existing_run, write_text
+from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
 from autolabel.app.summary import summarise
 from autolabel.core.errors import StoreError
 from autolabel.store.lock import exclusive
@@ -48,11 +48,14 @@ def main(arguments: Sequence[str]) -> int:
                 config=OmegaConf.to_yaml(settings),
             )
             write_text(directory / "config.yaml", OmegaConf.to_yaml(settings))
+        outdated = bool(revised) and set_aside_evaluation(directory)
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
             summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
     lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
     lines.append(f"refined    {revised} pictures changed, {seconds:.1f} s; exports are as they were")
+    if outdated:
+        lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
     lines.append(f"next       autolabel export {directory} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
     return summary.exit_code

@@ -110,3 +110,16 @@ def replaced_text(path: Path) -> Iterator[TextIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+OF_RECORDS = ("evaluation.json", "objects.jsonl")
+"""In `evaluate/`: what says how good the records are. `quality.json` is a setting, and stays."""
+
+
+def set_aside_evaluation(directory: Path) -> bool:
+    """Rename the evaluation of records that are no more (`evaluation.json` to `evaluation.json.outdated`), so that no
+    report and no comparison takes it for one of today's. Returns whether there was one."""
+    old = [path for name in OF_RECORDS if (path := directory / "evaluate" / name).exists()]
+    for path in old:
+        path.replace(path.with_name(f"{path.name}.outdated"))
+    return bool(old)

@@ -143,3 +143,17 @@ def test_too_few_objects_are_no_ground_for_a_calibration(home, capsys):
 def test_a_flag_of_another_command_is_refused_with_its_name(capsys):
     assert main(["refine", "runs/a", "--calibrate"]) == 1
     assert "--calibrate belongs to evaluate" in capsys.readouterr().err
+
+
+def test_an_evaluation_of_records_that_changed_is_set_aside(tmp_path, home, capsys):
+    album(tmp_path / "in", 4)
+    label(home, "changed", str(tmp_path / "in"), "detect=colour", "export=[coco]")
+    run = home / "changed"
+    assert main(["evaluate", str(run), f"truth={run / 'export' / 'coco'}"]) == 0
+    assert main(["refine", str(run), "refine.quality=null"]) == 0
+    assert (run / "evaluate" / "evaluation.json").exists(), "nothing changed"
+    assert main(["refine", str(run), "refine.area.min_px=1000000"]) == 0
+    assert "evaluate again" in capsys.readouterr().out
+    assert sorted(p.name for p in (run / "evaluate").iterdir()) == [
+        "evaluation.json.outdated", "objects.jsonl.outdated"
+    ]  # fmt: skip

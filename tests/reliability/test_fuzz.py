@@ -33,7 +33,7 @@ def test_a_damaged_file_is_read_or_refused_and_never_breaks_a_reader(mutations, 
         "? [a]: b",
         "3",
     ],
-    ids=repr,
+    ids=lambda content: repr(content)[:20],
 )
 def test_a_configuration_file_that_is_no_mapping_is_one_line(content, tmp_path):
     (tmp_path / "detect").mkdir()
