@@ -21,7 +21,8 @@ def box_nms(boxes_xyxy: Float32, scores: Float32, max_iou: float) -> Int64:
     while len(rest):
         best, rest = rest[0], rest[1:]
         kept.append(best)
-        rest = rest[iou_xyxy(boxes_xyxy[best][None], boxes_xyxy[rest])[0] <= max_iou]
+        # As torch does: the limit is not rounded to float32, so that an IoU of 0.3 is above a limit of 0.3.
+        rest = rest[iou_xyxy(boxes_xyxy[best][None], boxes_xyxy[rest])[0].astype(np.float64) <= max_iou]
     return np.array(kept, np.int64)
 
 
