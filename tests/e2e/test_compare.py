@@ -396,7 +396,8 @@ def test_the_cost_of_a_run_outlives_a_second_look_at_it(label, tmp_path):
     label(tmp_path / "in", "run=r")
     first = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert first["cost"]["pictures"] == first["labelled"] == 4
-    assert first["stages"] == {}
+    assert first["cost"]["stages"] == first["stages"]
+    assert set(first["stages"]) == {"decode", "detect", "segment", "refine", "commit"}
     label(tmp_path / "in", "run=r")
     second = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert second["labelled"] == 0
