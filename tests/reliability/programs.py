@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ def warm_up() -> None:
 
     cv2.setNumThreads(0)
     tqdm.monitor_interval = 0  # its watching thread would stay
+    # Its own lock is a semaphore that all forks share: a child killed with it in hand would stop the others for ever.
+    tqdm.set_lock(threading.RLock())
     with (
         tempfile.TemporaryDirectory() as name,
         contextlib.redirect_stdout(io.StringIO()),
