@@ -77,5 +77,5 @@ def test_memory_does_not_grow_with_the_picture(nano):
     large = frame(180 * 8, 240 * 8)
     automatic(nano, prompter, frame())
     one_mask_mib = large.image_rgb.shape[0] * large.image_rgb.shape[1] / 2**20
-    # The picture as the model's float input, and nothing near the hundred masks that are answered.
-    assert measured(lambda: automatic(nano, prompter, large)).grown_mib < 40 * one_mask_mib
+    # The picture as the model's float input, twice, and nothing near the three hundred masks that are answered.
+    assert measured(lambda: automatic(nano, prompter, large)).grown_mib < 60 * one_mask_mib
