@@ -312,7 +312,7 @@ class RunReader:
 
     def records(self) -> Iterator[ImageRecord]:
         """Every committed record in manifest order, streamed; can be called again."""
-        rows = self._db.execute(
+        rows = self._selected(
             "SELECT m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal) ORDER BY ordinal"
         )
         for image_id, path, data in rows:
@@ -320,11 +320,17 @@ class RunReader:
 
     def records_by_id(self) -> Iterator[ImageRecord]:
         """Every committed record in the order of the bytes of its image id, streamed: two runs can be merged."""
-        rows = self._db.execute(
+        rows = self._selected(
             "SELECT m.image_id, m.path, r.data FROM manifest m JOIN record r USING (ordinal) ORDER BY m.image_id"
         )
         for image_id, path, data in rows:
             yield _record_of(image_id, path, data)
+
+    def _selected(self, query: str) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query)
+        except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message, bytes as they are
+            raise StoreCorrupt(f"{self.directory / FILE_NAME} has a damaged schema") from error
 
     def counts(self) -> dict[str, int]:
         """Pictures by status, `failed:<code>` spelled out, and `pending` for those without a record."""
