@@ -221,6 +221,18 @@ class Composer:
             width = tall * person.mask.shape[1] / person.mask.shape[0]
             x0 = _between(rng, -0.5 * width, w - 0.5 * width)
             self._paste(canvas, person, tall, x0, ground_y - tall * rng.uniform(0.95, 1.08))
+        for walks_in_from_the_left in (True, False):
+            if rng.random() < 0.4:
+                self._paste_cut_by_side(canvas, height * rng.uniform(0.85, 1.3), ground_y, walks_in_from_the_left)
+
+    def _paste_cut_by_side(self, canvas: Canvas, tall: float, ground_y: float, left: bool) -> None:
+        """Somebody of whom the picture's left or right edge leaves a strip: half cut is the rule in streets."""
+        rng = self.rng
+        person = self._cut_out("fashion_person" if rng.random() < 0.7 else "coco_person")
+        width = tall * person.mask.shape[1] / person.mask.shape[0]
+        shown = width * rng.uniform(0.3, 0.75)
+        x0 = shown - width if left else canvas.ids.shape[1] - shown
+        self._paste(canvas, person, tall, x0, ground_y - tall * rng.uniform(0.95, 1.08))
 
     def _paste_half_bodies(self, canvas: Canvas) -> None:
         """One to three people cut by the lower edge of the picture, upright or leaning."""
