@@ -88,7 +88,8 @@ class ImageRef:
     `image_id` is the path relative to the source root, with `/`; the identity of the picture. Bytes that are
     not UTF-8 are surrogate escapes (`os.fsdecode`). `problem` says that it can never be labelled (a broken
     label file, an unreadable folder); it still gets its record. `source_id` is its id in the source, `extra` its
-    other fields there.
+    other fields there. `path` may be an address (`s3://bucket/a.jpg`); `stamp` then is what its listing said: the
+    size in bytes, and a number that is another one when the content is (from the ETag, or the time).
     """
 
     image_id: str
@@ -98,6 +99,7 @@ class ImageRef:
     problem: Problem | None = None
     source_id: int | None = None
     extra: str = ""
+    stamp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,9 +391,11 @@ class ImageRecord:
     def instances(self) -> tuple[Instance, ...]:
         """The kept instances, each with its final mask and quality."""
         return tuple(
-            _judged(candidate, verdict)
-            for candidate, verdict in zip(self.candidates, self.verdicts, strict=True)
-            if verdict.reason is None
+            [
+                candidate if verdict.mask is None and verdict.quality is None else _judged(candidate, verdict)
+                for candidate, verdict in zip(self.candidates, self.verdicts, strict=True)
+                if verdict.reason is None
+            ]
         )
 
     @property

@@ -17,7 +17,7 @@ import math
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -47,7 +47,7 @@ from autolabel.export.raster import check_choice, class_number, named, picture_p
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
-from autolabel.ops.outline import outlines
+from autolabel.ops.outline import annotation_texts
 from autolabel.ops.polygons import coco_polygons
 from autolabel.ops.simplify import Points, simplify_rings
 
@@ -106,6 +106,7 @@ class CocoExporter:
         self._keep_ids = ids == "source"
         self._drop_empty = empty_images == "drop"
         self._least_iou = None if simplify_iou is None else fraction_of(_KEY, "simplify_iou", simplify_iou)
+        self._traces = self._polygons and simplify_iou is None
         self._pictures = None if images == "none" else Pictures(key=_KEY, mode=images)
         splits = Splits(
             key=_KEY,
@@ -172,7 +173,7 @@ class CocoExporter:
                 class_number(known, instance, record)
             body = json_bytes(image_fields(record, name))[1:]
             place = _NO_SIDE if plan is None else SIDES.index(plan.side(record))
-            listed.add(record, place, body, self._annotations(objects, tally))
+            listed.add(record, place, body, len(objects), self._rows(objects, listed, tally))
 
     def _named(self, run: RecordReader, tally: _Tally) -> Iterator[tuple[ImageRecord, str]]:
         """Every labelled image with its name in the file."""
@@ -188,40 +189,44 @@ class CocoExporter:
         pictures = self._pictures
         yield from (str(name) for _, name in named(run, lambda record: picture_path(record, pictures), Counter()))
 
-    def _annotations(self, objects: Sequence[Instance], tally: _Tally) -> Iterator[_Annotation]:
-        traced = [one for one in objects if self._is_traced(one)]
-        outline_of = dict(zip(map(id, traced), outlines([mask_of(one) for one in traced]), strict=True))
-        ids = own_ids(objects) if self._keep_ids else [one.source_id for one in objects]
-        for instance, own_id in zip(objects, ids, strict=True):
-            tally.counts["instances"] += 1
-            found = outline_of.get(id(instance))
-            area, bounds, segmentation = (
-                self._geometry(instance, tally)
-                if found is None
-                else (found.area_px, found.bounds_xyxy, found.polygons_json)
-            )
-            x0, y0, x1, y1 = bounds
-            body = b'"category_id":%d,"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"iscrowd":%d,"segmentation":%b' % (
-                instance.category_id,
-                x0,
-                y0,
-                x1 - x0,
-                y1 - y0,
-                area,
-                instance.crowd,
-                segmentation,
-            )
-            yield own_id, body, *_more(instance, own_id, tally)
+    def _rows(self, objects: Sequence[Instance], listed: _Listed, tally: _Tally) -> bytes:
+        """The lines of `listed.annotations` for an image's objects."""
+        ids = own_ids(objects) if self._keep_ids else [None] * len(objects)
+        image_id, first = listed.next_image, listed.next_annotation
+        beside: list[bytes] = []
+        for number, (instance, own_id) in enumerate(zip(objects, ids, strict=True), start=first):
+            same, other = _more(instance, own_id, tally)
+            fields = instance.category_id, instance.crowd
+            if own_id is None:
+                beside += (
+                    b'{"id":%d,"image_id":%d,"category_id":%d,"iscrowd":%d,' % (number, image_id, *fields),
+                    other + b"},\n",
+                )
+            else:
+                beside += (
+                    b'%d\t"category_id":%d,"iscrowd":%d,' % (own_id, *fields),
+                    b"\t%b\t%b\n" % (same, other),
+                )
+        tally.counts["instances"] += len(objects)
+        if all(map(self._is_traced, objects)):
+            return annotation_texts([mask_of(one) for one in objects], beside)
+        return b"".join(self._row(one, beside[2 * i : 2 * i + 2], tally) for i, one in enumerate(objects))
 
-    def _is_traced(self, instance: Instance) -> bool:
-        return self._polygons and not instance.crowd and not instance.polygons and self._least_iou is None
-
-    def _geometry(self, instance: Instance, tally: _Tally) -> tuple[int, tuple[int, int, int, int], bytes]:
-        """Area, box and the segmentation as JSON."""
+    def _row(self, instance: Instance, beside: Sequence[bytes], tally: _Tally) -> bytes:
         mask = mask_of(instance)
+        if self._is_traced(instance):
+            return annotation_texts([mask], beside)
         bounds = bounds_xyxy(mask)
         assert bounds is not None, "prepared objects have pixels"
-        return area_px(mask), bounds, json_bytes(self._segmentation(instance, mask, tally))
+        x0, y0, x1, y1 = bounds
+        segmentation = json_bytes(self._segmentation(instance, mask, tally))
+        return b'%b"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"segmentation":%b%b' % (
+            beside[0], x0, y0, x1 - x0, y1 - y0, area_px(mask), segmentation, beside[1]
+        )  # fmt: skip
+
+    def _is_traced(self, instance: Instance) -> bool:
+        """Whether the segmentation is the exact outline of the mask."""
+        return self._traces and not instance.crowd and not instance.polygons
 
     def _segmentation(self, instance: Instance, mask: Rle, tally: _Tally) -> object:
         if own_polygons(instance):
@@ -259,10 +264,6 @@ def own_ids(objects: Sequence[Instance]) -> Iterator[int | None]:
         before = instance.index
 
 
-_Annotation = tuple[int | None, bytes, bytes, bytes]
-"""The source's id, the fields up to the segmentation, and those after it: where it keeps that id, and where not."""
-
-
 @contextlib.contextmanager
 def _waiting(folder: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     with (
@@ -275,39 +276,63 @@ def _waiting(folder: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 @dataclass(slots=True)
 class _Listed:
     """What the files will hold, in order: lines of `images` (the source's id, the number of annotations, the fields)
-    and of `annotations` (see `_Annotation`). `places` says of each image where its split is in SIDES."""
+    and lines of `annotations`. An annotation without an id of its own is the row of the file, with the ids that it has
+    when nothing at all brings an id along; another one is its id, its fields, and how these end where it keeps that
+    id and where it does not. `places` says of each image where its split is in SIDES."""
 
     images: IO[bytes]
     annotations: IO[bytes]
     image_ids: Ids
     annotation_ids: Ids
     places: array[int] = field(default_factory=lambda: array("b"))
+    next_annotation: int = 1
 
-    def add(self, record: ImageRecord, place: int, body: bytes, annotations: Iterable[_Annotation]) -> None:
+    @property
+    def next_image(self) -> int:
+        return len(self.places) + 1
+
+    def add(self, record: ImageRecord, place: int, body: bytes, count: int, annotations: bytes) -> None:
         self.places.append(place)
         self.image_ids.announce(record.source_id)
         for instance in record.instances:
             self.annotation_ids.announce(instance.source_id)
-        lines = [b"%b\t%b\t%b\t%b\n" % (_told(own), *texts) for own, *texts in annotations]
-        self.annotations.writelines(lines)
-        self.images.write(b"%b\t%d\t%b\n" % (_told(record.source_id), len(lines), body))
+        self.images.write(b"%b\t%d\t%b\n" % (_told(record.source_id), count, body))
+        self.annotations.write(annotations)
+        self.next_annotation += count
 
     def image_rows(self, side: str) -> Iterator[bytes]:
         for id_, _, body, wanted in self._numbered(side):
             if wanted:
                 yield b'{"id":%d,%b' % (id_, body)
 
-    def annotation_rows(self, side: str, counts: Counter[str]) -> Iterator[bytes]:
+    def annotation_array(self, side: str, counts: Counter[str]) -> Iterator[bytes]:
+        """A JSON array, one annotation a line."""
+        if side or self.next_annotation == 1 or self.image_ids.brought or self.annotation_ids.brought:
+            yield from json_array(self._annotation_rows(side, counts))
+            return
+        self.annotations.seek(0)
+        before = b"[\n"
+        while block := self.annotations.read(_BUFFER):
+            yield before + block[:-2]
+            before = block[-2:]
+        yield b"\n]"  # in place of the last comma
+
+    def _annotation_rows(self, side: str, counts: Counter[str]) -> Iterator[bytes]:
         """The annotations of one image at a time, a line each."""
         number = self.annotation_ids.numbers()
         self.annotations.seek(0)
         for image_id, count, _, wanted in self._numbered(side):
             rows = []
             for line in islice(self.annotations, count):
-                told, body, same, other = line[:-1].split(b"\t")
-                own = int(told) if told else None
+                if line.startswith(b"{"):
+                    *_, rest = line[: -len(b",\n")].split(b",", 2)
+                    rows.append(b'{"id":%d,"image_id":%d,%b' % (number(None), image_id, rest))
+                    continue
+                told, fields, same, other = line[:-1].split(b"\t")
+                own = int(told)
                 id_ = number(own)
-                rows.append(b'{"id":%d,"image_id":%d,%b%b}' % (id_, image_id, body, same if id_ == own else other))
+                more = same if id_ == own else other
+                rows.append(b'{"id":%d,"image_id":%d,%b%b}' % (id_, image_id, fields, more))
                 counts["id_zero"] += wanted and id_ == 0
             if wanted and rows:
                 yield b",\n".join(rows)
@@ -366,7 +391,7 @@ def _file(run: RecordReader, listed: _Listed, side: str, counts: Counter[str]) -
     yield b',\n"images":'
     yield from json_array(listed.image_rows(side))
     yield b',\n"annotations":'
-    yield from json_array(listed.annotation_rows(side, counts))
+    yield from listed.annotation_array(side, counts)
     yield b"}\n"
 
 

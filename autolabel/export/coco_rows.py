@@ -18,12 +18,17 @@ class Ids:
     the same order."""
 
     def __init__(self, *, keep: bool) -> None:
-        self._keep = keep
+        self.keep = keep
         self._own = array("q")
 
     def announce(self, own_id: int | None) -> None:
-        if self._keep and own_id is not None:
+        if self.keep and own_id is not None:
             self._own.append(own_id)
+
+    @property
+    def brought(self) -> bool:
+        """Whether any own id was announced; else the numbers are 1, 2, 3, ..."""
+        return bool(self._own)
 
     @property
     def repeated(self) -> int:
@@ -37,7 +42,7 @@ class Ids:
         twice = self._twice()
         new = itertools.count(max(0, max(self._own, default=0)) + 1)
         given: set[int] = set()
-        keep = self._keep
+        keep = self.keep
 
         def number(own_id: int | None) -> int:
             if own_id is None or not keep or own_id in given:

@@ -19,6 +19,7 @@ from autolabel.core.protocols import ExportReport, RecordReader
 from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
 from autolabel.ops.components import fill_holes, keep_largest, split_parts
 from autolabel.ops.masks import area_px, decode_crop, encode_crop, is_empty, merge
+from autolabel.ops.masks import mask_of as mask_of  # every prepared object has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Policy:
     overlaps: Literal["keep", "score", "smallest"] = "keep"
     min_area_px: int = 1
     crowd: Literal["keep", "drop"] = "keep"
+
+    @property
+    def shapes_stay(self) -> bool:
+        """Whether no object is changed or left out for what it is by itself."""
+        return self.holes == "keep" and self.parts == "keep" and self.crowd == "keep"
 
 
 POLICY_NOTES: dict[str, str] = {
@@ -128,7 +134,18 @@ def union(masks: Iterable[Rle]) -> Rle | None:
 
 
 def _applied(record: ImageRecord, policy: Policy, log: _Log) -> list[Instance]:
-    kept = [one for instance in record.instances for one in _own_changes(record, instance, policy, log)]
+    kept: list[Instance] = []
+    size_hw, as_they_are = None if record.info is None else record.info.size_hw, policy.shapes_stay
+    for instance in record.instances:
+        mask = instance.mask
+        if mask is None or is_empty(mask):
+            log.add("empty_masks", instance, "not written: without a pixel")
+        elif size_hw is not None and mask.size_hw != size_hw:
+            raise ExportError(f"a mask of {record.image_id!r} is {mask.size_hw}, the image {size_hw}")
+        elif as_they_are:
+            kept.append(instance)
+        else:
+            kept += _own_changes(instance, mask, policy, log)
     if policy.overlaps != "keep" and len(kept) > 1:
         kept = _without_overlaps(kept, policy.overlaps, log)
     if policy.min_area_px > 1:
@@ -136,13 +153,7 @@ def _applied(record: ImageRecord, policy: Policy, log: _Log) -> list[Instance]:
     return kept
 
 
-def _own_changes(record: ImageRecord, instance: Instance, policy: Policy, log: _Log) -> list[Instance]:
-    mask = instance.mask
-    if mask is None or is_empty(mask):
-        log.add("empty_masks", instance, "not written: without a pixel")
-        return []
-    if record.info is not None and mask.size_hw != record.info.size_hw:
-        raise ExportError(f"a mask of {record.image_id!r} is {mask.size_hw}, the image {record.info.size_hw}")
+def _own_changes(instance: Instance, mask: Rle, policy: Policy, log: _Log) -> list[Instance]:
     if instance.crowd and policy.crowd == "drop":
         log.add("crowds_left_out", instance, "not written: crowd")
         return []
@@ -219,9 +230,3 @@ def _large_enough(instance: Instance, least_px: int, log: _Log) -> bool:
     if found < least_px:
         log.add("below_min_area", instance, f"not written: {found} px, under min_area_px")
     return found >= least_px
-
-
-def mask_of(instance: Instance) -> Rle:
-    """The mask of an object that has one, as every prepared object does."""
-    assert instance.mask is not None, "objects without a mask are left out first"
-    return instance.mask

@@ -16,11 +16,11 @@ part without holes, the ring of the other convention, through the centres of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -37,14 +37,13 @@ _LONGEST_SIDE = 10_000_000
 """Below, a number with its comma fits into eight bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """Of one mask: pixels inside, tight half-open box (zeros when empty), and the rings of its parts as JSON text,
-    `[[x,y,...],...]`, holes keyholed."""
+class Outline(NamedTuple):
+    """Of one mask: pixels inside, tight half-open box (zeros when empty), and the rings `[x, y, ...]` of its parts,
+    holes keyholed."""
 
     area_px: int
     bounds_xyxy: tuple[int, int, int, int]
-    polygons_json: bytes
+    polygons: list[list[int]]
 
 
 @njit(nogil=True, cache=True)
@@ -71,6 +70,10 @@ def _links(column: Int64, y: Int64) -> Int64:
         end_i = first[line] if line > 0 else np.int64(0)
         j = first[line]
         end_j = first[line + 1] if line + 1 < lines else j
+        if end_i - i == 2 and end_j - j == 2 and max(y[i], y[j]) < min(y[i + 1], y[j + 1]):
+            # One interval on either side, with pixels side by side: so it is nearly everywhere.
+            follows[i], follows[j + 1] = j, i + 1
+            continue
         pending: Any = np.int64(-1)
         pending_left: Any = False
         while i < end_i or j < end_j:
@@ -275,60 +278,109 @@ def _rings(text: UInt8, at: Any, column: Int64, y: Int64, follows: Int64, words:
 
 
 @njit(nogil=True, cache=True)
-def _outlines(
-    counts: UInt8, ends: Int64, height: Any, width: Any, words: UInt64, widths: UInt8
+def _digits(text: UInt8, at: Any, value: Any) -> Any:
+    """A number of at least 0 written at `at`; where the next character goes."""
+    end = at + 1
+    rest = value // 10
+    while rest > 0:
+        end += 1
+        rest //= 10
+    for place in range(end - 1, at - 1, -1):
+        text[place] = 48 + value % 10
+        value //= 10
+    return end
+
+
+@njit(nogil=True, cache=True)
+def _copied(text: UInt8, at: Any, piece: UInt8) -> Any:
+    text[at : at + len(piece)] = piece
+    return at + len(piece)
+
+
+@njit(nogil=True, cache=True)
+def _geometry(text: UInt8, at: Any, column: Int64, y: Int64, names: UInt8) -> Any:
+    """`"bbox":[x.0,y.0,w.0,h.0],"area":n,"segmentation":`, all but the numbers from `names`."""
+    x0, y0, x1, y1, area = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    if len(column) > 0:
+        x0, y0, x1, y1 = column[0], y[0], column[-1] + 1, y[1]
+    for k in range(0, len(y), 2):
+        y0, y1 = min(y0, y[k]), max(y1, y[k + 1])
+        area += y[k + 1] - y[k]
+    at = _copied(text, at, names[:8])
+    for value in (x0, y0, x1 - x0, y1 - y0):
+        at = _copied(text, _digits(text, at, value), names[8:11])
+    at = _copied(text, at - 1, names[11:20])
+    return _copied(text, _digits(text, at, area), names[20:])
+
+
+_NAMES = np.frombuffer(b'"bbox":[.0,],"area":,"segmentation":', np.uint8)
+_NAMES_ROOM = 200
+"""The names, and five numbers of up to twenty digits."""
+
+
+@njit(nogil=True, cache=True)
+def _annotations(
+    counts: UInt8,
+    ends: Int64,
+    height: Any,
+    width: Any,
+    beside: UInt8,
+    beside_ends: Int64,
+    words: UInt64,
+    widths: UInt8,
 ) -> tuple[Any, Any]:
-    """For each mask area, x0, y0, x1, y1 and where its text ends (-1 in place of the area for a damaged string), and
-    all texts."""
-    table = np.zeros((len(ends), 6), np.int64)
-    text = np.empty(4096, np.uint8)
-    start, at = np.int64(0), np.int64(0)
+    """Whether all strings are sound, and the texts of all masks one after another, each between two pieces of
+    `beside`."""
+    text = np.empty(4096 + 12 * len(counts) + len(beside) + _NAMES_ROOM * len(ends), np.uint8)  # enough for most
+    start, at, piece = np.int64(0), np.int64(0), np.int64(0)
     longest = np.int64(widths[-1])
     for i in range(len(ends)):
         good, column, y = column_intervals(counts[start : ends[i]], height, width)
         start = ends[i]
         if not good:
-            table[i, 0] = -1
-        elif len(column) > 0:
-            follows = _links(column, y)
-            # Two corners for each vertical way, and four for each hole; every hole has two edges or more.
-            room = 8 * (len(y) + 1) * longest + 16
-            if at + room > len(text):
-                grown = np.empty(2 * (at + room), np.uint8)
-                grown[:at] = text[:at]
-                text = grown
+            return False, text[:0]
+        follows = _links(column, y) if len(column) > 0 else column
+        # Two corners for each vertical way, and four for each hole; every hole has two edges or more.
+        room = 8 * (len(y) + 1) * longest + 16 + _NAMES_ROOM + beside_ends[2 * i + 1] - piece
+        if at + room > len(text):
+            grown = np.empty(2 * (at + room), np.uint8)
+            grown[:at] = text[:at]
+            text = grown
+        at = _copied(text, at, beside[piece : beside_ends[2 * i]])
+        at = _geometry(text, at, column, y, _NAMES)
+        if len(column) == 0:
+            text[at], text[at + 1] = 91, 93
+            at += 2
+        else:
             end = _plain_rings(text, at, column, y, follows, words, widths)
             at = _rings(text, at, column, y, follows, words, widths) if end < 0 else end
-            y0, y1, area = y[0], y[1], np.int64(0)
-            for k in range(0, len(y), 2):
-                y0, y1 = min(y0, y[k]), max(y1, y[k + 1])
-                area += y[k + 1] - y[k]
-            table[i, 0] = area
-            table[i, 1], table[i, 2], table[i, 3], table[i, 4] = column[0], y0, column[-1] + 1, y1
-        table[i, 5] = at
-    return table, text[:at]
+        at = _copied(text, at, beside[beside_ends[2 * i] : beside_ends[2 * i + 1]])
+        piece = beside_ends[2 * i + 1]
+    return True, text[:at]
 
 
-def outlines(masks: Sequence[Rle]) -> list[Outline]:
-    """Of masks of one size. Raises ValueError when the run lengths of one do not cover the image exactly, as those of
-    a damaged string do."""
+def annotation_texts(masks: Sequence[Rle], beside: Sequence[bytes]) -> bytes:
+    """Of masks of one size: for each what COCO says of it, `"bbox":[x,y,w,h],"area":n,"segmentation":[[x,y,...],...]`
+    with holes keyholed, after `beside[2 * i]` and before `beside[2 * i + 1]`. Zeros for an empty mask.
+
+    The text of a data set is mostly this, so it is put together where it is made. Raises ValueError when the run
+    lengths of a mask do not cover the image exactly, as those of a damaged string do.
+    """
     if not masks:
-        return []
+        return b""
     (height, width), counts, ends = _joined(masks)
     words, widths = _number_words(1 << int(max(height, width)).bit_length())
-    table, text = _outlines(counts, ends, height, width, words, widths)
-    found, texts, start = [], text.tobytes(), 0
-    for area, x0, y0, x1, y1, end in table.tolist():
-        if area < 0:
-            raise ValueError(f"run lengths that do not cover the {width}x{height} px of their mask")
-        found.append(Outline(area, (x0, y0, x1, y1), texts[start:end] if area else b"[]"))
-        start = end
-    return found
+    good, text = _annotations(counts, ends, height, width, *_strung(beside), words, widths)
+    if not good:
+        raise ValueError(f"run lengths that do not cover the {width}x{height} px of their mask")
+    return bytes(text.tobytes())
 
 
 def outline(rle: Rle) -> Outline:
-    """Of one mask, as `outlines`."""
-    return outlines([rle])[0]
+    """Of one mask. Raises ValueError when its run lengths do not cover the image exactly."""
+    found = json.loads(annotation_texts([rle], (b"{", b"}")))
+    x, y, w, h = map(int, found["bbox"])
+    return Outline(found["area"], (x, y, x + w, y + h), found["segmentation"])
 
 
 # --- through the centres of pixels -----------------------------------------------------------------------------
@@ -449,5 +501,9 @@ def _joined(masks: Sequence[Rle]) -> tuple[tuple[int, int], UInt8, Int64]:
         raise ValueError(f"masks of several sizes, one of them {width}x{height}")
     if max(size_hw) >= _LONGEST_SIDE:
         raise ValueError(f"a mask of {width}x{height} px is no picture's")
-    counts = np.frombuffer(b"".join([mask.counts for mask in masks]), np.uint8)
-    return size_hw, counts, np.array(list(accumulate([len(mask.counts) for mask in masks])), np.int64)
+    return size_hw, *_strung([mask.counts for mask in masks])
+
+
+def _strung(pieces: Sequence[bytes]) -> tuple[UInt8, Int64]:
+    """One after another, and where each ends."""
+    return np.frombuffer(b"".join(pieces), np.uint8), np.array(list(accumulate(map(len, pieces))), np.int64)

@@ -17,7 +17,6 @@ need is left out when that is allowed, since that is wrong in fewer pixels.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import cv2
@@ -69,7 +68,7 @@ class _Gap:
 
 def coco_polygons(rle: Rle) -> list[Polygon]:
     """One polygon a part, holes keyholed; pycocotools gives the mask back pixel by pixel. [] when empty."""
-    return [tuple(polygon) for polygon in json.loads(outline(rle).polygons_json)]
+    return [tuple(polygon) for polygon in outline(rle).polygons]
 
 
 def yolo_ring(rle: Rle, *, keep_far_parts: bool = False) -> YoloRing:

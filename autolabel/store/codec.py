@@ -7,17 +7,20 @@ picture's path and id live in the manifest, not here, so that a moved data set k
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import zstandard
 
 from autolabel.core.errors import StoreCorrupt
 from autolabel.core.types import ImageInfo, ImageRecord, Instance, Rle, Verdict
+
+T = TypeVar("T")
 
 VERSION = 3
 MAX_BLOB_BYTES = 1 << 30
@@ -35,6 +38,22 @@ _RARE = {
 """Fields of a candidate that stand in the line, where they are not these."""
 _KEPT = Verdict()
 _TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _opened(kind: type) -> Any:
+    """The same class, not frozen. A frozen one is filled through `object.__setattr__`, field by field, which is most
+    of what reading a record costs; one of these is filled directly and frozen afterwards."""
+    fields = [(one.name, one.type, one) for one in map(copy.copy, dataclasses.fields(kind))]
+    return dataclasses.make_dataclass(f"Open{kind.__name__}", fields, slots=True)
+
+
+def _frozen(kind: type[T], opened: Any) -> T:
+    """The object as one of the frozen class, which has the same slots."""
+    opened.__class__ = kind
+    return opened
+
+
+_OpenInstance, _OpenRle = _opened(Instance), _opened(Rle)
 
 
 class _Zstd(threading.local):
@@ -120,11 +139,12 @@ class _Masks:
     def cut(self, place: int, length: int) -> Rle | None:
         if length < 0:
             return None
-        start, self.at = self.at, self.at + length
+        start = self.at
+        self.at = end = start + length
         size_hw = self._sizes_hw.get(place, self._usual_hw) if self._sizes_hw else self._usual_hw
         if size_hw is None:
             raise ValueError("a mask has no size")
-        return Rle(size_hw, self._strings[start : self.at])
+        return _frozen(Rle, _OpenRle(size_hw, self._strings[start:end]))
 
 
 def _info_out(info: ImageInfo) -> list[Any]:
@@ -160,7 +180,7 @@ def _candidates_in(rows: bytes, masks: _Masks, rare: dict[int, dict[str, Any]]) 
     for i, row in enumerate(_ROW.iter_unpack(rows)):
         category_id, x0, y0, x1, y1, score, iou, object_score, stability, agreement, known, length = row
         more = _rare_in(rare[i]) if i in rare else {}
-        yield Instance(
+        open_instance = _OpenInstance(
             i,
             category_id,
             (x0, y0, x1, y1),
@@ -172,6 +192,7 @@ def _candidates_in(rows: bytes, masks: _Masks, rare: dict[int, dict[str, Any]]) 
             agreement if known & 8 else None,
             **more,
         )
+        yield _frozen(Instance, open_instance)
 
 
 def _rare_in(told: dict[str, Any]) -> dict[str, Any]:

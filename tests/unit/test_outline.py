@@ -1,5 +1,3 @@
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -9,14 +7,14 @@ from hypothesis import strategies as st
 from autolabel.core.types import Rle
 from autolabel.ops.components import part_areas_px
 from autolabel.ops.masks import area_px, bounds_xyxy, encode, from_polygons
-from autolabel.ops.outline import centre_texts, outline, outlines
+from autolabel.ops.outline import annotation_texts, centre_texts, outline
 from tests.records import shapes
 
 
 def check(mask):
     rle = encode(mask)
     found = outline(rle)
-    polygons = json.loads(found.polygons_json)
+    polygons = found.polygons
     assert found.area_px == area_px(rle)
     assert found.bounds_xyxy == (bounds_xyxy(rle) or (0, 0, 0, 0))
     assert len(polygons) == len(part_areas_px(rle))
@@ -51,11 +49,11 @@ def test_only_true_corners_are_points():
 
 
 def test_runs_of_no_length_and_an_empty_mask_are_taken_as_they_are():
-    assert outline(encode(np.zeros((4, 4), np.uint8))).polygons_json == b"[]"
+    assert outline(encode(np.zeros((4, 4), np.uint8))).polygons == []
     # Runs 3, 2, 0, 2 and 9; from the fourth on, each is written less the one two before.
     rle = Rle((4, 4), b"32009")
     assert outline(rle).area_px == area_px(rle) == 4
-    assert from_polygons(tuple(map(tuple, json.loads(outline(rle).polygons_json))), (4, 4)).counts == b"349"
+    assert from_polygons(tuple(map(tuple, outline(rle).polygons)), (4, 4)).counts == b"349"
 
 
 @pytest.mark.parametrize("counts", [b"", b"9", b"P", b"\\\\", b"0o"])
@@ -92,15 +90,17 @@ def test_the_ring_through_pixel_centres_is_opencvs_and_there_is_none_for_parts_a
 
 def test_many_masks_at_once_are_each_one_alone():
     masks = [encode(mask) for mask in (*shapes().values(), np.zeros((120, 160), np.uint8))]
-    assert outlines(masks) == [outline(mask) for mask in masks]
-    assert outlines([]) == centre_texts([], numbers(160), numbers(120)) == []
+    beside = [f"<{i}>".encode() for i in range(2 * len(masks))]
+    alone = [annotation_texts([mask], beside[2 * i : 2 * i + 2]) for i, mask in enumerate(masks)]
+    assert annotation_texts(masks, beside) == b"".join(alone)
+    assert (annotation_texts([], []), centre_texts([], numbers(160), numbers(120))) == (b"", [])
     each = [centre_texts([mask], numbers(160), numbers(120))[0] for mask in masks]
     assert centre_texts(masks, numbers(160), numbers(120)) == each
 
 
 def test_masks_of_several_sizes_and_of_no_pictures_size_are_refused():
     with pytest.raises(ValueError, match="several sizes"):
-        outlines([encode(np.ones((4, 4), np.uint8)), encode(np.ones((4, 5), np.uint8))])
+        annotation_texts([encode(np.ones((4, 4), np.uint8)), encode(np.ones((4, 5), np.uint8))], [b""] * 4)
     with pytest.raises(ValueError, match="no picture"):
         outline(Rle((1, 10_000_000), b"0"))
 
