@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from autolabel.core.types import Int64, Polygon, Rle, UInt8
+from autolabel.core.types import Instance, Int64, Polygon, Rle, UInt8
 
 _SHORT_PX = 10_000
 _LONGEST_PX = 20_000_000
@@ -34,6 +34,12 @@ def decode(rle: Rle) -> UInt8:
     """
     height, width = rle.size_hw
     return _values(run_lengths(rle)).reshape(width, height).T
+
+
+def mask_of(instance: Instance) -> Rle:
+    """The mask of an object that has one: whoever calls this has left out the others."""
+    assert instance.mask is not None, "objects without a mask are left out first"
+    return instance.mask
 
 
 def area_px(rle: Rle) -> int:
