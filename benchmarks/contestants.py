@@ -8,8 +8,9 @@ where it only writes polygons.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,18 @@ from autolabel.core.types import ImageRef, Prompts, Rle
 from autolabel.ops.device import runs_bf16
 from autolabel.ops.images import load_frame
 from autolabel.ops.masks import encode
+from autolabel.weights.quiet import ultralytics_at_bay
 
 Masks = list[list[Rle]]
 Contestant = Callable[[Sequence[Path], Sequence[np.ndarray]], Masks | None]
 
 
-def contestants(segmenter: Any, out: Path, ultralytics_weights: Path | None) -> dict[str, Contestant]:
-    """By name, the reference first; those that this machine cannot run are left out."""
-    predictor = predictor_of(segmenter._model)
+def contestants(
+    segmenters: Mapping[str, Any], out: Path, ultralytics_weights: Path | None
+) -> dict[str, Contestant]:
+    """By name, the reference first; those that this machine cannot run are left out. `segmenters` are ours, of equal
+    weights; the first is in float32 and lends its network to the predictor."""
+    predictor = predictor_of(next(iter(segmenters.values()))._model)
     found: dict[str, Contestant] = {
         "SAM2ImagePredictor": lambda paths, boxes: predictor_loop(predictor, paths, boxes, out / "reference"),
         "predictor, one call a box": lambda paths, boxes: box_by_box(predictor, paths, boxes, out / "boxes"),
@@ -36,8 +41,30 @@ def contestants(segmenter: Any, out: Path, ultralytics_weights: Path | None) -> 
     }
     if ultralytics_weights is not None:
         found["ultralytics SAM"] = ultralytics_loop(ultralytics_weights, out / "ultralytics")
-    found["autolabel"] = lambda paths, boxes: ours(segmenter, paths, boxes, out / "ours")
+    for name, segmenter in segmenters.items():
+        found[name] = partial(ours, segmenter, out=out / name)
     return found
+
+
+@contextmanager
+def choices_of(models: Sequence[Any]) -> Iterator[list[int]]:
+    """Which of its four masks each prompt got meanwhile, in the order of the calls: sam2's `build_sam.py` has an
+    unstable mask replaced by the best of three, and a last digit can tip that."""
+    chosen: list[int] = []
+    decoders = [model.sam_mask_decoder for model in models]
+
+    def watched(decoder: Any, logits: Any, iou: Any) -> Any:
+        stable = decoder._get_stability_scores(logits[:, :1]) >= decoder.dynamic_multimask_stability_thresh
+        chosen.extend(torch.where(stable[:, 0], 0, 1 + iou[:, 1:].argmax(-1)).tolist())
+        return type(decoder)._dynamic_multimask_via_stability(decoder, logits, iou)
+
+    for decoder in decoders:
+        decoder._dynamic_multimask_via_stability = partial(watched, decoder)
+    try:
+        yield chosen
+    finally:
+        for decoder in decoders:
+            del decoder._dynamic_multimask_via_stability
 
 
 def predictor_of(model: Any) -> Any:
@@ -92,15 +119,18 @@ def batched(predictor: Any, paths: Sequence[Path], boxes: Sequence[np.ndarray], 
 def ultralytics_loop(weights: Path, out: Path) -> Contestant:
     """As ultralytics/data/annotator.py after its detector; it writes polygons, and letterboxes the picture."""
     import cv2
-    from ultralytics import SAM
 
-    model = SAM(str(weights))
+    with ultralytics_at_bay():
+        from ultralytics import SAM
+
+        model = SAM(str(weights))
 
     def label(paths: Sequence[Path], boxes: Sequence[np.ndarray]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for path, some in zip(paths, boxes, strict=True):
             results = model(cv2.imread(str(path)), bboxes=some, verbose=False, save=False)
-            rows = ["0 " + " ".join(map(str, s.reshape(-1).tolist())) for s in results[0].masks.xyn if len(s) >= 3]
+            outlines = [] if results[0].masks is None else results[0].masks.xyn
+            rows = ["0 " + " ".join(map(str, s.reshape(-1).tolist())) for s in outlines if len(s) >= 3]
             (out / f"{path.stem}.txt").write_text("\n".join(rows) + "\n")
 
     return label

@@ -2,7 +2,9 @@
 
 The val splits of the data sets are asked for their labelled objects with the boxes of the labels, so that the way to ask
 is all that differs. `detector` boxes are the same with every side moved by up to a tenth of the box (seeded), as a
-detector's are. What has a mask to start from (`mask`) starts from the label's polygon made coarse: the convex hull.
+detector's are. What has a mask to start from (`mask`) starts from the label's polygon made coarse: the convex hull; clicks
+(`points`) are seeded pixels of the label. The ways take turns picture by picture, so that a busy moment of the machine
+slows all of them.
 
     python -m benchmarks.prompts --data ../shared/data/masks --limit 40
 """
@@ -46,16 +48,23 @@ WAYS: dict[str, list[str]] = {
     "jitter, original": ["prompt=jitter"],
     "jitter, medoid": ["prompt=jitter", "prompt.keep=medoid"],
     "mask (its hull) and box": ["prompt=mask"],
+    "mask (its hull)": ["prompt=mask", "prompt.box=false"],
     "box, best_iou": ["prompt=box", "segment.masks=best_iou"],
     "box, best_box_fit": ["prompt=box", "segment.masks=best_box_fit"],
     "box, most_stable": ["prompt=box", "segment.masks=most_stable"],
     "box, 1 step": ["prompt=box", "segment.refine_steps=1"],
     "box, 1 step with a point": ["prompt=box", "segment.refine_steps=1", "segment.refine_with=point"],
+    "box, 1 step with the mask alone": ["prompt=box", "segment.refine_steps=1", "segment.refine_with=mask"],
     "box, 2 steps": ["prompt=box", "segment.refine_steps=2"],
+    "box, 3 steps": ["prompt=box", "segment.refine_steps=3"],
     "box, best_box_fit, 1 step": ["prompt=box", "segment.masks=best_box_fit", "segment.refine_steps=1"],
     "a click inside": ["prompt=box_point", "boxless"],
     "a click inside, best_iou": ["prompt=box_point", "segment.masks=best_iou", "boxless"],
+    "points, 3 inside": ["prompt=points"],
+    "points, 3 inside, and box": ["prompt=points", "prompt.box=true"],
+    "box, zoom": ["prompt=box", "zoom"],
 }
+CLICKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,42 +115,75 @@ def header(boxes: str, sets: dict[str, list[Picture]]) -> str:
     )
 
 
-def table(segment: str, ways: Sequence[str], sets: dict[str, list[Picture]]) -> list[str]:
-    names = list(sets)
-    rows = [f"## {segment}\n", f"| way | {' | '.join(names)} | mean | pictures per CPU s | agreement's rank correlation with IoU |",
-            "|---|" + "---|" * (len(names) + 3)]  # fmt: skip
-    model = None
-    for way in ways:
-        overrides = [o for o in WAYS[way] if "=" in o]
-        config = compose(
-            "label", [f"segment={segment.split(',')[0]}", *segment.split(",")[1:], *overrides, "source.path=x"]
-        )
-        segmenter = build(config.segment)
-        if model is not None:  # one copy of the weights for all ways
-            segmenter._model = model
-        model = segmenter._model
-        rows.append(measured(way, segmenter, build(config.prompt), sets, boxless="boxless" in WAYS[way]))
-        sys.stderr.write(rows[-1] + "\n")
-    return [*rows, ""]
+@dataclass(slots=True)
+class Way:
+    """One way to ask, and what it did so far. `qualities` are IoUs by data set."""
+
+    name: str
+    segmenter: Any
+    prompter: Any
+    boxless: bool
+    qualities: dict[str, list[float]]
+    agreements: list[tuple[float, float]]
+    pictures: int = 0
+    cpu_s: float = 0.0
+
+    def ask(self, name: str, picture: Picture) -> None:
+        start = time.process_time()
+        found = answer(self.segmenter, self.prompter, picture, boxless=self.boxless)
+        self.cpu_s += time.process_time() - start
+        self.pictures += 1
+        self.qualities[name] += [quality for quality, _ in found]
+        self.agreements += [(agreement, quality) for quality, agreement in found if agreement is not None]
+
+    def row(self) -> str:
+        cells = " | ".join(f"{np.mean(some):.4f}" for some in self.qualities.values())
+        mean = np.mean([quality for some in self.qualities.values() for quality in some])
+        columns = map(np.array, zip(*self.agreements, strict=True))
+        rank = f"{rank_correlation(*columns):.2f}" if self.agreements else ""
+        return f"| {self.name} | {cells} | {mean:.4f} | {self.pictures / self.cpu_s:.2f} | {rank} |"
 
 
-def measured(way: str, segmenter: Any, prompter: Any, sets: dict[str, list[Picture]], *, boxless: bool) -> str:
-    warm = next(iter(sets.values()))[0]
-    answer(segmenter, prompter, warm, boxless=boxless)
-    start, every, agreements, cells = time.process_time(), [], [], []
-    for some in sets.values():
-        ious: list[float] = []
-        for picture in some:
-            for quality, agreement in answer(segmenter, prompter, picture, boxless=boxless):
-                ious.append(quality)
-                agreements.append(agreement)
-        cells.append(f"{np.mean(ious):.4f}")
-        every += ious
-    seconds = time.process_time() - start
-    speed = sum(map(len, sets.values())) / seconds
-    known = [(a, q) for a, q in zip(agreements, every, strict=True) if a is not None]
-    rank = f"{rank_correlation(*map(np.array, zip(*known, strict=True))):.2f}" if known else ""
-    return f"| {way} | {' | '.join(cells)} | {np.mean(every):.4f} | {speed:.2f} | {rank} |"
+def table(segment: str, names: Sequence[str], sets: dict[str, list[Picture]]) -> list[str]:
+    ways: list[Way] = []
+    for name in names:
+        ways.append(built(segment, name, sets))
+        asker(ways[-1])._model = asker(ways[0])._model  # one copy of the weights for all ways
+    first = next(some[0] for some in sets.values() if some)
+    for way in ways:  # what is computed once a process is nobody's time
+        answer(way.segmenter, way.prompter, first, boxless=way.boxless)
+    turns = [(name, picture) for name, some in sets.items() for picture in some]
+    for number, (name, picture) in enumerate(turns):
+        # Whoever comes first finds the picture cold.
+        for way in [*ways[number % len(ways) :], *ways[: number % len(ways)]]:
+            way.ask(name, picture)
+        sys.stderr.write(f"{segment}: {number + 1} of {len(turns)} pictures\n")
+    return [
+        f"## {segment}\n",
+        f"| way | {' | '.join(sets)} | mean | pictures per CPU s | agreement's rank correlation with IoU |",
+        "|---|" + "---|" * (len(sets) + 3),
+        *(way.row() for way in ways),
+        "",
+    ]
+
+
+def asker(way: Way) -> Any:
+    """The segmenter that holds the model."""
+    return getattr(way.segmenter, "_inner", way.segmenter)
+
+
+def built(segment: str, name: str, sets: dict[str, list[Picture]]) -> Way:
+    config, *settings = segment.split(",")
+    asked = WAYS[name]
+    if "zoom" in asked:
+        chosen = ["segment=zoom", f"segment@segment.inner={config}"]
+        settings = [s.replace("segment.", "segment.inner.", 1) for s in settings]
+    else:
+        chosen = [f"segment={config}"]
+    overrides = [o for o in asked if "=" in o]
+    composed = compose("label", [*chosen, *settings, *overrides, "source.path=x"])
+    boxless, empty = "boxless" in asked, {of: list[float]() for of in sets}
+    return Way(name, build(composed.segment), build(composed.prompt), boxless, empty, [])
 
 
 def answer(segmenter: Any, prompter: Any, picture: Picture, *, boxless: bool) -> list[tuple[float, float | None]]:
@@ -188,6 +230,7 @@ def read(ref: ImageRef, detector: LabelsDetector, boxes: str) -> Picture | None:
         found,
         boxes_xyxy=moved(truth, ref.image_id, image.shape[:2], DETECTOR_ERROR if boxes == "detector" else 0.0),
         replaced=tuple(hull(mask) for mask in truth),
+        extras=tuple(clicks(mask, f"{ref.image_id} {i}") for i, mask in enumerate(truth)),
     )
     return Picture(frame, asked, truth)
 
@@ -199,6 +242,15 @@ def moved(masks: Sequence[Rle], image_id: str, size_hw: tuple[int, int], amount:
     boxes = clip_xyxy((tight + random.uniform(-amount, amount, tight.shape) * sides).astype(np.float32), size_hw)
     good = np.array([box_problem(box, size_hw) is None for box in boxes])
     return np.where(good[:, None], boxes, tight)
+
+
+def clicks(mask: Rle, seed: str) -> str:
+    """Some pixels inside, as COCO keypoints."""
+    rows, columns = np.nonzero(decode(mask))
+    chosen = np.random.default_rng(list(seed.encode())).choice(len(rows), CLICKS)
+    return json.dumps(
+        {"keypoints": [v for i in chosen for v in (float(columns[i]) + 0.5, float(rows[i]) + 0.5, 2)]}
+    )
 
 
 def hull(mask: Rle) -> Rle:

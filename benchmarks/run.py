@@ -12,22 +12,26 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from PIL import Image
 
+from autolabel.app.compose import build, compose
 from autolabel.core.types import Rle
+from autolabel.ops.device import runs_bf16
 from autolabel.ops.masks import encode, iou
 from autolabel.ops.rle import logits_to_rle
-from benchmarks.contestants import Contestant, Masks, contestants
+from benchmarks.contestants import Contestant, Masks, choices_of, contestants
 
 RESULTS = Path(__file__).parent / "results"
 SIZES_HW = {"640x480": (480, 640), "1080p": (1080, 1920), "4000x3000": (3000, 4000)}
@@ -37,6 +41,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=["nano"], help="segment configs, e.g. nano sam2_tiny")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu or cuda; on cuda the ratio is of seconds on the clock"
+    )
+    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 too, where it is only imitated")
+    parser.add_argument("--skip", nargs="*", default=[], help="contestants to leave out")
     parser.add_argument("--random", action="store_true", help="random weights: for speed where none are at hand")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--boxes", type=int, nargs="*", default=[1, 10, 50])
@@ -44,22 +53,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
-    lines = [header(arguments.repeats), *tail_table(arguments.repeats)]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    lines = [header(arguments), *tail_table(arguments.repeats)]
     for model in arguments.models:
         lines += model_table(model, arguments)
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    name = f"cpu_{platform.machine()}_{datetime.now(UTC):%Y-%m-%d}.md"
+    name = f"{arguments.device}_{platform.machine()}_{datetime.now(UTC):%Y-%m-%d}.md"
     (arguments.out / name).write_text(text)
 
 
-def header(repeats: int) -> str:
+def header(options: argparse.Namespace) -> str:
     names = ("torch", "sam2", "ultralytics", "numpy", "numba", "pycocotools")
     versions = ", ".join(f"{n} {version(n)}" for n in names)
+    on_cuda = options.device != "cpu"
+    gpu = f"{torch.cuda.get_device_name()}, " if on_cuda else ""
     return (
-        f"# CPU, {datetime.now(UTC):%Y-%m-%d}\n\n{processor()}, {torch.get_num_threads()} threads; {versions}. "
-        f"CPU seconds of the process, {repeats} paired repeats after one warm-up; median ratio (min to max).\n"
+        f"# {'GPU' if on_cuda else 'CPU'}, {datetime.now(UTC):%Y-%m-%d}\n\n{gpu}{processor()}, "
+        f"{torch.get_num_threads()} threads; {versions}. Medians of {options.repeats} repeats in turns after one "
+        f"warm-up; the ratio is of {'seconds on the clock' if on_cuda else 'CPU seconds of the process'}, "
+        "pair by pair (min to max).\n"
     )
 
 
@@ -128,49 +142,79 @@ def blobs(count: int) -> list[np.ndarray]:
 
 def model_table(config: str, options: argparse.Namespace) -> list[str]:
     """Pictures and boxes in, run lengths on disk: every contestant with the same weights, in turns."""
-    from autolabel.app.compose import build, compose
-
-    weights = ["segment.weights=random:0"] if options.random else []
-    segmenter = build(compose("label", [f"segment={config}", "source.path=x", *weights]).segment)
-    rows = [f"## {config}: {options.images} pictures, from the file to COCO RLE on disk (fp32)\n",
+    segmenters = built(config, options)
+    rows = [f"## {config}: {options.images} pictures, from the file to COCO RLE on disk\n",
             "| picture | boxes | contestant | CPU s a picture | reference / it | wall, pictures/s | peak MB more | first call, s |"
             " mean IoU | 1st percentile | least | identical | flips |", "|" + "---|" * 13]  # fmt: skip
     with TemporaryDirectory() as folder:
-        strangers = ultralytics_weights(Path(folder)) if config == "sam2_tiny" else None
+        wanted = config == "sam2_tiny" and "ultralytics SAM" not in options.skip
+        exact = next(iter(segmenters.values()))._model
+        strangers = ultralytics_weights(Path(folder), exact) if wanted else None
         for name in options.sizes:
             paths = pictures(Path(folder) / name, SIZES_HW[name], options.images)
             for count in options.boxes:
                 boxes = [random_boxes(count, SIZES_HW[name], seed) for seed in range(len(paths))]
-                table = contestants(segmenter, Path(folder) / "out", strangers)
-                rows += compared(f"| {name} | {count} ", table, paths, boxes, options.repeats)
+                table = contestants(segmenters, Path(folder) / "out", strangers)
+                table = {who: call for who, call in table.items() if who not in options.skip}
+                models = [segmenter._model for segmenter in segmenters.values()]
+                rows += compared(f"| {name} | {count} ", table, paths, boxes, options, models)
     return [*rows, ""]
 
 
+def built(config: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Our ways to compute: exact, in buckets, and in bfloat16 where it is fast or asked for."""
+    ways = {"autolabel": ["precision=float32", "batching=image"],
+            "autolabel, buckets": ["precision=float32", "batching=bucket"]}  # fmt: skip
+    if options.bf16 or runs_bf16(options.device):
+        ways["autolabel, bfloat16"] = ["precision=bfloat16", "batching=auto"]
+    common = ["source.path=x", f"segment={config}", f"segment.device={options.device}"]
+    common += ["segment.weights=random:0"] if options.random else []
+    return {
+        name: build(compose("label", [*common, *(f"segment.{setting}" for setting in settings)]).segment)
+        for name, settings in ways.items()
+        if name not in options.skip
+    }
+
+
 def compared(
-    start: str, table: dict[str, Contestant], paths: list[Path], boxes: list[np.ndarray], repeats: int
+    start: str,
+    table: dict[str, Contestant],
+    paths: list[Path],
+    boxes: list[np.ndarray],
+    options: argparse.Namespace,
+    models: Sequence[Any],
 ) -> list[str]:
     """A row a contestant. The first is the reference of times and masks."""
-    first, answers = {}, {}
+    first, answers, choices = {}, {}, {}
     for name, contestant in table.items():
         began = time.process_time()
-        answers[name] = contestant(paths, boxes)
-        first[name] = time.process_time() - began
+        with choices_of(models) as chosen:
+            answers[name] = contestant(paths, boxes)
+        first[name], choices[name] = time.process_time() - began, chosen
     runs: dict[str, list[Run]] = {name: [] for name in table}
-    for _ in range(repeats):
+    for _ in range(options.repeats):
         for name, contestant in table.items():
             runs[name].append(measured(lambda c=contestant: c(paths, boxes)))
     reference, *_ = table
+    seconds = attrgetter("cpu_s" if options.device == "cpu" else "wall_s")
     rows = []
     for name, some in runs.items():
-        ratios = sorted(a.cpu_s / b.cpu_s for a, b in zip(runs[reference], some, strict=True))
+        ratios = sorted(seconds(a) / seconds(b) for a, b in zip(runs[reference], some, strict=True))
         cpu_s = statistics.median(r.cpu_s for r in some) / len(paths)
         rate = len(paths) / statistics.median(r.wall_s for r in some)
         rows.append(
             f"{start}| {name} | {cpu_s:.3f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
             f"| {rate:.2f} | {max(r.extra_mb for r in some):.0f} | {first[name]:.1f} "
-            f"| {parity(answers[reference], answers[name])} |"
+            f"| {parity(answers[reference], answers[name])} | {flips(choices[reference], choices[name])} |"
         )
     return rows
+
+
+def flips(reference: Sequence[int], found: Sequence[int]) -> str:
+    """How many prompts got another one of the four masks; unknown where a bucket was padded."""
+    if len(reference) != len(found) or not reference:
+        return ""
+    return f"{sum(a != b for a, b in zip(reference, found, strict=True))} of {len(found)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +240,13 @@ def resident_mb(field: str) -> float:
 
 
 def parity(reference: Masks | None, found: Masks | None) -> str:
-    """Mean, 1st percentile and least IoU over masks, how many are identical, how many are another mask (IoU < 0.9)."""
+    """Mean, 1st percentile and least IoU over masks, and how many are identical."""
     if reference is None or found is None:
-        return "polygons only, other resize | | | |"
+        return "polygons only, other resize | | |"
     pairs = [(a, b) for x, y in zip(reference, found, strict=True) for a, b in zip(x, y, strict=True)]
     ious = np.array([1.0 if a == b else iou(a, b) for a, b in pairs])
     same = sum(a == b for a, b in pairs)
-    return (
-        f"{ious.mean():.5f} | {np.percentile(ious, 1):.5f} | {ious.min():.5f} "
-        f"| {same} of {len(pairs)} | {(ious < 0.9).sum()}"
-    )
+    return f"{ious.mean():.5f} | {np.percentile(ious, 1):.5f} | {ious.min():.5f} | {same} of {len(pairs)}"
 
 
 def pictures(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
@@ -216,12 +257,10 @@ def pictures(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
     return paths
 
 
-def ultralytics_weights(folder: Path) -> Path:
-    """SAM 2.1 tiny of random weights in a file as ultralytics names it: speed does not depend on them."""
-    from ultralytics.models.sam.build import build_sam2_t
-
+def ultralytics_weights(folder: Path, model: Any) -> Path:
+    """The weights that all have, in a file as ultralytics names it: the name says the architecture."""
     path = folder / "sam2.1_t.pt"
-    torch.save({"model": build_sam2_t().state_dict()}, path)
+    torch.save({"model": model.state_dict()}, path)
     return path
 
 

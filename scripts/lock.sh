@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Make requirements/*.lock again from pyproject.toml, with hashes. Needs uv (`pip install uv`).
+# Make requirements/*.lock again from pyproject.toml, with hashes. Needs uv (`pip install uv`). Versions that are locked
+# already stay; delete a line, or the files, to move on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pins=$(mktemp --suffix=.in)
 # torch and torchvision must come from one build; the pair below runs with and without a GPU.
 printf '%s\n' torch==2.15.0 torchvision==0.29.2 sam2==1.1.0 hatchling editables setuptools wheel >"$pins"
 all=$(mktemp)
+cat requirements/*.lock >"$all" 2>/dev/null || true # uv prefers what stands in its output
 SAM2_BUILD_CUDA=0 uv pip compile pyproject.toml --extra dev "$pins" --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-annotate --no-header -q -o "$all"
 python3 - "$all" <<'PY'

@@ -250,3 +250,47 @@ def clip(folder: Path) -> str:
     }
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)
     return saved(folder, seeded(lambda: CLIPModel(config)), tokenizer)
+
+
+def sam3_config():
+    from transformers import Sam3Config
+
+    text = {"model_type": "clip_text_model", "vocab_size": 55, "hidden_size": 32, "intermediate_size": 32,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 16, "max_position_embeddings": 32,
+            "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+    backbone = {"model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
+                "num_attention_heads": 2, "image_size": 112, "patch_size": 14, "window_size": 4,
+                "global_attn_indexes": [1], "pretrain_image_size": 56, "initializer_range": 0.1}  # fmt: skip
+    small = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 32, "num_layers": 1}
+    return Sam3Config(
+        vision_config={"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]]},
+        text_config=text, geometry_encoder_config=small, detr_encoder_config=small,
+        detr_decoder_config={**small, "num_queries": 12}, mask_decoder_config={"hidden_size": 32, "num_attention_heads": 4},
+    )  # fmt: skip
+
+
+def sam3(folder: Path) -> str:
+    from transformers import Sam3ImageProcessor, Sam3Model
+
+    tokenizer = clip_tokenizer(folder)
+    model = seeded(lambda: Sam3Model(sam3_config()))
+    # Without a bias of its own a random decoder gives all its objects one score and one outline.
+    louder(model, "dot_product_scoring")
+    louder(model, "mask_embedder")
+    louder(model, "box_head")
+    processor = Sam3ImageProcessor(size={"height": 112, "width": 112})
+    return saved(folder, model, processor, tokenizer)
+
+
+def sam3_video(folder: Path) -> str:
+    """The same model in the form in which its authors publish it: beside a tracker, its tensors under `detector_model`."""
+    from safetensors.torch import load_file, save_file
+    from transformers import Sam3VideoConfig
+
+    sam3(folder)
+    file = folder / "model.safetensors"
+    tensors = {f"detector_model.{name}": value for name, value in load_file(file).items()}
+    tensors["tracker_model.no_object_pointer"] = next(iter(tensors.values())).clone()
+    save_file(tensors, file, {"format": "pt"})
+    Sam3VideoConfig(detector_config=sam3_config().to_dict()).save_pretrained(folder)
+    return str(folder)

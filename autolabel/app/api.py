@@ -83,9 +83,9 @@ class AutoLabeler:
     """
 
     def __init__(self, labeler: object, categories: tuple[Category, ...]) -> None:
-        from autolabel.engine.labeler import PipelineLabeler
+        from autolabel.engine.labeler import FrameLabeler
 
-        assert isinstance(labeler, PipelineLabeler)
+        assert isinstance(labeler, FrameLabeler)
         self._labeler = labeler
         self.categories = categories
 
@@ -118,7 +118,8 @@ def _refs(
     if isinstance(paths, (str, os.PathLike)):
         path = os.fspath(paths)
         source: Source = build({"_target_": "autolabel.source.infer.AutoSource", "path": path, "images_dir": None})
-        return listed(source), source.categories
+        with listed(source) as refs:
+            return {ref.image_id: ref for ref in refs.values()}, source.categories
     files = [os.path.abspath(os.fspath(p)) for p in paths]  # noqa: PTH100 - keeps any bytes a name may hold
     if not files:
         raise SourceError("no pictures were given")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import AutolabelError, ConfigError
+from autolabel.ops.storage import is_url
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -78,7 +79,7 @@ def parse(arguments: Sequence[str], command: str, *, several: bool = False) -> R
 
 def is_override(argument: str) -> bool:
     """`key=value` with a key as Hydra writes it; anything else is a path, even when it holds a `=`."""
-    if os.path.exists(argument):  # noqa: PTH110 - any string may be given, also one that Path refuses
+    if is_url(argument) or os.path.exists(argument):  # noqa: PTH110 - any string may be given, also one that Path refuses
         return False
     key = argument.lstrip("+~").partition("=")[0]
     return (

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +18,28 @@ from autolabel.store.run import open_reader
 
 
 class EarlierRun:
-    """What the run in the directory `run` kept, read once and held; nothing when that is null. Knows the run by the
-    hash of its boxes and masks, so that a run that was refined since is another one."""
+    """What the run in the directory `run` kept, copied once to a scratch file that goes with the process; nothing when
+    that is null. So memory does not grow with that run, and refining it meanwhile changes nothing here. Knows the run
+    by the hash of its boxes and masks, so that a run that was refined since is another one."""
 
     def __init__(self, *, run: str | None) -> None:
         if run is not None and (not isinstance(run, str) or not run):
             raise ConfigError(f"prompt.run must be a run directory or null, got {run!r}")
-        self._objects: dict[str, tuple[Float32, Sequence[Rle]]] = {}
+        # A name that is empty: SQLite keeps what its cache cannot hold in a file without a name.
+        self._scratch = sqlite3.connect("", check_same_thread=False)
+        self._scratch.execute("PRAGMA journal_mode=OFF")
+        self._scratch.execute(
+            "CREATE TABLE kept (image_id BLOB PRIMARY KEY, boxes BLOB, masks TEXT) WITHOUT ROWID"
+        )
+        self._lock = threading.Lock()
         self._identity: Mapping[str, str] = {}
         if run is not None:
-            self._read(Path(run).expanduser())
+            digest = hashlib.sha256()
+            with self._scratch:
+                self._scratch.executemany(
+                    "INSERT INTO kept VALUES (?, ?, ?)", _rows(Path(run).expanduser(), digest)
+                )
+            self._identity = {"run": digest.hexdigest()}
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -31,15 +47,24 @@ class EarlierRun:
 
     def of(self, image_id: str) -> tuple[Float32, Sequence[Rle]]:
         """Boxes (N, 4) and masks of an image's objects; none for an image that the run does not have."""
-        return self._objects.get(image_id, (np.zeros((0, 4), np.float32), ()))
+        with self._lock:
+            row = self._scratch.execute(
+                "SELECT boxes, masks FROM kept WHERE image_id = ?", (os.fsencode(image_id),)
+            ).fetchone()
+        boxes, masks = (b"", "[]") if row is None else row
+        return (
+            np.frombuffer(boxes, np.float32).reshape(-1, 4),
+            tuple(Rle((height, width), counts.encode("ascii")) for height, width, counts in json.loads(masks)),
+        )
 
-    def _read(self, directory: Path) -> None:
-        digest = hashlib.sha256()
-        with open_reader(directory) as reader:
-            for record in reader.records_by_id():
-                kept = [(i.box_xyxy, i.mask) for i in record.instances if i.mask is not None]
-                boxes = np.array([box for box, _ in kept], np.float32).reshape(-1, 4)
-                masks = tuple(mask for _, mask in kept)
-                digest.update(repr((record.image_id, boxes.tolist(), masks)).encode("utf-8", "surrogateescape"))
-                self._objects[record.image_id] = boxes, masks
-        self._identity = {"run": digest.hexdigest()}
+
+def _rows(directory: Path, digest: hashlib._Hash) -> Iterator[tuple[bytes, bytes, str]]:
+    """Image id, boxes and masks of every picture, which are added to the digest in the order of the ids."""
+    with open_reader(directory) as reader:
+        for record in reader.records_by_id():
+            kept = [(i.box_xyxy, i.mask) for i in record.instances if i.mask is not None]
+            boxes = np.array([box for box, _ in kept], np.float32).reshape(-1, 4)
+            masks = tuple(mask for _, mask in kept)
+            digest.update(repr((record.image_id, boxes.tolist(), masks)).encode("utf-8", "surrogateescape"))
+            text = json.dumps([(*mask.size_hw, mask.counts.decode("ascii")) for mask in masks])
+            yield os.fsencode(record.image_id), boxes.tobytes(), text

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autolabel.app.compose import build_all, compose, parse
+from autolabel.app.publish import address_of, published
 from autolabel.app.run_directory import existing_run
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.protocols import RoundTrip
@@ -38,21 +39,22 @@ def main(arguments: Sequence[str]) -> int:
     exporters = build_all(config.get("export"))
     if not exporters:
         raise ConfigError("no format is chosen; for example export=[coco,yolo]")
+    address = None if request.flag else address_of(config.export_to)
     with exclusive(directory), open_reader(directory) as reader:
         pending = reader.counts().get("pending", 0)
         if pending:
             sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")
         if request.flag:
             return verify(reader, exporters, directory)
-        return write(reader, exporters, directory)
+        return write(reader, exporters, directory, address)
 
 
-def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:
+def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path, address: str | None = None) -> int:
     """Exit code 2 when pictures are missing: they failed when they were labelled, or are not what they were then."""
     lost = any(status.startswith("failed") for status in reader.counts())
     for name, exporter in exporters.items():
         target = directory / "export" / name
-        report = exporter.export(reader, target)
+        report = published({name: exporter.export(reader, target)}, directory, address)[name]
         sys.stdout.write(f"written    {target}: {report.instances} instances of {report.images} images\n")
         sys.stdout.writelines(f"           {note}\n" for note in report.notes)
         lost |= any(report.counts.get(key) for key in LOST)

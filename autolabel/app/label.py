@@ -23,7 +23,11 @@ from autolabel.app.compose import (
     quoted,
 )
 from autolabel.app.fingerprint import fingerprint
+from autolabel.app.labelers import one_step_model
+from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.prompts import check_prompts
+from autolabel.app.publish import address_of, published
+from autolabel.app.recipe import RemoteEngine, RemoteLabeler, remote_labeler
 from autolabel.app.refiners import build_refiners
 from autolabel.app.run_directory import (
     default_run,
@@ -38,9 +42,11 @@ from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
-from autolabel.core.protocols import Detector, Engine, Segmenter, Source, Unit
+from autolabel.core.protocols import Detector, Engine, InstanceModel, Segmenter, Source, Unit
 from autolabel.core.text import printable
 from autolabel.core.types import Category, Frame, ImageRecord, ImageRef
+from autolabel.ops.storage import absolute, is_url, redact
+from autolabel.store.listing import Listing
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import entries
 from autolabel.store.run import RunStore, Synced, categories_to, open_reader, open_store
@@ -49,7 +55,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from autolabel.detect.label_map import LabelMap
-    from autolabel.engine.labeler import PipelineLabeler
+    from autolabel.engine.labeler import FrameLabeler
     from autolabel.engine.stage_times import StageTimes
 
 logger = logging.getLogger(__name__)
@@ -126,7 +132,8 @@ def one_run(request: Request, overrides: Sequence[str]) -> int:
         config.source.path = request.path
     if config.run is None:
         path = "" if OmegaConf.is_missing(config.source, "path") else str(config.source.get("path", ""))
-        config.run = str(default_run(path or "run"))
+        run, part = default_run(path or "run"), part_of(config.get("part"))
+        config.run = str(run if part is None else run.with_name(f"{run.name}-part-{part.number}-of-{part.of}"))
     if request.show:
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
@@ -139,26 +146,36 @@ def one_run(request: Request, overrides: Sequence[str]) -> int:
 
 def label(config: DictConfig) -> Summary:
     """Label what `config` names into its run directory and export it; continues what is already there."""
+    from autolabel.engine.labeler import PipelineLabeler
+
     values = plain(config)
     unit_size, directory, root = whole(values, "unit_size"), run_path(values["run"]), root_of(values)
     if str(directory.resolve()) == root:
         raise ConfigError(f"run={directory} is the folder of pictures itself; choose another directory")
-    exporters = build_all(config.get("export"))
+    exporters, address = build_all(config.get("export")), address_of(values["export_to"])
     engine: Engine = build(config.engine)
     source: Source = build(config.source)
+    if (part := part_of(values["part"])) is not None:
+        source = PartSource(source, part, unit_size)
     preflight(directory)
-    with exclusive(directory), run_log(directory), stop_on_signals() as stop:
-        started = time.monotonic()
-        refs = listed(source)
+    started = time.monotonic()
+    with (
+        exclusive(directory),
+        run_log(directory),
+        stop_on_signals() as stop,
+        listed(source, directory) as refs,
+        ended(engine),
+    ):
         say_kind(source, len(refs))
         require_readable(refs)
         require_room(directory, len(refs), len(exporters))
         with open_store(directory, rollback=rollback_journal(values)) as store:
-            labeler, categories = build_labeler(config, source.categories, refs.values())
-            check_prompts(labeler.prompter, refs.keys())
-            of_stages = labeler.detector, labeler.prompter, labeler.segmenter, labeler.refiners
-            store.claim(fingerprint(values, *of_stages, categories))
-            say_changes(store.sync(entries(refs.values()), root=root, unit_size=unit_size))
+            labeler, categories = labeler_for(engine, config, source.categories, refs)
+            if isinstance(labeler, PipelineLabeler):
+                check_prompts(labeler.prompter, refs.keys())
+            store.claim(fingerprint(values, labeler.identities, labeler.refiners, categories))
+            claim_part(store, source)
+            say_changes(store.sync(refs, root=root, unit_size=unit_size))
             store.set_meta(categories=categories_to(categories), document=source.document)
             store.set_meta(config=yaml_text(config), versions=versions())
             write_text(directory / "config.yaml", yaml_text(config))
@@ -168,7 +185,7 @@ def label(config: DictConfig) -> Summary:
             logger.warning("records changed: evaluate again; the old figures are in evaluate/*.outdated")
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
-            reports = {} if stop.asked else export_all(reader, exporters, directory)
+            reports = {} if stop.asked else published(export_all(reader, exporters, directory), directory, address)
             summary = summarise(
                 reader,
                 reports,
@@ -190,7 +207,11 @@ def say_changes(synced: Synced) -> None:
 
 
 def label_pending(
-    engine: Engine, labeler: PipelineLabeler, store: RunStore, refs: Mapping[str, ImageRef], stop: Stop
+    engine: Engine,
+    labeler: FrameLabeler | RemoteLabeler,
+    store: RunStore,
+    refs: Mapping[str, ImageRef],
+    stop: Stop,
 ) -> int:
     """Label the units that are not committed yet; how many pictures that was."""
     todo = store.pending_images()
@@ -203,6 +224,25 @@ def label_pending(
     return sink.images
 
 
+def labeler_for(
+    engine: Engine, config: DictConfig, source_categories: Sequence[Category], refs: Mapping[str, ImageRef]
+) -> tuple[FrameLabeler | RemoteLabeler, tuple[Category, ...]]:
+    """As `build_labeler`; for an engine that labels in other processes, one that they build."""
+    if isinstance(engine, RemoteEngine):
+        return remote_labeler(engine, config, source_categories, refs)
+    return build_labeler(config, source_categories, refs.values())
+
+
+@contextmanager
+def ended(engine: Engine) -> Iterator[None]:
+    """Whatever happens, an engine that started something of its own ends it."""
+    try:
+        yield
+    finally:
+        if isinstance(engine, RemoteEngine):
+            engine.close()
+
+
 def no_classes(refs: Iterable[ImageRef]) -> AutolabelError:
     """Why there is nothing to label: broken label files, or none at all."""
     bad = [ref.problem for ref in refs if ref.problem is not None and ref.problem.code == "bad_label"]
@@ -213,16 +253,21 @@ def no_classes(refs: Iterable[ImageRef]) -> AutolabelError:
 
 def build_labeler(
     config: DictConfig, source_categories: Sequence[Category] | None, refs: Iterable[ImageRef] = ()
-) -> tuple[PipelineLabeler, tuple[Category, ...]]:
-    """The pipeline that `config` describes, and the classes it labels: the detector's, else the source's (None:
-    not known yet, then they are empty). Fetches weights that are missing."""
+) -> tuple[FrameLabeler, tuple[Category, ...]]:
+    """The labeler that `config` describes, and the classes it labels: the model's, else the source's (None: not
+    known yet, then they are empty). Fetches weights that are missing."""
     from autolabel.app.weights import Bar
     from autolabel.engine.labeler import PipelineLabeler
+    from autolabel.engine.one_step import OneStepLabeler
     from autolabel.weights import progress_to
 
     if config.images is None:
         raise ConfigError("images must hold max_pixels and min_side, got null")
     with Bar() as bar, progress_to(bar), offline_if(config.offline):
+        model = one_step_model(config)
+        if model is not None:
+            model, categories = relabelled_model(model, build(config.labels))
+            return OneStepLabeler(model=model, **of_all_labelers(config, categories)), categories
         detector: Detector = build(config.detect)
         categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
         if not categories and source_categories is not None:
@@ -233,13 +278,20 @@ def build_labeler(
         detector=detector,
         prompter=build(config.prompt),
         segmenter=segmenter,
-        refiners=build_refiners(config.refine, categories),
-        batch_size=config.batch_size,
-        max_pixels=config.images.max_pixels,
-        min_side=config.images.min_side,
-        read_frame=frame_reader(config),
+        **of_all_labelers(config, categories),
     )
     return labeler, categories
+
+
+def of_all_labelers(config: DictConfig, categories: Sequence[Category]) -> dict[str, Any]:
+    """What any FrameLabeler is made of."""
+    return {
+        "refiners": build_refiners(config.refine, categories),
+        "batch_size": config.batch_size,
+        "max_pixels": config.images.max_pixels,
+        "min_side": config.images.min_side,
+        "read_frame": frame_reader(config),
+    }
 
 
 def frame_reader(config: DictConfig) -> Callable[[ImageRef], Frame] | None:
@@ -271,6 +323,14 @@ def relabelled(
     return mapped, mapped.categories
 
 
+def relabelled_model(model: InstanceModel, labels: LabelMap) -> tuple[InstanceModel, tuple[Category, ...]]:
+    """The same for a model that finds objects and masks in one step."""
+    from autolabel.detect.label_map import MappedModel
+
+    mapped = model if labels.changes_nothing else MappedModel(model, labels)
+    return mapped, mapped.categories
+
+
 @contextmanager
 def offline_if(offline: object) -> Iterator[None]:
     """No weights are fetched meanwhile; afterwards the process's own setting is as it was."""
@@ -289,14 +349,12 @@ def offline_if(offline: object) -> Iterator[None]:
             os.environ["AUTOLABEL_OFFLINE"] = before
 
 
-def listed(source: Source) -> dict[str, ImageRef]:
-    """Every picture by its id. Raises SourceError when there is none, saying what was seen instead."""
-    refs: dict[str, ImageRef] = {}
-    for ref in source.images():
-        if ref.image_id in refs:
-            raise SourceError(f"{ref.image_id!r} is listed twice: {refs[ref.image_id].path} and {ref.path}")
-        refs[ref.image_id] = ref
+def listed(source: Source, directory: Path | None = None) -> Listing:
+    """Every picture by its id, in a scratch file in `directory`; to be closed. Raises SourceError when there is none,
+    saying what was seen instead."""
+    refs = Listing(entries(source.images()), directory)
     if not refs:
+        refs.close()
         seen = ", ".join(f"{n} {what}" for what, n in source.ignored.items())
         raise SourceError("there is no picture in the source" + (f" (ignored: {seen})" if seen else ""))
     return refs
@@ -390,12 +448,19 @@ def run_log(directory: Path) -> Iterator[None]:
 def root_of(values: Mapping[str, Any]) -> str:
     """Where the pictures come from; empty for a source of somebody's own that has no path."""
     path = values["source"].get("path")
-    return "" if path is None else str(Path(str(path)).expanduser().resolve())
+    if path is None:
+        return ""
+    return absolute(str(path)) if is_url(str(path)) else str(Path(str(path)).expanduser().resolve())
 
 
 def run_path(value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"run must be a path, got {value!r} (a directory called 5 is run=./5)")
+    if is_url(value):
+        raise ConfigError(
+            f"run={redact(value)}: a run is a database and needs a disk of this machine; "
+            "its exports can go to an address: export_to=..."
+        )
     return Path(value).expanduser()
 
 

@@ -14,6 +14,7 @@ from autolabel.core.errors import AutolabelError, StoreFull
 COMMANDS = {
     "demo": "label the sample photographs with the shipped nano models, offline",
     "label": "pictures in, masks and training labels out",
+    "merge": "the runs of all parts (label part=K/N) into one",
     "refine": "recompute what a run keeps and drops, no model loaded",
     "export": "write a format from a finished run, no model loaded",
     "evaluate": "a run against ground truth: AP, IoU, boundaries, errors",
@@ -22,7 +23,7 @@ COMMANDS = {
     "weights": "list, fetch or verify model weights",
     "doctor": "what is installed, what does not fit, what to do",
 }
-CONFIGURED = ("demo", "label", "refine", "export", "evaluate", "compare", "report")
+CONFIGURED = ("demo", "label", "merge", "refine", "export", "evaluate", "compare", "report")
 """Commands that take settings: their help is that of the program, and their work may be cut short."""
 
 USAGE = """\
@@ -40,6 +41,9 @@ examples
   autolabel label instances.json detect=labels segment=nano  boxes that exist become masks
   autolabel label photos/ detect=yolo26m segment=sam2_small export=[coco,yolo] run=runs/a
   autolabel label -m photos/ detect.conf=0.2,0.4             one run for each value
+  autolabel label photos/ part=3/16                          a sixteenth of the units, on any machine
+  autolabel merge runs/photos-part-* run=runs/photos         and all of them into one run
+  autolabel label photos/ engine=ray engine.address=auto     the same run on a Ray cluster
   autolabel refine runs/a refine=strict                      other thresholds on what was found
   autolabel evaluate runs/a truth=instances.json             how good the labels are
   autolabel compare runs/a runs/b                            one table, one page, what differs object by object

@@ -17,6 +17,8 @@ def check_prompts(prompter: Prompter, image_ids: Collection[str]) -> None:
     """Says how many pictures a prompter's file names (`image_ids`) that the source does not have. Raises ConfigError
     when none of them is there."""
     named: frozenset[str] = getattr(prompter, "image_ids", frozenset())
+    if not named:  # else all pictures would be gone through for nothing
+        return
     unknown = sorted(named.difference(image_ids))
     if not unknown:
         return

@@ -7,15 +7,18 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from autolabel.core.errors import ConfigError, SourceError, StoreError, StoreFull
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRef
+from autolabel.ops.storage import is_url
 from autolabel.store.place import free_bytes
 from autolabel.store.run import FILE_NAME, check_is_run
 
+_SUFFIXES = frozenset((".txt", ".lst", ".json", ".yaml", ".yml", ".parquet"))
+"""Of files that list pictures; whether an address is a folder is not asked for a name."""
 MIN_FREE_BYTES = 256 << 20
 BYTES_A_PICTURE = 3 << 10
 """Room for a record: 2 KiB, measured with real detections, and half as much again for the log that SQLite keeps."""
@@ -23,9 +26,11 @@ BYTES_A_PICTURE = 3 << 10
 
 def default_run(source_path: str) -> Path:
     """`runs/<name of the source>`; the parent's name where the file's own says nothing."""
-    path = Path(source_path).expanduser().resolve()
+    remote = is_url(source_path)
+    path = PurePosixPath(source_path) if remote else Path(source_path).expanduser().resolve()
     generic = {"instances", "data", "annotations", "images", "labels", "list"}
-    name = path.name if path.is_dir() else path.stem  # `photos.v1` and `photos.v2` are two folders
+    whole = path.suffix.lower() not in _SUFFIXES if remote else Path(path).is_dir()
+    name = path.name if whole else path.stem  # `photos.v1` and `photos.v2` are two folders
     name = path.parent.name if name.lower() in generic and path.parent.name else name
     return Path("runs") / (name.replace("*", "_").replace("?", "_") or "run")
 
@@ -62,7 +67,8 @@ def require_readable(refs: Mapping[str, ImageRef]) -> None:
     """Raises SourceError when none of the pictures is there to be read: a wrong folder, not a bad picture."""
     for ref in refs.values():
         try:
-            if ref.problem is not None or os.access(ref.path, os.R_OK):
+            # A storage is not asked once more: its listing named the picture, or reading will tell.
+            if ref.problem is not None or is_url(ref.path) or os.access(ref.path, os.R_OK):
                 return
         except ValueError:  # a NUL: no file has this name
             continue

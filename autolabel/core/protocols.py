@@ -89,6 +89,21 @@ class Refiner(Protocol):
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]: ...
 
 
+class InstanceModel(Protocol):
+    """Pictures to objects with masks in one step, without boxes and prompts in between."""
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """The classes it can find."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What decides its numbers beside its config: weights' sha256, device kind, precision."""
+
+    def find(self, frames: Sequence[Frame]) -> list[list[Instance]]:
+        """The objects of each image; `index` is their position. One with a box but no usable mask has none."""
+
+
 class Labeler(Protocol):
     """What is computed. Knows no threads."""
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import Detector
-from autolabel.core.types import Category, Detections, Frame
+from autolabel.core.protocols import Detector, InstanceModel
+from autolabel.core.types import Category, Detections, Frame, Instance
 from autolabel.ops.names import nearest
 from autolabel.ops.settings import one_of
 
@@ -104,11 +104,11 @@ class LabelMap:
                 )
 
 
-class MappedDetector:
-    """What `inner` finds, in the classes of a map of `categories` (the detector's, else the source's)."""
+class _InMap:
+    """A component whose classes are those of a map of `categories`, which are its own or the source's."""
 
-    def __init__(self, inner: Detector, labels: LabelMap, categories: Sequence[Category]) -> None:
-        self._inner = inner
+    def __init__(self, identity: Mapping[str, str], labels: LabelMap, categories: Sequence[Category]) -> None:
+        self.identity = identity
         self._mapped = labels.apply(categories)
         left_out = [c.name for c in categories if c.id not in self._mapped.ids]
         if left_out:
@@ -118,9 +118,13 @@ class MappedDetector:
     def categories(self) -> tuple[Category, ...]:
         return self._mapped.categories
 
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self._inner.identity
+
+class MappedDetector(_InMap):
+    """What `inner` finds, in the classes of a map of `categories` (the detector's, else the source's)."""
+
+    def __init__(self, inner: Detector, labels: LabelMap, categories: Sequence[Category]) -> None:
+        super().__init__(inner.identity, labels, categories)
+        self._inner = inner
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         return [self._one(found) for found in self._inner.detect(frames)]
@@ -130,6 +134,24 @@ class MappedDetector:
         kept = found.select(rows)
         numbers = [self._mapped.ids[number] for number in kept.category_ids.tolist()]
         return replace(kept, category_ids=np.array(numbers, np.int64))
+
+
+class MappedModel(_InMap):
+    """What `inner` finds in one step, in the classes of a map of its own."""
+
+    def __init__(self, inner: InstanceModel, labels: LabelMap) -> None:
+        super().__init__(inner.identity, labels, inner.categories)
+        self._inner = inner
+
+    def find(self, frames: Sequence[Frame]) -> list[list[Instance]]:
+        return [self._one(found) for found in self._inner.find(frames)]
+
+    def _one(self, found: Sequence[Instance]) -> list[Instance]:
+        kept = [one for one in found if one.category_id in self._mapped.ids]
+        return [
+            replace(one, index=index, category_id=self._mapped.ids[one.category_id])
+            for index, one in enumerate(kept)
+        ]
 
 
 def _one_class(name: str, members: Sequence[Category]) -> Category:

@@ -12,8 +12,9 @@ import numpy as np
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category, Detections, Float32, Frame
 from autolabel.detect.hf_network import HfNetwork, Raw
-from autolabel.detect.ontology import best_detections, read_ontology
+from autolabel.detect.ontology import best_detections
 from autolabel.ops.boxes import cxcywh_to_xyxy
+from autolabel.ops.ontology import read_ontology
 from autolabel.ops.settings import count, fraction
 
 

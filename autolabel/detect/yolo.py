@@ -10,10 +10,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
-from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks, upload
 from autolabel.weights.quiet import ultralytics_at_bay
 
 _PAD_VALUE = 114
@@ -135,7 +138,7 @@ class YoloDetector:
 
         def run(start: int, stop: int) -> list[Detections]:
             images = [frame.image_rgb for frame in frames[start:stop]]
-            fitted = [letterbox(image, self._image_size, stretch=self._stretch) for image in images]
+            fitted = self._fitted(images)
             found = self._forward(np.stack([fit.image_rgb for fit in fitted]))
             return [
                 _to_detections(rows, fit, image.shape[:2])
@@ -144,19 +147,27 @@ class YoloDetector:
 
         return in_chunks(len(frames), self._batch, run)
 
+    def _fitted(self, images: Sequence[UInt8]) -> list[Fitted]:
+        """Each on its square; before a GPU by threads, which one alone cannot feed."""
+        fit = partial(letterbox, side=self._image_size, stretch=self._stretch)
+        if self._device.type == "cpu" or len(images) == 1:
+            return [fit(image) for image in images]
+        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+            return list(pool.map(fit, images))
+
     def _forward(self, images: UInt8) -> list[Float32]:
         """For images (B, side, side, 3), each (N, 6): box in pixels of the square, score, class index; best first."""
         import torch
 
         with self._lock, torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self._device)
-            inputs = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+            inputs = upload(images, self._device).permute(0, 3, 1, 2).contiguous().float().div_(255)
             with autocast(self._device.type, self._precision):
                 output = self._model(inputs)
             output = (output[0] if isinstance(output, tuple | list) else output).float()
             # One image a call: the NMS of a batch gives up on the rest when its time is over.
             found = [self._select(output[i : i + 1]) for i in range(len(output))]
-            return [rows.cpu().numpy().astype(np.float32) for rows in found]
+            rows = torch.cat(found).cpu().numpy().astype(np.float32)  # one copy, whatever the batch
+            return np.split(rows, np.cumsum([len(some) for some in found])[:-1])
 
     def _select(self, output_1: Any) -> Any:
         if self._stretch:

@@ -16,9 +16,9 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Float32
-from autolabel.detect.ontology import read_ontology
 from autolabel.detect.yolo import Loaded, YoloDetector
 from autolabel.ops.names import nearest
+from autolabel.ops.ontology import read_ontology
 from autolabel.weights.cache import sha256_of
 from autolabel.weights.hub import hosted
 

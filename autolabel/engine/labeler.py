@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -47,39 +48,38 @@ class Question:
     problems: Mapping[int, str]
 
 
-class PipelineLabeler:
-    """Detector and segmenter in a row. `batch_size` pictures are computed together, so it decides last digits.
+@dataclass(eq=False, kw_only=True)
+class FrameLabeler(ABC):
+    """What labelers have in common: pictures are read, what was found in them is judged, records pass through.
+    `batch_size` pictures are computed together, so it decides last digits.
 
     Pictures of more than `max_pixels`, or with a side under `min_side` pixels, become `failed` records before
     they are decoded. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process. `times`
     says how long its stages took.
     """
 
-    def __init__(
-        self,
-        *,
-        detector: Detector,
-        prompter: Prompter,
-        segmenter: Segmenter,
-        refiners: Sequence[Refiner],
-        batch_size: int,
-        max_pixels: int,
-        min_side: int,
-        read_frame: Callable[[ImageRef], Frame] | None = None,
-    ) -> None:
-        counts = {"batch_size": batch_size, "images.max_pixels": max_pixels, "images.min_side": min_side}
-        for key, value in counts.items():
+    refiners: Sequence[Refiner]
+    batch_size: int
+    max_pixels: int
+    min_side: int
+    read_frame: Callable[[ImageRef], Frame] | None = None
+    times: StageTimes = field(init=False, default_factory=StageTimes)
+
+    def __post_init__(self) -> None:
+        keys = {"batch_size": "batch_size", "max_pixels": "images.max_pixels", "min_side": "images.min_side"}
+        for name, key in keys.items():
+            value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
-        self.detector = detector
-        self.prompter = prompter
-        self.segmenter = segmenter
-        self.refiners = tuple(refiners)
-        self.batch_size = batch_size
-        self.max_pixels = max_pixels
-        self.min_side = min_side
-        self.read_frame = read_frame
-        self.times = StageTimes()
+
+    @property
+    @abstractmethod
+    def identities(self) -> Mapping[str, Mapping[str, str]]:
+        """For each group of settings that decides what is found, what decides it beside the settings."""
+
+    @abstractmethod
+    def label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
+        """One record a picture, in order."""
 
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         """The decoded picture, or its final `failed` record. Safe from any thread."""
@@ -98,10 +98,48 @@ class PipelineLabeler:
     def label(self, loaded: Sequence[Frame | ImageRecord]) -> list[ImageRecord]:
         """One record an input, in order; records pass through."""
         frames = [item for item in loaded if isinstance(item, Frame)]
-        labelled = iter(self._label_frames(frames))
+        labelled = iter(self.label_frames(frames))
         return [next(labelled) if isinstance(item, Frame) else item for item in loaded]
 
-    def _label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
+    def record(self, frame: Frame, candidates: Sequence[Instance], reasons: Mapping[int, str]) -> ImageRecord:
+        """The record of a picture with these candidates, those in `reasons` dropped before any refiner."""
+        from autolabel.ops.masks import area_px
+
+        # Existing masks too: a polygon may be so thin that it holds no pixel, and no format can carry that.
+        empty = (c.index for c in candidates if c.mask is not None and not area_px(c.mask))
+        reasons = {**reasons, **dict.fromkeys(empty, "empty_mask: no pixel is inside")}
+        with self.times.of("refine"):
+            verdicts = decide(candidates, reasons, self.refiners, frame.info)
+        return ImageRecord(
+            image_id=frame.ref.image_id,
+            path=frame.ref.path,
+            status=status_of(verdicts),
+            info=frame.info,
+            split=frame.ref.split,
+            candidates=tuple(candidates),
+            verdicts=verdicts,
+            source_id=frame.ref.source_id,
+            extra=frame.ref.extra,
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class PipelineLabeler(FrameLabeler):
+    """Detector, prompter and segmenter in a row; the rest is as in FrameLabeler."""
+
+    detector: Detector
+    prompter: Prompter
+    segmenter: Segmenter
+
+    @property
+    def identities(self) -> Mapping[str, Mapping[str, str]]:
+        return {
+            "detect": self.detector.identity,
+            "prompt": self.prompter.identity,
+            "segment": self.segmenter.identity,
+        }
+
+    def label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
         with self.times.of("detect"):
             found = one_by_one_on_error(self.detector.detect, frames)
         good = [(f, d) for f, d in zip(frames, found, strict=True) if not isinstance(d, ImageError)]
@@ -145,8 +183,6 @@ class PipelineLabeler:
         return ask(self.segmenter, frames, prompts)
 
     def _record(self, frame: Frame, detections: Detections, question: Question, answers: Answers) -> ImageRecord:
-        from autolabel.ops.masks import area_px
-
         by_index, reasons = dict(answers.by_object), {**answers.reasons, **question.problems}
         reasons.update(
             {i: UNASKED for i in question.asked if i not in by_index and i not in reasons},
@@ -154,23 +190,7 @@ class PipelineLabeler:
         if answers.added or answers.found:
             by_index.update(enumerate(answers.found, start=len(detections) + answers.added))
             detections = with_new(detections, by_index, answers.added + len(answers.found), self._one_class())
-        candidates = instances_of(detections, by_index)
-        # Existing masks too: a polygon may be so thin that it holds no pixel, and no format can carry that.
-        empty = (c.index for c in candidates if c.mask is not None and not area_px(c.mask))
-        reasons.update(dict.fromkeys(empty, "empty_mask: no pixel is inside"))
-        with self.times.of("refine"):
-            verdicts = decide(candidates, reasons, self.refiners, frame.info)
-        return ImageRecord(
-            image_id=frame.ref.image_id,
-            path=frame.ref.path,
-            status=status_of(verdicts),
-            info=frame.info,
-            split=frame.ref.split,
-            candidates=tuple(candidates),
-            verdicts=verdicts,
-            source_id=frame.ref.source_id,
-            extra=frame.ref.extra,
-        )
+        return self.record(frame, instances_of(detections, by_index), reasons)
 
     def _one_class(self) -> int:
         """The class of an object that only a prompt knows of."""
@@ -219,7 +239,7 @@ def status_of(verdicts: Sequence[Verdict]) -> Literal["ok", "empty"]:
 
 
 def decide(
-    candidates: Sequence[Instance], reasons: dict[int, str], refiners: Sequence[Refiner], image: ImageInfo
+    candidates: Sequence[Instance], reasons: Mapping[int, str], refiners: Sequence[Refiner], image: ImageInfo
 ) -> tuple[Verdict, ...]:
     """One verdict a candidate: dropped for `reasons[index]`, or what the refiners say, asked in their order."""
     kept = [c for c in candidates if c.index not in reasons]

@@ -22,11 +22,31 @@ class StageTimes:
         try:
             yield
         finally:
-            passed = time.perf_counter() - started
-            with self._lock:
+            self.add({stage: time.perf_counter() - started})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """What somebody else measured."""
+        with self._lock:
+            for stage, passed in seconds.items():
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + passed
 
     def seconds(self) -> Mapping[str, float]:
         """So far, in the order in which the stages first ended."""
         with self._lock:
             return dict(self._seconds)
+
+    def take(self) -> Mapping[str, float]:
+        """What was added since the last time, which begins anew."""
+        with self._lock:
+            taken, self._seconds = self._seconds, {}
+        return taken
+
+    def __reduce__(self) -> tuple[type[StageTimes], tuple[()]]:
+        # In another process the clock begins at nothing, and a lock cannot travel.
+        return StageTimes, ()
+
+
+def times_of(labeler: object) -> StageTimes:
+    """A labeler's own; for one that measures nothing, times that stay empty."""
+    times = getattr(labeler, "times", None)
+    return times if isinstance(times, StageTimes) else StageTimes()

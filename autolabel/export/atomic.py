@@ -180,6 +180,31 @@ def is_export(directory: Path) -> bool:
         return False
 
 
+def listed_files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Every file of an export of ours but the manifest, with its entry there, streamed. Raises ExportError when there
+    is none, or when the manifest was damaged."""
+    if not is_export(directory):
+        raise ExportError(f"{directory} is no export of autolabel: it has no {MANIFEST} of ours")
+    digest, first = hashlib.sha256(), _HEAD.splitlines(keepends=True)[0]
+    with (directory / MANIFEST).open("rb") as file:
+        for line in file:
+            sealed = line.startswith(f'"{SEAL}"'.encode())
+            if not sealed:
+                digest.update(line)
+            if line in (first, b"\n", b"},\n"):
+                continue
+            try:
+                ((path, entry),) = json.loads(b"{" + line.rstrip(b",}\n") + (b"}" if sealed else b"}}")).items()
+            except ValueError:
+                break
+            if sealed:
+                if entry == digest.hexdigest():
+                    return
+                break
+            yield path, entry
+    raise ExportError(f"{directory / MANIFEST} is torn or edited; write the export again")
+
+
 def _shown(path: str) -> str:
     """How `Draft.files` names a file."""
     folders = path.split("/")[:-1]

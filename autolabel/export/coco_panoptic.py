@@ -34,7 +34,7 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import check_choice, class_number
+from autolabel.export.raster import check_choice, class_number, paint
 from autolabel.export.reading import compare
 from autolabel.ops.masks import decode_crop, encode
 
@@ -124,9 +124,7 @@ class CocoPanopticExporter:
         assert record.info is not None, "checked in labelled"
         objects = prepared(record, self._policy, counts)
         canvas = np.zeros(record.info.size_hw, np.int32)
-        for number, instance in sorted(enumerate(objects, 1), key=lambda pair: not pair[1].crowd):
-            crop, x0, y0 = decode_crop(mask_of(instance))
-            canvas[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]][crop > 0] = number
+        paint(canvas, [(one, number) for number, one in enumerate(objects, 1)])
         return canvas, objects
 
     def _listed(

@@ -39,6 +39,7 @@ from autolabel.ops.drawn import joined
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.labelme_file import parse_labelme
 from autolabel.ops.masks import decode_crop
+from autolabel.ops.storage import is_url
 
 _KEY = "labelme"
 _VERSION = "5.5.0"
@@ -105,6 +106,8 @@ class LabelMeExporter:
         """The picture from the JSON's own folder."""
         if not self._in_place:
             return path.name
+        if is_url(record.path):
+            return record.path
         return os.path.relpath(Path(record.path).absolute(), directory.absolute() / path.parent)
 
     def _file(self, record: ImageRecord, image_path: str, names: Mapping[int, str], counts: Counter[str]) -> bytes:

@@ -2,13 +2,14 @@
 
 copy      the file as it is; what readers differ on (the format, an orientation that some readers ignore,
           several pages) becomes an upright PNG, pixel for pixel what was labelled
-link      a symbolic link where that is safe, else as `copy`
+link      a symbolic link where that is safe, else as `copy`; pictures at an address are copied
 upright   as `copy`, but no file with an EXIF orientation stays: for readers that do not rotate
 none      nothing is written; the labels name the picture by its id
 """
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,8 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ExportError, ImageError
 from autolabel.core.types import ImageRecord, UInt8
 from autolabel.export.atomic import Draft
-from autolabel.ops.images import MAX_FILE_BYTES, upright_rgb
+from autolabel.ops.images import MAX_FILE_BYTES, read_bytes, upright_rgb
+from autolabel.ops.storage import is_url
 
 Mode = Literal["copy", "link", "upright", "none"]
 
@@ -67,11 +69,17 @@ class Pictures:
 
     def _write(self, record: ImageRecord, path: str, draft: Draft, counts: Counter[str]) -> bool:
         assert record.info is not None, "only labelled images have a picture to write"
-        source = Path(record.path)
         if self.converts(record):
             draft.write(path, [png_bytes(upright_rgb(record))])
             counts["images_converted"] += 1
             return True
+        if is_url(record.path):  # there is nothing to link to
+            data = read_bytes(record.path)
+            if record.info.sha256 not in ("", hashlib.sha256(data).hexdigest()):
+                raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
+            draft.write(path, [data])
+            return True
+        source = Path(record.path)
         _check_picture_file(source)
         if self._mode == "link" and _is_safe_to_link(source):
             draft.link(source, path, record.info.sha256)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from autolabel.core.types import ImageRecord, Instance, Verdict
 from autolabel.export.coco_rows import unknown_fields
 from autolabel.export.names import TreeNames, safe_path
 from autolabel.export.pictures import Pictures
-from autolabel.export.policy import Policy, labelled, mask_of, prepared
+from autolabel.export.policy import Policy, labelled, mask_of, policy_of, prepared
 from autolabel.ops.index_png import Ids
 from autolabel.ops.masks import decode_crop
 
@@ -33,6 +33,60 @@ RASTER_NOTES: dict[str, str] = {
     "void_crowds": "{} crowd regions are void",
 }
 """What is counted here, as lines for the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """What a format that paints objects into one picture is set to: which objects it has (`own`), the same with who
+    owns a pixel of several (`policy`), how pictures get there, and what is void."""
+
+    own: Policy
+    policy: Policy
+    pictures: Pictures
+    border_px: int
+    crowds_are_void: bool
+
+    def border(self, ids: Ids, counts: Counter[str]) -> NDArray[np.bool_]:
+        """(H, W): the pixels at outlines that are void."""
+        if not self.border_px:
+            return np.zeros(ids.shape, bool)
+        found = outlines(ids, self.border_px)
+        counts["void_px"] += int(found.sum())
+        return found
+
+
+def painting_of(
+    key: str,
+    *,
+    images: Literal["copy", "link", "upright"],
+    holes: Literal["keep", "fill"],
+    parts: Literal["keep", "largest"],
+    overlaps: Literal["score", "smallest"],
+    min_area_px: int,
+    crowd: str,
+    void: str,
+    border_px: int,
+) -> Painting:
+    """The settings of the exporter `key`, which calls what is not labelled `void`. Raises ConfigError naming the one
+    that is wrong."""
+    check_choice(f"export.{key}.images", images, ("copy", "link", "upright"))
+    check_choice(f"export.{key}.parts", parts, ("keep", "largest"))
+    check_choice(f"export.{key}.overlaps", overlaps, ("score", "smallest"))
+    check_choice(f"export.{key}.crowd", crowd, (void, "keep", "drop"))
+    check_width(f"export.{key}.{void}_border_px", border_px)
+    own = {
+        "holes": holes,
+        "parts": parts,
+        "min_area_px": min_area_px,
+        "crowd": "drop" if crowd == "drop" else "keep",
+    }
+    return Painting(
+        policy_of(key, **own),
+        policy_of(key, **own, overlaps=overlaps),
+        Pictures(key=key, mode=images),
+        border_px,
+        crowd == void,
+    )
 
 
 def named(
@@ -76,7 +130,7 @@ def visible(
     return prepared(of_objects, Policy(overlaps=policy.overlaps), counts)
 
 
-def paint(canvas: Ids, objects: Iterable[tuple[Instance, int]]) -> None:
+def paint(canvas: NDArray[np.integer], objects: Iterable[tuple[Instance, int]]) -> None:
     """Give every object's pixels its number; crowds first, so that objects lie over them."""
     for instance, number in sorted(objects, key=lambda pair: not pair[0].crowd):
         crop, x0, y0 = decode_crop(mask_of(instance))

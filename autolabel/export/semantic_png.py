@@ -21,16 +21,15 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import replaced
 from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
+from autolabel.export.pictures import PICTURE_NOTES
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
     check_choice,
-    check_width,
     class_number,
     named,
-    outlines,
     paint,
+    painting_of,
     place_of,
     utf8,
     visible,
@@ -72,19 +71,20 @@ class SemanticPngExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        check_choice(f"export.{_KEY}.images", images, ("copy", "link", "upright"))
-        check_choice(f"export.{_KEY}.parts", parts, ("keep", "largest"))
-        check_choice(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
-        self._crowds_are_void = check_choice(f"export.{_KEY}.crowd", crowd, ("ignore", "keep", "drop")) == "ignore"
         self._has_background = (
             check_choice(f"export.{_KEY}.background", background, ("class", "ignore")) == "class"
         )
-        self._border_px = check_width(f"export.{_KEY}.ignore_border_px", ignore_border_px)
-        kept_crowd = "drop" if crowd == "drop" else "keep"
-        own = {"holes": holes, "parts": parts, "min_area_px": min_area_px, "crowd": kept_crowd}
-        self._own = policy_of(_KEY, **own)
-        self._policy = policy_of(_KEY, **own, overlaps=overlaps)
-        self._pictures = Pictures(key=_KEY, mode=images)
+        self._painting = painting_of(
+            _KEY,
+            images=images,
+            holes=holes,
+            parts=parts,
+            overlaps=overlaps,
+            min_area_px=min_area_px,
+            crowd=crowd,
+            void="ignore",
+            border_px=ignore_border_px,
+        )
         self._splits = Splits(
             key=_KEY,
             val_fraction=val_fraction,
@@ -101,10 +101,10 @@ class SemanticPngExporter:
         sides = set[str]()
         plan = self._splits.plan(run)
         with replaced(directory) as draft:
-            for record, place in named(run, side_path(plan, self._pictures), counts):
+            for record, place in named(run, side_path(plan, self._painting.pictures), counts):
                 if is_too_small(record):
                     counts["images_too_small"] += 1
-                elif self._pictures.write(record, f"images/{place}", draft, counts):
+                elif self._painting.pictures.write(record, f"images/{place}", draft, counts):
                     png = encode_index_png(self._map(record, classes, counts))
                     draft.write(with_suffix("masks" / place, ".png"), [png])
                     counts["images"] += 1
@@ -120,40 +120,37 @@ class SemanticPngExporter:
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """Masks as the ultralytics loader reads them. The format does not tell objects of one class apart: an
         object is what of its class lies in its own mask, and what lies in no object's mask at all."""
-        place = place_of(run, side_path(self._splits.plan(run), self._pictures))
+        place = place_of(run, side_path(self._splits.plan(run), self._painting.pictures))
         classes = _classes(run.categories, has_background=self._has_background)
 
         def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
             file = directory / with_suffix("masks" / place(record), ".png")
             return list(_objects(record, read_class_mask(file), classes)) if file.is_file() else None
 
-        return compare(run, read, self._policy, self._why)
+        return compare(run, read, self._painting.policy, self._why)
 
     def _why(self, record: ImageRecord, instance: Instance) -> str:
         if instance.crowd:
-            return "a crowd: not labelled" if self._crowds_are_void else "objects lie over the crowd"
-        return "border that is not labelled" if self._border_px else "not as written"
+            return "a crowd: not labelled" if self._painting.crowds_are_void else "objects lie over the crowd"
+        return "border that is not labelled" if self._painting.border_px else "not as written"
 
     def _map(self, record: ImageRecord, classes: _Classes, counts: Counter[str]) -> UInt8:
         """(H, W) class numbers."""
         assert record.info is not None, "checked in labelled"
-        objects = prepared(record, self._own, counts)
+        objects = prepared(record, self._painting.own, counts)
         counts["instances"] += len(objects)
         shared = Counter(instance.category_id for instance in objects)
         counts["melted_objects"] += sum(n for n in shared.values() if n > 1)
         ids = np.full(record.info.size_hw, classes.background, np.uint8)
-        seen = visible(record, objects, self._policy, counts)
+        seen = visible(record, objects, self._painting.policy, counts)
         paint(ids, [(one, self._number(one, record, classes)) for one in seen])
-        counts["void_crowds"] += sum(one.crowd and self._crowds_are_void for one in seen)
-        if self._border_px:
-            border = outlines(ids, self._border_px)
-            counts["void_px"] += int(border.sum())
-            ids[border] = _IGNORE
+        counts["void_crowds"] += sum(one.crowd and self._painting.crowds_are_void for one in seen)
+        ids[self._painting.border(ids, counts)] = _IGNORE
         return ids
 
     def _number(self, instance: Instance, record: ImageRecord, classes: _Classes) -> int:
         number = class_number(classes.numbers, instance, record)
-        return _IGNORE if instance.crowd and self._crowds_are_void else number
+        return _IGNORE if instance.crowd and self._painting.crowds_are_void else number
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,16 +28,15 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.coco_rows import unknown_fields
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
+from autolabel.export.pictures import PICTURE_NOTES
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
     check_choice,
-    check_width,
     class_number,
     named,
-    outlines,
     paint,
+    painting_of,
     picture_path,
     place_of,
     visible,
@@ -85,18 +84,18 @@ class VocExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        check_choice(f"export.{_KEY}.images", images, ("copy", "link", "upright"))
-        check_choice(f"export.{_KEY}.parts", parts, ("keep", "largest"))
-        check_choice(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
-        check_choice(f"export.{_KEY}.crowd", crowd, ("void", "keep", "drop"))
         self._from_prompt = check_choice(f"export.{_KEY}.box", box, ("mask", "prompt")) == "prompt"
-        self._border_px = check_width(f"export.{_KEY}.void_border_px", void_border_px)
-        self._crowds_are_void = crowd == "void"
-        kept_crowd = "drop" if crowd == "drop" else "keep"
-        own = {"holes": holes, "parts": parts, "min_area_px": min_area_px, "crowd": kept_crowd}
-        self._own = policy_of(_KEY, **own)
-        self._policy = policy_of(_KEY, **own, overlaps=overlaps)
-        self._pictures = Pictures(key=_KEY, mode=images)
+        self._painting = painting_of(
+            _KEY,
+            images=images,
+            holes=holes,
+            parts=parts,
+            overlaps=overlaps,
+            min_area_px=min_area_px,
+            crowd=crowd,
+            void="void",
+            border_px=void_border_px,
+        )
         self._splits = Splits(
             key=_KEY,
             val_fraction=val_fraction,
@@ -114,7 +113,7 @@ class VocExporter:
         plan = self._splits.plan(run)
         with replaced(directory) as draft:
             for record, path in named(run, self._path, counts):
-                if not self._pictures.write(record, f"JPEGImages/{path}", draft, counts):
+                if not self._painting.pictures.write(record, f"JPEGImages/{path}", draft, counts):
                     continue
                 segmented = self._write(record, path, classes, draft, counts)
                 lists.add(plan.side(record), path, segmented=segmented)
@@ -136,27 +135,27 @@ class VocExporter:
                 return None
             file = directory / with_suffix("SegmentationObject" / path, ".png")
             numbers = _read_png(file) if file.is_file() else np.zeros((1, 1), np.uint8)
-            objects = prepared(record, self._own, Counter())
+            objects = prepared(record, self._painting.own, Counter())
             return [(one.index, encode(numbers == k)) for k, one in enumerate(objects, 1) if (numbers == k).any()]
 
-        return compare(run, read, self._policy, self._why)
+        return compare(run, read, self._painting.policy, self._why)
 
     def _why(self, record: ImageRecord, instance: Instance) -> str:
-        if len(prepared(record, self._own, Counter())) > _MOST:
+        if len(prepared(record, self._painting.own, Counter())) > _MOST:
             return "more than 254 objects: not in SegmentationObject"
-        if instance.crowd and self._crowds_are_void:
+        if instance.crowd and self._painting.crowds_are_void:
             return "a crowd: written as void"
-        return "void border" if self._border_px else "objects lie over the crowd"
+        return "void border" if self._painting.border_px else "objects lie over the crowd"
 
     def _path(self, record: ImageRecord) -> str:
         """Below JPEGImages. An id that comes from such a folder does not get a second one."""
-        return picture_path(record, self._pictures).removeprefix("JPEGImages/").replace(" ", "%20")
+        return picture_path(record, self._painting.pictures).removeprefix("JPEGImages/").replace(" ", "%20")
 
     def _write(
         self, record: ImageRecord, path: PurePosixPath, classes: _Classes, draft: Draft, counts: Counter[str]
     ) -> bool:
         """The annotation, and the PNGs. False when there is no room for the objects' numbers."""
-        objects = prepared(record, self._own, counts)
+        objects = prepared(record, self._painting.own, counts)
         counts["instances"] += len(objects)
         segmented = len(objects) <= _MOST
         counts["too_many_objects"] += not segmented
@@ -175,15 +174,11 @@ class VocExporter:
         assert record.info is not None, "checked in labelled"
         order = {instance.index: k for k, instance in enumerate(objects, 1)}
         ids = np.zeros(record.info.size_hw, np.uint16)
-        paint(ids, [(one, order[one.index]) for one in visible(record, objects, self._policy, counts)])
+        paint(ids, [(one, order[one.index]) for one in visible(record, objects, self._painting.policy, counts)])
         by_class = np.array([0, *(classes.number(one, record) for one in objects)], np.uint8)[ids]
-        crowds = [order[one.index] for one in objects if one.crowd and self._crowds_are_void]
+        crowds = [order[one.index] for one in objects if one.crowd and self._painting.crowds_are_void]
         counts["void_crowds"] += len(crowds)
-        void = np.isin(ids, crowds)
-        if self._border_px:
-            border = outlines(ids, self._border_px)
-            counts["void_px"] += int(border.sum())
-            void |= border
+        void = np.isin(ids, crowds) | self._painting.border(ids, counts)
         ids[void] = by_class[void] = _VOID
         return ids, by_class
 

@@ -9,9 +9,10 @@ from autolabel.core.errors import MissingExtra
 
 
 def pyarrow() -> Any:
-    """The package, with its `parquet` module. Raises MissingExtra naming the extra."""
+    """The package, with its modules `parquet` and `compute`. Raises MissingExtra naming the extra."""
     try:
-        import_module("pyarrow.parquet")
+        for name in ("pyarrow.parquet", "pyarrow.compute"):
+            import_module(name)
         return import_module("pyarrow")
     except ImportError as error:
         raise MissingExtra("Parquet needs pyarrow: pip install 'autolabel[parquet]'") from error

@@ -91,3 +91,11 @@ def iou_xyxy(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
     inter = meet_xyxy(a_xyxy, b_xyxy)
     union = area_xyxy(a_xyxy)[:, None] + area_xyxy(b_xyxy)[None] - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def paired_iou_xyxy(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
+    """`iou_xyxy` of each row with the same row alone, (N,)."""
+    size = np.maximum(np.minimum(a_xyxy, b_xyxy)[:, 2:] - np.maximum(a_xyxy, b_xyxy)[:, :2], 0)
+    inter = size[:, 0] * size[:, 1]
+    union = area_xyxy(a_xyxy) + area_xyxy(b_xyxy) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

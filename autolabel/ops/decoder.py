@@ -20,7 +20,7 @@ import numpy as np
 
 from autolabel.core.errors import ImageError
 from autolabel.core.types import ImageRef, UInt8
-from autolabel.ops.images import load_frame
+from autolabel.ops.images import frame_of, load_frame
 from autolabel.ops.isolation import MESSAGE_BYTES
 
 KEPT_BYTES = 1 << 26
@@ -38,6 +38,10 @@ class Shared:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._map: mmap.mmap | None = None
+
+    def get(self, size: int) -> bytes:
+        """What the other side wrote at the start."""
+        return os.pread(self._descriptor, size, 0)
 
     def put(self, image_rgb: UInt8) -> int:
         """Copy the picture to the start; how large the memory is now."""
@@ -70,8 +74,12 @@ def serve(requests: socket.socket, shared: Shared) -> None:
 
 def _answer(request: dict[str, Any], shared: Shared) -> dict[str, Any]:
     ref = ImageRef(request["path"], request["path"])
+    bounds = {"max_pixels": request["max_pixels"], "min_side": request["min_side"]}
     try:
-        frame = load_frame(ref, max_pixels=request["max_pixels"], min_side=request["min_side"])
+        if "bytes" in request:
+            frame = frame_of(ref, shared.get(request["bytes"]), **bounds)
+        else:
+            frame = load_frame(ref, **bounds)
         capacity = shared.put(frame.image_rgb)
     except ImageError as error:
         return {"error": [error.code, error.detail[:2000]]}

@@ -5,11 +5,17 @@ torch is imported inside the calls, so that this module stays light.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autolabel.core.errors import ConfigError, ImageError
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16"]
 T = TypeVar("T")
@@ -32,14 +38,23 @@ def choose_device(device: str, *, key: str) -> Any:
 
 
 def choose_precision(precision: str, device_kind: str, *, key: str) -> Precision:
-    """The precision meant by `auto` (bfloat16 on CUDA, float32 on the CPU), `float32` or `bfloat16`."""
-    if precision == "auto":
-        return "bfloat16" if device_kind == "cuda" else "float32"
-    if precision == "float32":
+    """The precision meant by `float32`, `bfloat16`, `auto` (bfloat16 on a GPU that has it, else float32: on a CPU the
+    labels are always those of float32) or `fast` (bfloat16 wherever it is faster).
+
+    Where `fast` or `bfloat16` cannot be fast, one line says so. What was chosen belongs into the identity.
+    """
+    if precision == "float32" or (precision == "auto" and device_kind == "cpu"):
         return "float32"
-    if precision == "bfloat16":
+    if precision not in ("auto", "fast", "bfloat16"):
+        raise ConfigError(f"{key} must be auto, fast, float32 or bfloat16, got {precision!r}")
+    if runs_bf16(device_kind):
         return "bfloat16"
-    raise ConfigError(f"{key} must be auto, float32 or bfloat16, got {precision!r}")
+    if precision == "bfloat16":
+        logger.warning("%s=bfloat16: this %s has no bfloat16 units and imitates it, slowly", key, device_kind)
+        return "bfloat16"
+    if precision == "fast":
+        logger.warning("%s=fast: this %s has no bfloat16 units; float32 is used", key, device_kind)
+    return "float32"
 
 
 def runs_bf16(device_kind: str) -> bool:
@@ -53,13 +68,28 @@ def runs_bf16(device_kind: str) -> bool:
 
 
 def autocast(device_kind: str, precision: Precision) -> AbstractContextManager[Any]:
-    """What a forward pass runs in: nothing for float32."""
+    """What a forward pass runs in. Nothing for float32; on CUDA that convolutions have all its digits, as torch's
+    matrix products have by default (TF32 would leave ten bits)."""
     import torch
 
     if precision == "float32":
-        return nullcontext()
+        cudnn = torch.backends.cudnn
+        if device_kind != "cuda":
+            return nullcontext()
+        exact: AbstractContextManager[Any] = cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+        )
+        return exact
     context: AbstractContextManager[Any] = torch.autocast(device_kind, dtype=torch.bfloat16)
     return context
+
+
+def upload(array: NDArray[Any], device: Any) -> Any:
+    """The array as a tensor on `device`; to a GPU through pinned memory, so that nobody waits for the copy."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def in_chunks(count: int, chunk: int, run: Callable[[int, int], list[T]]) -> list[T]:

@@ -16,9 +16,7 @@ import hashlib
 import os
 import stat
 import struct
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,18 +32,14 @@ from autolabel.ops.headers import (
     read_header,
 )
 from autolabel.ops.orientation import upright_image, upright_size
+from autolabel.ops.storage import is_url, read, retry_transient
 
 # OpenCV's own lines name no file, and an ImageError says the same with one.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-T = TypeVar("T")
-
 MAX_FILE_BYTES = 1 << 30
 """No picture file is larger; what is, is not read into memory."""
 
-_TRANSIENT = frozenset(
-    {errno.ESTALE, errno.EIO, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.EBUSY}
-)
 _CODES = {
     errno.ENOENT: "missing",
     errno.ENOTDIR: "missing",
@@ -53,15 +47,17 @@ _CODES = {
     errno.EACCES: "permission",
     errno.EPERM: "permission",
     errno.EISDIR: "is_a_directory",
+    errno.EFBIG: "too_large",
 }
-_PAUSES_S = (0.05, 0.5)
 
 
-def read_bytes(path: str) -> bytes:
-    """The whole file. Raises ImageError: `missing`, `permission`, `is_a_directory`, `not_a_file`, `empty`,
-    `too_large` or `io_error`; errors that pass by themselves (network file systems) are tried three times."""
+def read_bytes(path: str, size: int | None = None) -> bytes:
+    """The whole file, here or at an address, of whose `size` a listing may have told. Raises ImageError: `missing`,
+    `permission`, `is_a_directory`, `not_a_file`, `empty`, `too_large` or `io_error`; errors that pass by themselves
+    (network file systems, storages) are tried three times."""
     try:
-        data = retry_transient(lambda: _read_once(path))
+        remote = is_url(path)
+        data = read(path, MAX_FILE_BYTES, size) if remote else retry_transient(lambda: _read_once(path))
     except OSError as e:
         detail = f"{e.strerror or e} (errno {e.errno})"
         raise ImageError(_CODES.get(e.errno or 0, "io_error"), detail) from e
@@ -70,18 +66,6 @@ def read_bytes(path: str) -> bytes:
     if not data:
         raise ImageError("empty", "the file has no bytes")
     return data
-
-
-def retry_transient(call: Callable[[], T], pauses_s: tuple[float, ...] = _PAUSES_S) -> T:
-    """Call again after each pause as long as the error is one that passes by itself; then let it raise."""
-    for pause_s in pauses_s:
-        try:
-            return call()
-        except OSError as e:
-            if e.errno not in _TRANSIENT:
-                raise
-        time.sleep(pause_s)
-    return call()
 
 
 def _read_once(path: str) -> bytes:
@@ -127,7 +111,17 @@ def load_frame(ref: ImageRef, *, max_pixels: int, min_side: int) -> Frame:
     shorter than `min_side` pixels, and the ref's own problem if it has one."""
     if ref.problem is not None:
         raise ImageError(ref.problem.code, ref.problem.detail)
-    image, info = decode_rgb(read_bytes(ref.path), max_pixels=max_pixels)
+    return frame_of(ref, read_ref(ref), max_pixels=max_pixels, min_side=min_side)
+
+
+def read_ref(ref: ImageRef) -> bytes:
+    """As `read_bytes`."""
+    return read_bytes(ref.path, None if ref.stamp is None else ref.stamp[0])
+
+
+def frame_of(ref: ImageRef, data: bytes, *, max_pixels: int, min_side: int) -> Frame:
+    """Decode the bytes of a picture; raises ImageError as `load_frame` does."""
+    image, info = decode_rgb(data, max_pixels=max_pixels)
     if min(info.size_hw) < min_side:
         raise ImageError("too_small", f"{info.width}x{info.height} px, a side is under min_side = {min_side}")
     return Frame(ref, image, info)

@@ -21,6 +21,7 @@ import numpy as np
 
 from autolabel.core.errors import ImageError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, UInt8
+from autolabel.ops.storage import is_url
 
 MESSAGE_BYTES = 1 << 16
 DEATHS = 2
@@ -48,15 +49,16 @@ class DecoderPool:
         # The processes stay where they were started, this one may have gone elsewhere. Not normalised: `a/..` may lead
         # through a link.
         path = os.path.join(os.getcwd(), ref.path)  # noqa: PTH109, PTH118 - a Path would normalise
+        data = _remote_bytes(ref)
         request = {"path": path, "max_pixels": max_pixels, "min_side": min_side, "timeout_s": timeout_s}
-        message = json.dumps(request).encode()
+        message = json.dumps(request | ({} if data is None else {"bytes": len(data)})).encode()
         if len(message) > MESSAGE_BYTES:
             raise ImageError("missing", f"a file name of {len(ref.path)} characters is not possible")
         status = 0
         for _ in range(DEATHS):
             worker = self._take()
             try:
-                image, info = worker.ask(message)
+                image, info = worker.ask(message, data)
             except _Died as died:
                 status = died.status
             except ImageError:
@@ -130,8 +132,13 @@ class _Worker:
     def number(self) -> int:
         return self._process.pid
 
-    def ask(self, message: bytes) -> tuple[UInt8, ImageInfo]:
-        """Raises ImageError, or _Died; then the worker is closed."""
+    def ask(self, message: bytes, file: bytes | None = None) -> tuple[UInt8, ImageInfo]:
+        """`file` is what the picture's file holds, where the process is not to read it. Raises ImageError, or _Died;
+        then the worker is closed."""
+        if file is not None:
+            # Where the pixels go afterwards. Never smaller: the other side has what is there mapped.
+            os.ftruncate(self._memory, max(len(file), os.fstat(self._memory).st_size))
+            _write_all(self._memory, file)
         try:
             self._socket.send(message)
             data = self._socket.recv(MESSAGE_BYTES)
@@ -166,6 +173,22 @@ class _Worker:
         if self._socket.fileno() >= 0:
             self._socket.close()
             os.close(self._memory)
+
+
+def _remote_bytes(ref: ImageRef) -> bytes | None:
+    """The file of a picture at an address: this process has the connections and the credentials, and bytes that are
+    not looked at harm nobody. None for a file of this machine."""
+    if not is_url(ref.path):
+        return None
+    from autolabel.ops.images import read_ref
+
+    return read_ref(ref)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    at = 0
+    while at < len(data):
+        at += os.pwrite(descriptor, data[at:], at)
 
 
 def _close_all(workers: list[_Worker]) -> None:

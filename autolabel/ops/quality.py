@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError
-from autolabel.core.types import Float32, Instance, Rle
-from autolabel.ops.boxes import area_xyxy
+from autolabel.core.types import Instance
+from autolabel.ops.boxes import area_xyxy, paired_iou_xyxy
 from autolabel.ops.mask_shape import MaskShape, mask_shape
+from autolabel.ops.masks import mask_of
 
 Float64 = NDArray[np.float64]
 
@@ -104,7 +105,7 @@ def signals(instances: Sequence[Instance]) -> Float64:
     return np.concatenate(
         [
             np.array(given, np.float64),  # None becomes NaN
-            _paired_iou(tight, boxes)[:, None],
+            paired_iou_xyxy(tight, boxes)[:, None],
             (inside_px / np.maximum(area_xyxy(boxes), 1))[:, None],
             np.array([_form(s, mask_of(one).size_hw) for s, one in zip(shapes, instances, strict=True)]),
         ],
@@ -122,18 +123,6 @@ def expected_iou(rows: Float64, calibration: Calibration) -> list[float]:
         total += np.where(np.isnan(values), curve.missing, np.interp(values, at, curve.adds))
     # math.exp: numpy's own differs between processors in the last digits.
     return [round(1 / (1 + math.exp(-max(min(t, 30.0), -30.0))), DIGITS) for t in total.tolist()]
-
-
-def mask_of(instance: Instance) -> Rle:
-    assert instance.mask is not None, "what has no mask is dropped before"
-    return instance.mask
-
-
-def _paired_iou(a_xyxy: Float32, b_xyxy: Float32) -> Float32:
-    """(N,): of each row with the same row."""
-    size = np.maximum(np.minimum(a_xyxy, b_xyxy)[:, 2:] - np.maximum(a_xyxy, b_xyxy)[:, :2], 0)
-    inter = size[:, 0] * size[:, 1]
-    return inter / np.maximum(area_xyxy(a_xyxy) + area_xyxy(b_xyxy) - inter, 1)
 
 
 def _form(shape: MaskShape, size_hw: tuple[int, int]) -> list[float]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
-from autolabel.ops.boxes import clip_xyxy, iou_xyxy
-from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.box_fit import tight_iou
 from autolabel.refine.each import drop_each, limit
 
 
@@ -25,12 +22,5 @@ class BoxFitRefiner:
     def _why(self, instance: Instance, mask: Rle) -> str | None:
         if self._min_iou is None:
             return None
-        bounds = bounds_xyxy(mask)
-        # A label's box may overhang the picture; no mask can fill what is outside.
-        box = clip_xyxy(_row(instance.box_xyxy), mask.size_hw)
-        fit = 0.0 if bounds is None else float(iou_xyxy(_row(bounds), box)[0, 0])
+        fit = tight_iou(mask, instance.box_xyxy)
         return None if fit >= self._min_iou else f"box_fit: {fit:.3f} < {self._min_iou:g}"
-
-
-def _row(box_xyxy: Sequence[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    return np.array([list(box_xyxy)], np.float32)

@@ -7,9 +7,8 @@ from typing import Any
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category, Dropped, ImageInfo, Instance, Rle
-from autolabel.ops.masks import area_px, covered
+from autolabel.ops.masks import area_px, covered, mask_of
 from autolabel.ops.ownership import without
-from autolabel.ops.quality import mask_of
 from autolabel.ops.settings import number, one_of
 from autolabel.refine.duplicates import best_first
 from autolabel.refine.each import Refined

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,22 @@ import numpy as np
 
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
-from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Rle, Sieve, UInt8
-from autolabel.ops.boxes import iou_xyxy
-from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
-from autolabel.ops.masks import bounds_xyxy
-from autolabel.ops.masks import encode as encode_mask
-from autolabel.ops.settings import count, one_of
+from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Sieve, UInt8
+from autolabel.ops.device import autocast, in_chunks, upload
+from autolabel.ops.settings import one_of
+from autolabel.segment.answers import (
+    STABILITY_OFFSET,
+    Decoded,
+    View,
+    best_fits,
+    finished,
+    matching_arithmetic,
+    prompted,
+    stability,
+)
+from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, by_shape, inner_points, to_model_xy
+from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 
 logger = logging.getLogger(__name__)
@@ -47,19 +56,18 @@ _DECODER_DEFAULTS = {
 }
 # Makes the masks of random weights about as large and as clear as those of trained ones.
 _RANDOM_HEAD_GAIN = 300.0
-_STABILITY_OFFSET = 1.0
 # sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
 _MASK_INPUT_LIMIT = 32.0
-_MASK_CHOICES = ("single", "best_iou", "best_box_fit", "most_stable")
-_REFINE_WITH = ("prompt", "mask", "point")
+_BATCHING = ("auto", "image", "bucket")
+_COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 _import_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Features:
-    """What the decoder needs of one image: `embedding` (1, C, R/16, R/16), `high_res` of strides 4 and 8, and where
-    very many prompts follow, what of their decoding is the same for all."""
+    """What the decoder needs of one image: `embedding` (1, C, R/16, R/16), `high_res` of strides 4 and 8, and
+    what of the decoding is the same for all prompts."""
 
     embedding: Any
     high_res: list[Any]
@@ -77,7 +85,16 @@ class Sam2Segmenter:
     box with the prompt's box (predicted IoU where there is none), by its stability. Then the answer's logits are
     asked with again, `refine_steps` times, for one mask: beside the `prompt`, alone (`mask`), or beside the prompt
     and one more `point` most inside of the last answer.
+
+    `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together, in a
+    few fixed sizes (`sam2_buckets.py`), as far as they are boxes and points without refine steps. `auto`: buckets on
+    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`.
     """
+
+    _buckets: BucketSegmenter | None = None
+    _shares = (
+        False  # whether what is the same for all prompts of an image is computed once; of sam2's decoder alone
+    )
 
     def __init__(
         self,
@@ -91,22 +108,28 @@ class Sam2Segmenter:
         masks: str,
         refine_steps: int,
         refine_with: str,
+        batching: str = "auto",
+        compile_mode: str = "none",
     ) -> None:
-        count("segment.prompt_chunk", prompt_chunk, 0, 4096)
-        count("segment.encode_batch", encode_batch, 0, 63)
-        self._masks = one_of("segment.masks", masks, _MASK_CHOICES)
-        self._refine_steps = count("segment.refine_steps", refine_steps, 0, 100)
-        self._refine_with = one_of("segment.refine_with", refine_with, _REFINE_WITH)
-        self._device = choose_device(device, key="segment.device")
-        on_cuda = self._device.type == "cuda"
-        self._precision = choose_precision(precision, self._device.type, key="segment.precision")
-        # Large chunks are slower on a CPU (they leave the cache) and faster on a GPU.
-        self._prompt_chunk = prompt_chunk or (128 if on_cuda else 4)
-        self._encode_batch = encode_batch or (8 if on_cuda else 1)
+        asking = read_asking(
+            device=device,
+            precision=precision,
+            prompt_chunk=prompt_chunk,
+            encode_batch=encode_batch,
+            masks=masks,
+            refine_steps=refine_steps,
+            refine_with=refine_with,
+            chunk_on_cuda=128,
+        )
+        self._device, self._precision = asking.device, asking.precision
+        self._prompt_chunk, self._encode_batch = asking.prompt_chunk, asking.encode_batch
+        self._masks, self._refine_steps, self._refine_with = asking.masks, asking.refine_steps, asking.refine_with
+        batching = chosen_batching(batching, compile_mode, on_cuda=self._device.type == "cuda")
         text = read_architecture(architecture)
         model, digest = load_model(text, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
         self._scores_objects = bool(self._model.pred_obj_scores)
+        self._shares = True
         self._lock = threading.Lock()
         self._fused = matching_arithmetic()
         self._dense_pe = self._model.sam_prompt_encoder.get_dense_pe()
@@ -115,9 +138,26 @@ class Sam2Segmenter:
             "architecture": hashlib.sha256(text.encode()).hexdigest(),
             "device": self._device.type,
             "precision": self._precision,
+            "batching": batching,
             "torch": version("torch"),
             "sam2": version("sam2"),
         }
+        if batching == "bucket" and not self._refine_steps and masks in CHOICES:
+            self._buckets = self._in_buckets(compile_mode)
+
+    def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
+        model, side, device = self._model, self._model.image_size, self._device
+        return BucketSegmenter(
+            model,
+            to_input=lambda image_rgb: to_model_image(image_rgb, side, device),
+            encode=lambda images: encode_together(model, images),
+            within=self._computing,
+            images=self._encode_batch,
+            prompts=self._prompt_chunk,
+            choice=self._masks,
+            compile_mode=compile_mode,
+            fused=self._fused,
+        )
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -132,6 +172,12 @@ class Sam2Segmenter:
         pairs = list(zip(frames, prompts, strict=True))
         answers: list[list[PromptedMask]] = [[] for _ in pairs]
         asked = [number for number, (_, prompt) in enumerate(pairs) if len(prompt)]
+        if self._buckets is not None:
+            together = [number for number in asked if fits_buckets(prompts[number])]
+            found = self._buckets.segment([frames[i] for i in together], [prompts[i] for i in together])
+            for number, some in zip(together, found, strict=True):
+                answers[number] = some
+            asked = sorted(set(asked) - set(together))
         for first in range(0, len(asked), self._encode_batch):
             group = asked[first : first + self._encode_batch]
             features = self._encode([pairs[number][0].image_rgb for number in group])
@@ -140,11 +186,19 @@ class Sam2Segmenter:
                 answers[number] = self._answer(feature, prompt, frame.info.size_hw)
         return answers
 
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """What every forward pass runs in."""
+        import torch
+
+        with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+            yield
+
     def _encode(self, images_rgb: Sequence[UInt8]) -> list[_Features]:
         import torch
 
         def run(start: int, stop: int) -> list[_Features]:
-            with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+            with self._computing():
                 side = self._model.image_size
                 batch = [to_model_image(image, side, self._device) for image in images_rgb[start:stop]]
                 return encode(self._model, torch.stack(batch))
@@ -153,9 +207,10 @@ class Sam2Segmenter:
 
     def _answer(self, features: _Features, prompts: Prompts, size_hw: tuple[int, int]) -> list[PromptedMask]:
         found: list[PromptedMask] = []
-        if prompts.sieve is not None:
+        groups = by_shape(prompts)
+        if self._shares and any(inputs.masks is None for inputs in groups):
             features = self._with_side(features)
-        for inputs in by_shape(prompts):
+        for inputs in groups:
             ask = partial(self._answer_some, features, inputs, prompts.sieve, size_hw)
             found += in_chunks(len(inputs), self._prompt_chunk, ask)
         return sorted(found, key=lambda answer: answer.prompt)
@@ -169,10 +224,8 @@ class Sam2Segmenter:
         start: int,
         stop: int,
     ) -> list[PromptedMask]:
-        import torch
-
         view = View(size_hw, self._fused)
-        with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+        with self._computing():
             asked, answer = self._first(features, inputs.part(slice(start, stop)), sieve, view)
             for _ in range(self._refine_steps):
                 answer = self._decode(features, *self._again(asked, answer, view), view, False)
@@ -183,7 +236,7 @@ class Sam2Segmenter:
             logits = answer.logits[:, 0].cpu().numpy()
         if sieve is not None:
             return self._sifted(asked.rows, logits, scores, view, sieve.min_stability)
-        return self._finished(asked.rows, logits, scores, view)
+        return finished(asked.rows, logits, scores, view, scores_objects=self._scores_objects)
 
     def _first(
         self, features: _Features, asked: Inputs, sieve: Sieve | None, view: View
@@ -197,15 +250,12 @@ class Sam2Segmenter:
         return asked, answer.only(self._choice(answer, asked.boxes_xyxy, view)) if three else answer
 
     def _with_side(self, features: _Features) -> _Features:
-        import torch
-
-        with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+        with self._computing():
             stride_4, stride_8 = features.high_res
             return replace(features, side=self._many.image_side(features.embedding, (stride_4, stride_8)))
 
     @cached_property
     def _many(self) -> MaskDecoder:
-        """For grids alone: its last digits may differ from the library's, and boxes are to have the library's."""
         return MaskDecoder(self._model)
 
     def _decode(self, features: _Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
@@ -216,10 +266,9 @@ class Sam2Segmenter:
                 self._tensor(to_model_xy(asked.xy, view.size_hw, self._model.image_size)),
                 self._tensor(asked.labels),
             )
-        if three and features.side is not None and mask_input is None:
+        if features.side is not None and mask_input is None:
             sparse, _ = self._model.sam_prompt_encoder(points=points, boxes=None, masks=None)
-            four = self._many(features.side, None, sparse)
-            return Decoded(four.logits[:, 1:].float(), four.iou[:, 1:], four.object_logit)
+            return self._many.answer(self._many(features.side, None, sparse), three)
         masks = None if mask_input is None else self._tensor(mask_input)[:, None].float()
         return decode(self._model, self._dense_pe, features, points, masks, three)
 
@@ -241,14 +290,6 @@ class Sam2Segmenter:
             return best
         return self._tensor(best_fits(answer.logits.cpu().numpy(), boxes_xyxy, view))
 
-    def _finished(self, rows: Int64, logits: Float32, scores: Float32, view: View) -> list[PromptedMask]:
-        """Every finite answer; a NaN in the map shows in the scores."""
-        return [
-            self._prompted(int(rows[i]), logits[i], scores[i], view)
-            for i in range(len(rows))
-            if np.isfinite(scores[i]).all()
-        ]
-
     def _sifted(
         self, rows: Int64, logits: Float32, scores: Float32, view: View, min_stability: float
     ) -> list[PromptedMask]:
@@ -256,94 +297,13 @@ class Sam2Segmenter:
         found = []
         for i in range(len(rows)):
             if np.isfinite(scores[i]).all():
-                scores[i, 2] = view.stability(logits[i], _STABILITY_OFFSET)
+                scores[i, 2] = view.stability(logits[i], STABILITY_OFFSET)
                 if scores[i, 2] >= min_stability:
-                    found.append(self._prompted(int(rows[i]), logits[i], scores[i], view))
+                    found.append(prompted(int(rows[i]), logits[i], scores[i], view, self._scores_objects))
         return found
 
-    def _prompted(self, row: int, logits_hw: Float32, scores: Float32, view: View) -> PromptedMask:
-        predicted_iou, object_score, stable = (float(score) for score in scores)
-        # Without the head the decoder states a constant.
-        known = object_score if self._scores_objects else None
-        return PromptedMask(row, view.rle(logits_hw), predicted_iou, known, stable)
-
     def _tensor(self, array: Any) -> Any:
-        import torch
-
-        if not isinstance(array, np.ndarray):
-            return array
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
-    """What the decoder says to N prompts: unclamped float32 `logits` (N, M, h, w), predicted `iou` (N, M), and the
-    logit of there being an object, `object_logit` (N, 1)."""
-
-    logits: Any
-    iou: Any
-    object_logit: Any
-
-    def only(self, chosen: Any) -> Decoded:
-        """One mask a prompt: that of number `chosen` (N,)."""
-        import torch
-
-        row = torch.arange(len(chosen), device=self.logits.device)
-        return Decoded(self.logits[row, chosen][:, None], self.iou[row, chosen][:, None], self.object_logit)
-
-    def part(self, rows: Int64) -> Decoded:
-        """The answers to some of the prompts."""
-        import torch
-
-        index = torch.from_numpy(rows).to(self.logits.device)
-        return Decoded(self.logits[index], self.iou[index], self.object_logit[index])
-
-    def each(self) -> Decoded:
-        """Every mask as the answer to a prompt of its own, in order."""
-        m = self.logits.shape[1]
-        return Decoded(
-            self.logits.flatten(0, 1)[:, None],
-            self.iou.flatten()[:, None],
-            self.object_logit.repeat_interleave(m, dim=0),
-        )
-
-    def scores(self) -> Float32:
-        """Of one mask a prompt: predicted IoU, object score and stability (N, 3); NaN where the map is not finite."""
-        import torch
-
-        values = [self.iou.float(), self.object_logit.float().sigmoid(), stability(self.logits)]
-        # A NaN or an infinity anywhere in the map must show in the row's scores.
-        finite = torch.isfinite(self.logits).flatten(1).all(dim=1, keepdim=True)
-        scores: Float32 = torch.where(finite, torch.cat(values, dim=1), torch.nan).cpu().numpy()
-        return scores
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The picture that masks are for. `fused` is what `matching_arithmetic` found; no answer depends on it."""
-
-    size_hw: tuple[int, int]
-    fused: bool | None
-
-    def rle(self, logits_hw: Float32) -> Rle:
-        return logits_rle(logits_hw, self.size_hw, self.fused)
-
-    def stability(self, logits_hw: Float32, offset: float) -> float:
-        """IoU of the masks above `+offset` and above `-offset` at the picture's size; NaN where both are empty, as
-        in sam2/utils/amg.py."""
-        inner, outer = (
-            logits_area(logits_hw - np.float32(shift), self.size_hw, self.fused) for shift in (offset, -offset)
-        )
-        return inner / outer if outer else float("nan")
-
-
-def best_fits(logits: Float32, boxes_xyxy: Float32, view: View) -> Int64:
-    """For each prompt the one of its masks, logits (N, M, h, w), whose tight box has the highest IoU with its box (N, 4)."""
-    fits = np.zeros(logits.shape[:2])
-    for i, m in np.ndindex(fits.shape):
-        bounds = bounds_xyxy(view.rle(logits[i, m])) or (0, 0, 0, 0)
-        fits[i, m] = iou_xyxy(boxes_xyxy[i : i + 1], np.array([bounds], np.float32))[0, 0]
-    return fits.argmax(axis=1)
+        return upload(array, self._device) if isinstance(array, np.ndarray) else array
 
 
 def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
@@ -351,8 +311,7 @@ def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
     import torch
     from torch.nn import functional
 
-    pixels = torch.from_numpy(np.ascontiguousarray(image_rgb)).to(device)
-    image = pixels.permute(2, 0, 1).contiguous().float().div_(255)
+    image = upload(image_rgb, device).permute(2, 0, 1).contiguous().float().div_(255)
     if image.shape[-2:] != (side, side):
         image = functional.interpolate(
             image[None], (side, side), mode="bilinear", align_corners=False, antialias=True
@@ -361,12 +320,38 @@ def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
     return image.sub_(mean).div_(std)
 
 
-def encode(model: Any, images: Any) -> list[_Features]:
-    """Features of images (B, 3, R, R); what `SAM2ImagePredictor.set_image` keeps, one entry an image."""
+def chosen_batching(batching: str, compile_mode: str, *, on_cuda: bool) -> str:
+    """`image` or `bucket`; ConfigError for words that there are not, and for what cannot go together."""
+    one_of("segment.batching", batching, _BATCHING)
+    one_of("segment.compile_mode", compile_mode, _COMPILE_MODES)
+    if batching == "auto":
+        batching = "bucket" if on_cuda else "image"
+    if compile_mode != "none" and batching != "bucket":
+        raise ConfigError(
+            f"segment.compile_mode={compile_mode} needs inputs of fixed sizes; use segment.batching=bucket, "
+            "or segment.compile_mode=none"
+        )
+    return batching
+
+
+def fits_buckets(prompts: Prompts) -> bool:
+    """Whether all prompts of a picture are boxes and points with one answer each."""
+    masks = prompts.masks or ()
+    return prompts.sieve is None and all(mask is None for mask in masks)
+
+
+def encode_together(model: Any, images: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Of images (B, 3, R, R) the embedding and the features of the finer strides, finest first."""
     levels = model.forward_image(images)["backbone_fpn"][-model.num_feature_levels :]
     *high_res, embedding = levels
     if model.directly_add_no_mem_embed:
         embedding = embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
+    return embedding, tuple(high_res)
+
+
+def encode(model: Any, images: Any) -> list[_Features]:
+    """Features of images (B, 3, R, R); what `SAM2ImagePredictor.set_image` keeps, one entry an image."""
+    embedding, high_res = encode_together(model, images)
     return [_Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res]) for i in range(len(images))]
 
 
@@ -385,69 +370,6 @@ def decode(
         high_res_features=features.high_res,
     )
     return Decoded(low_res.float(), iou, object_logit)
-
-
-def stability(logits: Any) -> Any:
-    """Of logits (N, M, h, w): the IoU (N, M) of the masks above +1 and above -1; 0 where both are empty."""
-    inner = (logits > _STABILITY_OFFSET).flatten(2).sum(dim=2)
-    outer = (logits > -_STABILITY_OFFSET).flatten(2).sum(dim=2)
-    return inner / outer.clamp(min=1)
-
-
-def logits_rle(logits_hw: Float32, size_hw: tuple[int, int], fused: bool | None) -> Rle:
-    """The mask `upsampled logits > 0` of one finite low-resolution map; no answer depends on `fused`.
-
-    `fused` is what `matching_arithmetic` found. Where it found nothing, and for tiny pictures, the mask is
-    made at full size, one at a time: many boxes on a large picture must not hold all of theirs together.
-    """
-    from autolabel.ops.rle import logits_to_rle
-
-    if _is_direct(size_hw, fused):
-        return logits_to_rle(logits_hw, size_hw, fused=bool(fused))
-    return encode_mask(_full_mask(logits_hw, size_hw))
-
-
-def logits_area(logits_hw: Float32, size_hw: tuple[int, int], fused: bool | None) -> int:
-    """Pixels of that mask."""
-    from autolabel.ops.rle import logits_area_px
-
-    if _is_direct(size_hw, fused):
-        return logits_area_px(logits_hw, size_hw, fused=bool(fused))
-    return int(_full_mask(logits_hw, size_hw).sum())
-
-
-def _is_direct(size_hw: tuple[int, int], fused: bool | None) -> bool:
-    from autolabel.ops.rle import SMALLEST_H_PLUS_W
-
-    return fused is not None and sum(size_hw) >= SMALLEST_H_PLUS_W
-
-
-def _full_mask(logits_hw: Float32, size_hw: tuple[int, int]) -> np.ndarray:
-    import torch
-    from torch.nn import functional
-
-    logits_11hw = torch.from_numpy(logits_hw)[None, None]
-    full = functional.interpolate(logits_11hw, size_hw, mode="bilinear", align_corners=False)
-    mask: np.ndarray = (full[0, 0] > 0).numpy()
-    return mask
-
-
-@cache
-def matching_arithmetic() -> bool | None:
-    """The `fused` with which `ops.rle` computes as torch does on this CPU, bit for bit; None when neither does."""
-    import torch
-    from torch.nn import functional
-
-    from autolabel.ops.rle import interpolate
-
-    probe = np.random.default_rng(0).normal(size=(24, 20)).astype(np.float32)
-    size_hw = (90, 110)
-    torchs = functional.interpolate(torch.from_numpy(probe)[None, None], size_hw, mode="bilinear")[0, 0].numpy()
-    for fused in (True, False):
-        if np.array_equal(interpolate(probe, size_hw, fused=fused), torchs):
-            return fused
-    logger.info("masks are made at full size: this CPU's arithmetic is not one that ops.rle knows")
-    return None
 
 
 # Architecture and weights

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from autolabel.segment import answers
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSide:
@@ -89,6 +91,17 @@ class MaskDecoder:
             object_logit = iou.new_full((len(iou), 1), 10.0)
         logits = self._masks(masks, self._upscaled(images, image_of_prompt_N, keys))
         return Decoded(logits, iou, object_logit)
+
+    def answer(self, four: Decoded, three: bool) -> answers.Decoded:
+        """The `three` masks of a prompt, or the one that the library chooses: mask 0, or where that is unstable the best
+        of the other three."""
+        if three:
+            logits, iou = four.logits[:, 1:], four.iou[:, 1:]
+        elif self._decoder.dynamic_multimask_via_stability:
+            logits, iou = self._decoder._dynamic_multimask_via_stability(four.logits, four.iou)
+        else:
+            logits, iou = four.logits[:, :1], four.iou[:, :1]
+        return answers.Decoded(logits.float(), iou, four.object_logit)
 
     def _output_tokens(self) -> Any:
         import torch

@@ -18,19 +18,11 @@ from typing import Any
 import numpy as np
 
 from autolabel.core.types import UInt8
-from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
-from autolabel.ops.settings import count, one_of
+from autolabel.ops.device import autocast, in_chunks
+from autolabel.segment.answers import Decoded, View, matching_arithmetic
+from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
-from autolabel.segment.sam2 import (
-    _MASK_CHOICES,
-    _REFINE_WITH,
-    Decoded,
-    Sam2Segmenter,
-    View,
-    _Features,
-    matching_arithmetic,
-    to_model_image,
-)
+from autolabel.segment.sam2 import Sam2Segmenter, _Features, to_model_image
 from autolabel.weights.hub import hosted
 
 CLASSES: Mapping[str, str] = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
@@ -55,16 +47,19 @@ class SamHfSegmenter(Sam2Segmenter):
         refine_steps: int,
         refine_with: str,
     ) -> None:
-        count("segment.prompt_chunk", prompt_chunk, 0, 4096)
-        count("segment.encode_batch", encode_batch, 0, 63)
-        self._masks = one_of("segment.masks", masks, _MASK_CHOICES)
-        self._refine_steps = count("segment.refine_steps", refine_steps, 0, 100)
-        self._refine_with = one_of("segment.refine_with", refine_with, _REFINE_WITH)
-        self._device = choose_device(device, key="segment.device")
-        on_cuda = self._device.type == "cuda"
-        self._precision = choose_precision(precision, self._device.type, key="segment.precision")
-        self._prompt_chunk = prompt_chunk or (64 if on_cuda else 4)
-        self._encode_batch = encode_batch or (8 if on_cuda else 1)
+        asking = read_asking(
+            device=device,
+            precision=precision,
+            prompt_chunk=prompt_chunk,
+            encode_batch=encode_batch,
+            masks=masks,
+            refine_steps=refine_steps,
+            refine_with=refine_with,
+            chunk_on_cuda=64,
+        )
+        self._device, self._precision = asking.device, asking.precision
+        self._prompt_chunk, self._encode_batch = asking.prompt_chunk, asking.encode_batch
+        self._masks, self._refine_steps, self._refine_with = asking.masks, asking.refine_steps, asking.refine_with
         loaded = hosted(weights, key="segment.weights", classes=CLASSES)
         self._network = loaded.model.to(self._device)
         self._image_processor = loaded.image_processor

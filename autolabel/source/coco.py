@@ -26,7 +26,7 @@ from autolabel.core.types import Category, ImageRef, Labels, Polygon, Problem, R
 from autolabel.ops.boxes import xywh_to_xyxy
 from autolabel.ops.drawn import BadShape, extra_text
 from autolabel.ops.masks import encode
-from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
+from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
 from autolabel.source.places import picture_root
 
 _MAX_BYTES = 8 << 30
@@ -57,15 +57,15 @@ class CocoSource:
 
     The pictures are looked for in `images_dir` and its parent, or beside the file, in `images/` beside it, and
     the same one folder up (for `annotations/x.json`): the first place that has one of the first pictures
-    serves for all. Ids given as strings of digits are read as integers.
+    serves for all. Ids given as strings of digits are read as integers. `path` and `images_dir` may be addresses.
 
     A file of several gigabytes is held once: what `images()` has given out is forgotten, and a second call
     reads the file again.
     """
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
-        self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
+        self._path = check_place("source.path", path)
+        self._images_dir = check_optional_place("source.images_dir", images_dir)
         self._parsed: Json | None = None
 
     @property

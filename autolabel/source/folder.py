@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef
-from autolabel.source.locate import check_path
-from autolabel.source.walk import count_ignored, walk
+from autolabel.ops.storage import exists, is_folder
+from autolabel.source.locate import check_place
+from autolabel.source.walk import pictures_below
 
 
 class FolderSource:
     """Image ids are relative to `path`, in the order of their bytes. A path to one file is that one picture,
-    whatever its extension, in its parent folder."""
+    whatever its extension, in its parent folder. `path` may be an address."""
 
     def __init__(self, *, path: str) -> None:
-        self._path = check_path("source.path", path)
+        self._path = check_place("source.path", path)
         self._ignored: Counter[str] = Counter()
 
     @property
@@ -35,13 +35,11 @@ class FolderSource:
 
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError when the folder itself is missing or cannot be listed."""
-        path = Path(self._path)
-        if not path.exists():
-            raise SourceError(f"no such folder or picture: {self._path!r}")
-        if not path.is_dir():
-            yield ImageRef(path.name, self._path)
+        if not is_folder(self._path):
+            if not exists(self._path):
+                raise SourceError(f"no such folder or picture: {self._path!r}")
+            yield ImageRef(posixpath.basename(self._path), self._path)
             return
-        tree = walk(self._path)
-        refs = [ImageRef(name, tree.path(name)) for name in tree.images()]
-        yield from sorted([*refs, *tree.unreadable_refs()], key=lambda ref: os.fsencode(ref.image_id))
-        self._ignored = count_ignored(tree, frozenset())
+        ignored: Counter[str] = Counter()
+        yield from pictures_below(self._path, lambda name: True, ignored)
+        self._ignored = ignored

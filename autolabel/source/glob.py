@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef
-from autolabel.source.locate import check_path
-from autolabel.source.walk import count_ignored, walk
+from autolabel.ops.storage import is_folder
+from autolabel.source.locate import check_place
+from autolabel.source.walk import pictures_below
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -22,10 +21,11 @@ def has_pattern(path: str) -> bool:
 
 class GlobSource:
     """`*` and `?` stay inside one name, `**` crosses folders, `[ab]` and `[!ab]` are sets. Image ids are
-    relative to the last folder in front of the first pattern character. Hidden files never match."""
+    relative to the last folder in front of the first pattern character. Hidden files never match. `path` may be an
+    address."""
 
     def __init__(self, *, path: str) -> None:
-        self._path = check_path("source.path", path)
+        self._path = check_place("source.path", path)
         self._ignored: Counter[str] = Counter()
 
     @property
@@ -43,13 +43,11 @@ class GlobSource:
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError when the folder in front of the pattern is missing."""
         root, pattern = _split(self._path)
-        if not posixpath.isdir(root):
+        if not is_folder(root):
             raise SourceError(f"no such folder: {root!r} (in front of the pattern {pattern!r})")
-        tree, matches = walk(root), _translate(pattern)
-        refs = [ImageRef(name, tree.path(name)) for name in tree.images() if matches.fullmatch(name)]
-        # A folder that cannot be listed may hide matches: it gets its record too.
-        yield from sorted([*refs, *tree.unreadable_refs()], key=lambda ref: os.fsencode(ref.image_id))
-        self._ignored = count_ignored(tree, frozenset(n for n in tree.files if not matches.fullmatch(n)))
+        matches, ignored = _translate(pattern), Counter[str]()
+        yield from pictures_below(root, lambda name: matches.fullmatch(name) is not None, ignored)
+        self._ignored = ignored
 
 
 def _split(path: str) -> tuple[str, str]:

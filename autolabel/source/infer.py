@@ -14,6 +14,7 @@ from functools import cached_property
 from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
 from autolabel.core.types import Category, ImageRef
+from autolabel.ops.storage import checked_url, exists, is_folder, is_url, names_in
 from autolabel.source.coco import CocoSource
 from autolabel.source.cvat import CvatSource
 from autolabel.source.folder import FolderSource
@@ -21,7 +22,7 @@ from autolabel.source.glob import GlobSource, has_pattern
 from autolabel.source.label_studio import LabelStudioSource, holds_tasks, task_files
 from autolabel.source.labelme import LabelMeSource
 from autolabel.source.list import ListSource
-from autolabel.source.locate import check_optional_path, check_path
+from autolabel.source.locate import check_optional_place, check_place
 from autolabel.source.parquet import ParquetSource
 from autolabel.source.png_masks import PngMaskSource
 from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
@@ -46,8 +47,8 @@ def infer_kind(path: str) -> tuple[str, str]:
 
     Raises SourceError, saying what was looked for, when nothing fits.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-        raise SourceError(f"{path!r} is an address; remote sources are not read, copy the pictures here first")
+    if is_url(path):
+        return _infer_url(checked_url(path))
     if posixpath.isdir(path):
         return _infer_folder(path)
     if posixpath.lexists(path):
@@ -55,6 +56,49 @@ def infer_kind(path: str) -> tuple[str, str]:
     if has_pattern(path):
         return "glob", "a pattern with wildcards"
     raise SourceError(f"no such file or folder: {path!r}")
+
+
+def _infer_url(url: str) -> tuple[str, str]:
+    """By names alone: to look into a storage costs time and money."""
+    try:
+        if is_folder(url):
+            return _infer_remote_folder(url, names_in(url))
+        if exists(url):
+            return _infer_remote_file(url)
+    except OSError as e:
+        raise SourceError(f"{url!r} cannot be read: {e.strerror}") from e
+    if has_pattern(url):
+        return "glob", "a pattern with wildcards"
+    raise SourceError(f"no such file or folder: {url!r}")
+
+
+def _infer_remote_folder(url: str, names: list[str]) -> tuple[str, str]:
+    if reason := _is_yolo_yaml(url, names):
+        return "yolo", reason
+    if reason := _is_coco(url, names):
+        return "coco", reason
+    if {"images", "labels"} <= set(names):
+        return "yolo", "folders called images and labels"
+    if {"JPEGImages", "Annotations"} <= set(names):
+        return "voc", "folders called JPEGImages and Annotations"
+    return "folder", "a folder at a storage"
+
+
+def _infer_remote_file(url: str) -> tuple[str, str]:
+    suffix = extension(url)
+    for kind, suffixes, reason in (
+        ("folder", IMAGE_EXTENSIONS, "one picture"),
+        ("list", (".txt", ".lst"), "a text file that names pictures"),
+        ("coco", (".json",), "a JSON file"),
+        ("yolo", (".yaml", ".yml"), "a YOLO data.yaml"),
+    ):
+        if suffix in suffixes:
+            return kind, reason
+    if suffix == _PARQUET:
+        raise SourceError(
+            f"{url!r}: a list of pictures is source=parquet_list; copy Parquet with labels here first"
+        )
+    raise SourceError(f"{url!r} is neither a picture, a list (.txt), a COCO .json nor a YOLO .yaml")
 
 
 def _infer_file(path: str) -> tuple[str, str]:
@@ -116,8 +160,8 @@ def _not_used(path: str, names: list[str]) -> Iterator[str]:
 def _coco_files(path: str) -> list[str]:
     """Names below a folder that COCO's files have: in it, else in its annotations/."""
     for folder in ("", "annotations"):
-        place = posixpath.join(path, folder)
-        names = sorted(os.listdir(place)) if posixpath.isdir(place) else []  # noqa: PTH208
+        place = posixpath.join(path, folder) if folder else path
+        names = names_in(place) if is_folder(place) else []
         if found := [posixpath.join(folder, name) for name in names if _COCO_NAMES.fullmatch(name)]:
             return found
     return []
@@ -236,8 +280,8 @@ class AutoSource:
     of its properties or `images()` is asked for. Raises SourceError then."""
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
-        self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
+        self._path = check_place("source.path", path)
+        self._images_dir = check_optional_place("source.images_dir", images_dir)
 
     @property
     def kind(self) -> str:
@@ -270,7 +314,7 @@ class AutoSource:
     def _source(self) -> Source:
         kind, path, images_dir = self.kind, self._path, self._images_dir
         if kind == "coco":
-            file = posixpath.join(path, _coco_files(path)[0]) if posixpath.isdir(path) else path
+            file = posixpath.join(path, _coco_files(path)[0]) if is_folder(path) else path
             return CocoSource(path=file, images_dir=images_dir)
         if kind == "cvat":
             return CvatSource(path=path, images_dir=images_dir, join_groups=True)
@@ -287,8 +331,9 @@ class AutoSource:
             return ParquetSource(path=path, images_dir=images_dir, extract_to=None)
         if kind == "voc":
             return VocSource(path=path, images_dir=images_dir)
-        bare: dict[str, Callable[..., Source]] = {"folder": FolderSource, "glob": GlobSource, "list": ListSource}
-        return bare[kind](path=path)
+        if kind == "list":
+            return ListSource(path=path, root=None)
+        return GlobSource(path=path) if kind == "glob" else FolderSource(path=path)
 
 
 def _semantic(path: str) -> Source:
@@ -309,7 +354,7 @@ def _semantic(path: str) -> Source:
 
 def _file_inside(path: str, name: re.Pattern[str]) -> str:
     """The one file of a folder that matches; the path itself where it is no folder or holds none."""
-    if not posixpath.isdir(path):
+    if not is_folder(path):
         return path
-    found = [entry for entry in sorted(os.listdir(path)) if name.fullmatch(entry)]  # noqa: PTH208
+    found = [entry for entry in names_in(path) if name.fullmatch(entry)]
     return posixpath.join(path, found[0]) if len(found) == 1 else path

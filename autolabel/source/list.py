@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef
-from autolabel.source.locate import check_path, read_label_bytes
+from autolabel.ops.storage import absolute, parent
+from autolabel.source.locate import check_optional_place, check_place, placed, read_label_bytes
 
 _MAX_BYTES = 1 << 30
 
@@ -20,10 +20,14 @@ class ListSource:
     The list is the person's own, so absolute paths and `..` are allowed: a picture inside the list's folder
     is known by its relative path, one outside by its absolute path without the first `/`. Order is the
     list's; a second naming of a picture is counted in `ignored`. A named file may be missing: it then fails.
+
+    `path` may be an address. `root` takes the place of the list's folder; where it is an address (or the list is at
+    one and there is no `root`), lines may be addresses too, of this storage alone (see `placed`).
     """
 
-    def __init__(self, *, path: str) -> None:
-        self._path = check_path("source.path", path)
+    def __init__(self, *, path: str, root: str | None) -> None:
+        self._path = check_place("source.path", path)
+        self._root = check_optional_place("source.root", root)
         self._ignored: Counter[str] = Counter()
 
     @property
@@ -43,15 +47,15 @@ class ListSource:
         data = read_label_bytes(self._path, _MAX_BYTES)
         if b"\0" in data:
             raise SourceError(f"{self._path!r} is not a text file of paths (it holds NUL bytes)")
-        root = posixpath.dirname(posixpath.abspath(self._path))
+        root = parent(absolute(self._path)) if self._root is None else absolute(self._root)
         ignored: Counter[str] = Counter()
         seen: dict[str, str] = {}
         # Not decoded as UTF-8: file names are bytes, and `find` writes them as they are.
-        for line in data.removeprefix(b"\xef\xbb\xbf").splitlines():
+        for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
             name = os.fsdecode(line).strip()
             if not name or name.startswith("#"):
                 continue
-            ref = _ref(root, name)
+            ref = ImageRef(*placed(name, root, f"{self._path!r} line {number}"))
             before = seen.get(ref.image_id)
             if before == ref.path:
                 ignored["named twice"] += 1
@@ -64,9 +68,3 @@ class ListSource:
             seen[ref.image_id] = ref.path
             yield ref
         self._ignored = ignored
-
-
-def _ref(root: str, name: str) -> ImageRef:
-    path = posixpath.normpath(posixpath.join(root, name))
-    inside = path.startswith(root.rstrip("/") + "/")
-    return ImageRef(posixpath.relpath(path, root) if inside else path.lstrip("/"), path)

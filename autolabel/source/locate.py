@@ -6,12 +6,14 @@ The check is on the text of the name. Links that the person made inside the fold
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
 from pathlib import Path
 
 from autolabel.core.errors import ConfigError, SourceError
+from autolabel.ops.storage import checked_url, is_file, is_url, normal, read, require_driver, storage_of
 
 
 def contained(name: object, where: str) -> str:
@@ -37,25 +39,74 @@ def contained(name: object, where: str) -> str:
 
 
 def check_path(key: str, value: object) -> str:
-    """A setting that names a path: text, not empty. Raises ConfigError naming the key."""
+    """A setting that names a path of this machine: text, not empty. Raises ConfigError naming the key."""
+    path = check_place(key, value)
+    if is_url(path):
+        raise ConfigError(f"{key}: {path!r} is an address; this kind of source is read from this machine alone")
+    return path
+
+
+def check_place(key: str, value: object) -> str:
+    """A setting that names a path, or an address of a storage without credentials in it. Raises ConfigError naming the
+    key, MissingExtra where the storage's driver is not installed."""
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{key} must be a path, got {value!r}")
-    return value
+    if not is_url(value):
+        return value
+    try:
+        url = checked_url(value)
+        require_driver(url)
+    except ConfigError as e:
+        raise ConfigError(f"{key}: {e}") from e
+    return url
 
 
 def check_optional_path(key: str, value: object) -> str | None:
     return None if value is None else check_path(key, value)
 
 
+def check_optional_place(key: str, value: object) -> str | None:
+    return None if value is None else check_place(key, value)
+
+
+def placed(name: str, root: str, where: str) -> tuple[str, str]:
+    """Image id and path of a picture that a person's own list names, relative to `root`.
+
+    On this machine absolute paths and `..` are allowed, and an address is a name like any other. At a storage an
+    address may be of this storage alone. Inside `root` the id is the relative path, outside it is the whole one without
+    the first `/` or without the storage. Raises SourceError, starting with `where`.
+    """
+    if not is_url(root):
+        path = posixpath.normpath(posixpath.join(root, name))
+        inside = path.startswith(root.rstrip("/") + "/")
+        return posixpath.relpath(path, root) if inside else path.lstrip("/"), path
+    if not is_url(name):
+        relative = contained(name, where)
+        return relative, posixpath.join(root, relative)
+    try:
+        url = normal(checked_url(name))
+    except ConfigError as e:
+        raise SourceError(f"{where}: {e}") from e
+    storage = storage_of(root)
+    if not url.startswith(f"{storage}/"):
+        raise SourceError(f"{where}: {url!r} is not at {storage}, the only place that this list may lead to")
+    base = root if url.startswith(f"{root}/") else storage
+    return contained(url[len(base) + 1 :], where), url
+
+
 def read_label_bytes(path: str, max_bytes: int) -> bytes:
     """The whole label file. Raises SourceError when it cannot be read or is larger than `max_bytes`."""
     try:
-        if not Path(path).is_file():
+        if not is_file(path):
             raise SourceError(f"no such file: {path!r}")
+        if is_url(path):
+            return read(path, max_bytes)
         with Path(path).open("rb") as file:
             # No more than there is: read() sets the whole count aside before it reads.
             data = file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
     except OSError as e:
+        if e.errno == errno.EFBIG:
+            raise SourceError(f"{path!r} is larger than {max_bytes} bytes; that is no label file") from e
         raise SourceError(f"{path!r} cannot be read: {e.strerror}") from e
     if len(data) > max_bytes:
         raise SourceError(f"{path!r} is larger than {max_bytes} bytes; that is no label file")

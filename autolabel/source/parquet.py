@@ -199,7 +199,10 @@ def _rows(file: str) -> Iterator[Row]:
         with pa.parquet.ParquetFile(file) as opened:
             columns = [name for name in _COLUMNS if name in opened.schema_arrow.names]
             if "image" not in columns:
-                raise SourceError(f"{file!r} has no column `image`, only {opened.schema_arrow.names[:8]}")
+                raise SourceError(
+                    f"{file!r} has no column `image`, only {opened.schema_arrow.names[:8]}; "
+                    "a list of paths is source=parquet_list with source.column"
+                )
             for batch in opened.iter_batches(batch_size=_BATCH, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as e:

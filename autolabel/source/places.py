@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from autolabel.ops.storage import absolute, exists, parent
 from autolabel.source.walk import Tree
 
 _PROBE = 100
@@ -18,15 +19,15 @@ _PROBE = 100
 def picture_root(label_file: str, images_dir: str | None, names: Iterable[str]) -> str:
     """The folder that clean relative names are below: `images_dir` or its parent; or beside the file, in `images/`
     beside it, or the same one folder up: the first place that has one of the first names, for all of them."""
-    here = posixpath.dirname(posixpath.abspath(label_file))
+    here = parent(absolute(label_file))
     if images_dir is not None:
-        given = posixpath.abspath(images_dir)
-        places = [given, posixpath.dirname(given)]
+        given = absolute(images_dir)
+        places = [given, parent(given)]
     else:
-        up = posixpath.dirname(here)
+        up = parent(here)
         places = [here, posixpath.join(here, "images"), up, posixpath.join(up, "images")]
     first = list(itertools.islice(names, _PROBE))
-    found = (place for place in places if any(posixpath.exists(posixpath.join(place, name)) for name in first))
+    found = (place for place in places if any(exists(posixpath.join(place, name)) for name in first))
     return next(found, places[0])
 
 

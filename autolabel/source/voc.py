@@ -23,10 +23,11 @@ from defusedxml.ElementTree import fromstring
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
+from autolabel.ops.storage import absolute, in_parallel, is_file, is_folder, is_url, parent
 from autolabel.ops.xml_json import Json, children_json
 from autolabel.source.locate import (
-    check_optional_path,
-    check_path,
+    check_optional_place,
+    check_place,
     contained,
     read_label_bytes,
     read_label_text,
@@ -73,12 +74,13 @@ class VocSource:
     `filename` names it. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
     An XML that cannot be read, or that its PNGs contradict, makes its picture `failed:bad_label`; all XML
     files are read before the first picture is given out, since the classes are known only then. PNGs are
-    read one picture at a time; where a picture has them and no XML, they are its labels.
+    read one picture at a time; where a picture has them and no XML, they are its labels. `path` and `images_dir` may be
+    addresses.
     """
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
-        self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
+        self._path = check_place("source.path", path)
+        self._images_dir = check_optional_place("source.images_dir", images_dir)
         self._ignored: Counter[str] = Counter()
 
     @property
@@ -116,7 +118,7 @@ class VocSource:
         found = None if pair.label is None else self._annotations[pair.label]
         name = pair.image or pair.stem
         image_id, path = self._layout.prefix + name, images.path(name)
-        ref = ImageRef(image_id, path, split=splits.get(pair.stem))
+        ref = ImageRef(image_id, path, split=splits.get(pair.stem), stamp=images.stamps.get(name))
         if isinstance(found, Problem):
             return replace(ref, problem=found)
         if pair.image is None:
@@ -138,31 +140,35 @@ class VocSource:
 
     @cached_property
     def _layout(self) -> _Layout:
-        path = posixpath.abspath(self._path)
-        if not posixpath.isdir(path):
+        path = absolute(self._path)
+        if not is_folder(path):
             raise SourceError(f"no such folder: {self._path!r}")
-        given = None if self._images_dir is None else posixpath.abspath(self._images_dir)
+        given = None if self._images_dir is None else absolute(self._images_dir)
         if (found := devkit_folders(path)) is not None:
             annotations, pictures = found
             prefix = "" if given else f"{pictures}/"
             return _Layout(
                 given or posixpath.join(path, pictures), posixpath.join(path, annotations), prefix, path
             )
-        beside = posixpath.join(posixpath.dirname(path), "images")
-        if given is None and posixpath.isdir(beside):
+        beside = posixpath.join(parent(path), "images")
+        if given is None and is_folder(beside):
             return _Layout(beside, path, "images/")
         return _Layout(given or path, path, "")
 
     @cached_property
     def _trees(self) -> tuple[Tree, Tree]:
         images, labels = self._layout.images, self._layout.annotations
-        return walk(images), walk(labels) if posixpath.isdir(labels) else Tree(labels, (), ())
+        return walk(images), walk(labels) if is_folder(labels) else Tree(labels, (), ())
 
     @cached_property
     def _annotations(self) -> dict[str, _Annotation | Problem]:
         """By the XML's relative path."""
         labels = self._trees[1]
-        return {name: _parse(labels.path(name)) for name in with_extension(labels, ".xml")}
+        names = with_extension(labels, ".xml")
+        paths = map(labels.path, names)
+        # Here one file after the other is as fast; at a storage each of them is waited for.
+        found = in_parallel(_parse, paths) if is_url(labels.root) else map(_parse, paths)
+        return dict(zip(names, found, strict=True))
 
     @cached_property
     def _category_ids(self) -> dict[str, int]:
@@ -296,7 +302,7 @@ def _splits(devkit: str | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder, split in itertools.product(("Main", "Segmentation"), ("train", "val", "test")):
         path = posixpath.join(devkit or "", "ImageSets", folder, f"{split}.txt")
-        if devkit and posixpath.isfile(path):
+        if devkit and is_file(path):
             for line in read_label_text(path, _MAX_LIST).splitlines():
                 if line.split():
                     found.setdefault(line.split()[0], split)
@@ -310,7 +316,7 @@ def devkit_folders(path: str) -> tuple[str, str] | None:
         (labels, pictures)
         for labels in ("Annotations", "annotations", MASK_FOLDER)
         for pictures in ("JPEGImages", "images", "Images")
-        if all(posixpath.isdir(posixpath.join(path, name)) for name in (labels, pictures))
+        if all(is_folder(posixpath.join(path, name)) for name in (labels, pictures))
     ]
     if not found:
         return None

@@ -19,6 +19,7 @@ from autolabel.core.errors import ImageError, SourceError
 from autolabel.core.types import Float32, Rle, UInt8
 from autolabel.ops.index_png import decode_index_png, voc_numbers
 from autolabel.ops.masks import bounds_xyxy, encode
+from autolabel.ops.storage import is_file
 from autolabel.source.locate import read_label_bytes, read_label_text
 
 _MAX_PNG = 256 << 20
@@ -75,13 +76,13 @@ class VocMasks:
 
     def has(self, stem: str) -> bool:
         """Whether any of the PNGs is there."""
-        return any(posixpath.isfile(self._path(folder, stem)) for folder in _FOLDERS)
+        return any(is_file(self._path(folder, stem)) for folder in _FOLDERS)
 
     @cached_property
     def class_names(self) -> dict[int, str]:
         """Class number to name, from labelmap.txt (as CVAT and datumaro write it), else the twenty of VOC."""
         path = posixpath.join(self.root, _LABELMAP)
-        if not posixpath.isfile(path):
+        if not is_file(path):
             return dict(enumerate(VOC_CLASSES, 1))
         lines = [line.strip() for line in read_label_text(path, _MAX_TEXT).splitlines()]
         rows = [line.split(":")[0] for line in lines if line and not line.startswith("#")]
@@ -92,7 +93,7 @@ class VocMasks:
     @property
     def states_classes(self) -> bool:
         """Whether the data set names its classes itself."""
-        return posixpath.isfile(posixpath.join(self.root, _LABELMAP))
+        return is_file(posixpath.join(self.root, _LABELMAP))
 
     def _check_order(self, objects: UInt8, classes: UInt8 | None, stem: str, names: Sequence[str]) -> None:
         path = self._path("SegmentationObject", stem)
@@ -114,7 +115,7 @@ class VocMasks:
 
     def _read(self, folder: str, stem: str) -> UInt8 | None:
         path = self._path(folder, stem)
-        if not posixpath.isfile(path):
+        if not is_file(path):
             return None
         try:
             numbers = decode_index_png(read_label_bytes(path, _MAX_PNG))

@@ -1,4 +1,6 @@
-"""Every file below a folder, once, in a fixed order, with what was left out and why. Opens no file."""
+"""Every file below a folder, of this machine or of a storage, once, in a fixed order, with what was left out and why.
+Opens no file.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,13 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import merge
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import ImageRef, Problem
+from autolabel.ops.storage import Item, is_url, items_in
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff")
 _OTHER = (".gif", ".avif", ".jp2", ".j2k", ".j2c", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif")
@@ -23,12 +27,14 @@ _RUN = "run.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Relative paths with `/`, sorted by their bytes. `unreadable` folders come with their problem."""
+    """Relative paths with `/`, sorted by their bytes. `unreadable` folders come with their problem. `stamps` are what
+    the listing of a storage said of its files (see `ImageRef`)."""
 
     root: str
     files: tuple[str, ...]
     unreadable: tuple[tuple[str, Problem], ...]
     ignored: Counter[str] = field(default_factory=Counter)
+    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def images(self) -> tuple[str, ...]:
         return tuple(name for name in self.files if extension(name) in IMAGE_EXTENSIONS)
@@ -42,10 +48,81 @@ class Tree:
             yield ImageRef(f"{prefix}{name}/", self.path(name), problem=problem)
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file below a folder; or with a `problem`, and a slash at its end, a folder that could not be listed."""
+
+    name: str
+    stamp: tuple[int, int] | None = None
+    problem: Problem | None = None
+
+
+def pictures_below(root: str, wanted: Callable[[str], bool], ignored: Counter[str]) -> Iterator[ImageRef]:
+    """The pictures whose relative name is wanted, in the order of the bytes of their names. Files that are wanted and
+    no pictures are counted in `ignored`. A folder that cannot be listed is a picture with a problem: what is in it, nobody knows."""
+    for file in files_below(root, ignored):
+        if file.problem is None and not wanted(file.name):
+            continue
+        if file.problem is None and extension(file.name) not in IMAGE_EXTENSIONS:
+            ignored[extension(file.name) or "no extension"] += 1
+            continue
+        path = posixpath.join(root, file.name)
+        yield ImageRef(file.name, path, problem=file.problem, stamp=file.stamp)
+
+
+def files_below(root: str, ignored: Counter[str]) -> Iterator[File]:
+    """As `walk`, one after the other. At a storage no more is held than the folders on the way to the next file."""
+    if is_url(root):
+        yield from _remote_files(root, ignored)
+        return
+    tree = walk(root)
+    ignored.update(tree.ignored)
+    unreadable = [File(f"{name}/", problem=problem) for name, problem in tree.unreadable]
+    yield from merge(map(File, tree.files), unreadable, key=lambda file: os.fsencode(file.name))
+
+
+def _remote_files(root: str, ignored: Counter[str]) -> Iterator[File]:
+    stack = [("", Item("", True, (-1, -1)))]
+    while stack:
+        relative, item = stack.pop()
+        if not item.is_folder:
+            yield File(relative, item.stamp)
+            continue
+        try:
+            items = items_in(posixpath.join(root, relative) if relative else root)
+        except OSError as e:
+            if not relative:
+                raise SourceError(f"cannot list the folder {root!r}: {e.strerror}") from e
+            yield File(f"{relative}/", problem=_folder_problem(e))
+            continue
+        if relative and any(item.name == _RUN for item in items):
+            ignored["run directory of autolabel"] += 1
+            continue
+        hidden = sum(item.name.startswith(".") for item in items)
+        if hidden:
+            ignored["hidden"] += hidden
+        shown = [item for item in items if not item.name.startswith(".")]
+        stack += [(posixpath.join(relative, item.name), item) for item in reversed(shown)]
+
+
+def _remote_tree(root: str) -> Tree:
+    ignored: Counter[str] = Counter()
+    found = list(_remote_files(root, ignored))
+    return Tree(
+        root,
+        tuple(file.name for file in found if file.problem is None),
+        tuple((file.name.rstrip("/"), file.problem) for file in found if file.problem is not None),
+        ignored,
+        {file.name: file.stamp for file in found if file.stamp is not None},
+    )
+
+
 def walk(root: str) -> Tree:
     """All regular files below `root`, links followed, no folder twice. Raises SourceError if `root` itself
     cannot be listed. Hidden entries, special files, second ways into a folder and run directories (their exports
     are copies of the pictures, made by us) are counted in `ignored`."""
+    if is_url(root):
+        return _remote_tree(root)
     files: list[str] = []
     unreadable: list[tuple[str, Problem]] = []
     ignored: Counter[str] = Counter()

@@ -17,7 +17,8 @@ from typing import Any
 
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
-from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
+from autolabel.ops.storage import absolute, exists, in_parallel, is_file, is_folder, is_url, normal, parent
+from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
 from autolabel.source.pairs import Pair, pairs, with_extension
 from autolabel.source.walk import Tree, count_ignored, extension, walk
 from autolabel.source.yaml_file import class_name, parse_yaml
@@ -43,6 +44,7 @@ class _Picture:
     label: str | None
     split: str | None = None
     problem: Problem | None = None
+    stamp: tuple[int, int] | None = None
 
 
 class YoloSource:
@@ -55,16 +57,16 @@ class YoloSource:
     `labels/` (or `yolo/`); or a folder of label files, whose pictures are in `images_dir`, in `images/` beside
     it, or among them. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
     `root` allows a data.yaml whose `path:` leads elsewhere: it replaces that path. `rows` says what the rows are
-    where their length does not (see yolo_rows.py).
+    where their length does not (see yolo_rows.py). `path`, `images_dir` and `root` may be addresses.
     """
 
     def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind) -> None:
         if rows not in ROW_KINDS:
             raise ConfigError(f"source.rows must be one of {', '.join(ROW_KINDS)}, got {rows!r}")
         self._rows = rows
-        self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
-        self._root = check_optional_path("source.root", root)
+        self._path = check_place("source.path", path)
+        self._images_dir = check_optional_place("source.images_dir", images_dir)
+        self._root = check_optional_place("source.root", root)
         self._ignored: Counter[str] = Counter()
 
     @property
@@ -82,8 +84,14 @@ class YoloSource:
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError for an unreadable data set, ImageRefs with a problem for unreadable labels."""
         num_classes = max(self._names, default=-1) + 1
-        for picture in self._pictures:
-            yield _read(picture, num_classes, self._rows)
+        yield from self._read_all(num_classes)
+
+    def _read_all(self, num_classes: int | None) -> Iterator[ImageRef]:
+        def read(picture: _Picture) -> ImageRef:
+            return _read(picture, num_classes, self._rows)
+
+        # Here one file after the other is as fast; at a storage each of them is waited for.
+        yield from in_parallel(read, self._pictures) if is_url(self._path) else map(read, self._pictures)
 
     @cached_property
     def _is_yaml(self) -> bool:
@@ -108,7 +116,7 @@ class YoloSource:
         for place in (labels, posixpath.dirname(labels)):
             for name in ("classes.txt", "obj.names"):
                 file = posixpath.join(place, name)
-                if posixpath.isfile(file):
+                if is_file(file):
                     lines = [line.strip() for line in read_label_text(file, _MAX_YAML).splitlines()]
                     named = enumerate(itertools.takewhile(bool, lines))
                     return {index: class_name(file, index, line) for index, line in named}
@@ -117,8 +125,8 @@ class YoloSource:
     def _guessed_names(self) -> dict[int, str]:
         """`class_0` … up to the largest index in use; a bare label folder names no classes."""
         found = {-1}
-        for picture in self._pictures:
-            labels = _read(picture, None, self._rows).labels
+        for ref in self._read_all(None):
+            labels = ref.labels
             found |= set() if labels is None else {int(i) - 1 for i in labels.category_ids}
         if max(found) >= _MOST_CLASSES:
             raise SourceError(
@@ -143,15 +151,15 @@ class YoloSource:
     @cached_property
     def _folders(self) -> tuple[str, str, str]:
         """The folders of pictures and of labels, and what goes in front of a picture's relative name."""
-        path = posixpath.abspath(self._path)
-        if not posixpath.isdir(path):
+        path = absolute(self._path)
+        if not is_folder(path):
             raise SourceError(f"no such folder or data.yaml: {self._path!r}")
-        below = [name for name in ("labels", "yolo") if posixpath.isdir(posixpath.join(path, name))]
+        below = [name for name in ("labels", "yolo") if is_folder(posixpath.join(path, name))]
         labels = posixpath.join(path, below[0]) if below else path
         if self._images_dir is not None:
-            return posixpath.abspath(self._images_dir), labels, ""
-        beside = posixpath.join(posixpath.dirname(labels), "images")
-        return (beside, labels, "images/") if posixpath.isdir(beside) else (labels, labels, "")
+            return absolute(self._images_dir), labels, ""
+        beside = posixpath.join(parent(labels), "images")
+        return (beside, labels, "images/") if is_folder(beside) else (labels, labels, "")
 
     def _from_folders(self) -> Iterator[_Picture]:
         images_dir, labels_dir, prefix = self._folders
@@ -168,19 +176,19 @@ class YoloSource:
     def _base(self) -> str:
         """The folder all paths of a data.yaml are relative to."""
         if self._root is not None:
-            return posixpath.abspath(self._root)
-        here = posixpath.dirname(posixpath.abspath(self._path))
+            return absolute(self._root)
+        here = parent(absolute(self._path))
         stated = self._yaml.get("path") or "."
         if not isinstance(stated, str):
             raise SourceError(f"{self._path!r}: path: must be text, got a {type(stated).__name__}")
-        joined = posixpath.normpath(posixpath.join(here, stated))
+        joined = normal(posixpath.join(here, stated))
         if joined != here and not joined.startswith(here.rstrip("/") + "/"):
             raise SourceError(
                 f"{self._path!r}: path: {stated!r} leads out of the folder of the file; "
                 f"if that is where the pictures are, say source.root=<that folder>"
             )
         # `path: coco128` inside the folder coco128 means the folder itself.
-        return joined if posixpath.isdir(joined) else here
+        return joined if is_folder(joined) else here
 
     def _from_yaml(self) -> Iterator[_Picture]:
         for split in _SPLITS:
@@ -195,7 +203,7 @@ class YoloSource:
         base = self._base.rstrip("/") + "/"
         stated = place[len(base) :] if place.startswith(base) else place
         # Roboflow writes `../train/images` for what lies beside the yaml.
-        if stated.startswith("../") and posixpath.exists(posixpath.join(self._base, stated[3:])):
+        if stated.startswith("../") and exists(posixpath.join(self._base, stated[3:])):
             stated = stated[3:]
         return "" if stated in (".", "./") else contained(stated, where)
 
@@ -204,12 +212,12 @@ class YoloSource:
         if extension(place) == ".txt":
             yield from self._from_list(path, split)
             return
-        if not posixpath.isdir(path):
+        if not is_folder(path):
             raise SourceError(f"{self._path!r}: {split}: no such folder: {path!r}")
         images = walk(path)
         prefix = f"{place}/" if place else ""
         labels_dir = posixpath.join(self._base, _label_path(posixpath.join(place, "x.jpg"))).removesuffix("x.txt")
-        labels = walk(labels_dir) if posixpath.isdir(labels_dir) else Tree(labels_dir, (), ())
+        labels = walk(labels_dir) if is_folder(labels_dir) else Tree(labels_dir, (), ())
         names = [n for n in with_extension(labels, ".txt") if posixpath.basename(n).lower() not in _NOT_LABELS]
         yield from _paired(images, labels, names, prefix, split)
         self._ignored.update(
@@ -242,7 +250,7 @@ class YoloSource:
             )
 
     def _exists(self, relative: str) -> bool:
-        return posixpath.exists(posixpath.join(self._base, relative))
+        return exists(posixpath.join(self._base, relative))
 
 
 def _label_path(image: str) -> str:
@@ -290,13 +298,16 @@ def _paired(images: Tree, labels: Tree, names: list[str], prefix: str, split: st
 def _picture(pair: Pair, images: Tree, labels: Tree, prefix: str, split: str | None) -> _Picture:
     label = None if pair.label is None else labels.path(pair.label)
     if pair.image is not None:
-        return _Picture(prefix + pair.image, images.path(pair.image), label, split)
+        stamp = images.stamps.get(pair.image)
+        return _Picture(prefix + pair.image, images.path(pair.image), label, split, stamp=stamp)
     problem = Problem("missing", f"{label!r} has no picture: no {pair.stem}.* in {images.root!r}")
     return _Picture(prefix + pair.stem, images.path(pair.stem), label, split, problem)
 
 
 def _read(picture: _Picture, num_classes: int | None, rows: RowKind) -> ImageRef:
-    ref = ImageRef(picture.image_id, picture.path, split=picture.split, problem=picture.problem)
+    ref = ImageRef(
+        picture.image_id, picture.path, split=picture.split, problem=picture.problem, stamp=picture.stamp
+    )
     if picture.label is None or picture.problem is not None:
         return ref
     try:

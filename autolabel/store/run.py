@@ -11,15 +11,17 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMismatch
 from autolabel.core.protocols import Unit
 from autolabel.core.types import Category, ImageRecord, ImageRef, Problem
 from autolabel.store.codec import decode_record, encode_record
-from autolabel.store.manifest import Entry
+from autolabel.store.listing import Listing
+from autolabel.store.manifest import INDEX, Entry, bring_up_to_date, compare
 from autolabel.store.place import free_bytes, network_file_system
 
 FILE_NAME = "run.sqlite"
@@ -30,30 +32,33 @@ CHECKPOINT_EVERY = 64
 
 VANISHED = Problem("vanished", "the picture is no longer in the source")
 """What a picture gets that left the source before it was labelled."""
-PASSING = (VANISHED.code, "io_error", "out_of_memory")
-"""Failures that may be over by the next run."""
-ABSENT = ("missing", "permission")
-"""Failures that are over when the file can be read now: it went away during a run, and came back as it was."""
 FLOOR_BYTES = 64 << 20
 """No unit is committed with less room on the disk: SQLite itself still needs some to close the run."""
 
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE manifest(
-    ordinal INTEGER PRIMARY KEY, unit INTEGER NOT NULL, image_id BLOB NOT NULL UNIQUE, path BLOB NOT NULL,
+    ordinal INTEGER PRIMARY KEY, unit INTEGER NOT NULL, image_id BLOB NOT NULL, path BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, labels BLOB NOT NULL);
 CREATE INDEX manifest_unit ON manifest(unit);
+{INDEX};
 CREATE TABLE unit(number INTEGER PRIMARY KEY);
 CREATE TABLE record(
     ordinal INTEGER PRIMARY KEY, status TEXT NOT NULL, code TEXT NOT NULL, kept INTEGER NOT NULL,
     dropped INTEGER NOT NULL, data BLOB NOT NULL);
 """
+BY_STATUS = "CREATE INDEX IF NOT EXISTS record_status ON record(status, code)"
+"""Counting reads no record then. Runs of earlier versions get it when they are continued."""
 
 
 REVISED = """
 SELECT r.ordinal, m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal)
 WHERE r.ordinal > ? ORDER BY r.ordinal LIMIT 256
 """
+
+
+Row = tuple[Any, ...]
+"""Of two tables; SQLite keeps any type in any column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,11 @@ class RunStore:
         with _transaction(self._db):
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
+    @property
+    def has_units(self) -> bool:
+        """Whether anything is committed."""
+        return self._db.execute("SELECT 1 FROM unit LIMIT 1").fetchone() is not None
+
     def claim(self, fingerprint: Mapping[str, str]) -> None:
         """Record what this run is made with, or raise StoreMismatch showing what differs from before.
 
@@ -109,62 +119,25 @@ class RunStore:
 
     # -- the manifest --------------------------------------------------------------------------------
 
-    def sync(self, listed: Iterable[Entry], *, root: str, unit_size: int) -> Synced:
+    def sync(self, listed: Listing | Iterable[Entry], *, root: str, unit_size: int) -> Synced:
         """Freeze the manifest, or bring it up to date: new pictures are appended as new units, changed ones
         are labelled again with their whole unit, as are those that failed for a reason that may have passed;
         vanished ones keep the record they have. A picture is changed when its file or its annotations are.
 
-        Raises StoreMismatch when the pictures are those of another data set.
+        Raises StoreMismatch when the pictures are those of another data set, SourceError for one that is listed twice.
         """
-        old = {
-            bytes(image_id): (ordinal, unit, size, mtime_ns, bytes(labels))
-            for ordinal, unit, image_id, size, mtime_ns, labels in self._db.execute(
-                "SELECT ordinal, unit, image_id, size, mtime_ns, labels FROM manifest"
-            )
-        }
-        passing = {
-            ordinal
-            for (ordinal,) in self._db.execute(
-                f"SELECT ordinal FROM record WHERE code IN ({', '.join('?' * len(PASSING))})", PASSING
-            )
-        }
-        absent = {
-            ordinal
-            for (ordinal,) in self._db.execute(
-                f"SELECT ordinal FROM record WHERE code IN ({', '.join('?' * len(ABSENT))})", ABSENT
-            )
-        }
-        seen: set[bytes] = set()
-        new: list[Entry] = []
-        moved: list[tuple[bytes, int, int, bytes, int]] = []
-        changed = 0
-        redo: set[int] = set()
-        for entry in listed:
-            key = os.fsencode(entry.ref.image_id)
-            seen.add(key)
-            if key not in old:
-                new.append(entry)
-                continue
-            ordinal, unit, size, mtime_ns, labels = old[key]
-            if (size, mtime_ns, labels) != (entry.size, entry.mtime_ns, entry.labels):
-                changed += 1
-                redo.add(unit)
-            elif ordinal in passing or (ordinal in absent and entry.size >= 0):
-                redo.add(unit)
-            moved.append((os.fsencode(entry.ref.path), entry.size, entry.mtime_ns, entry.labels, ordinal))
         root = root.encode(errors="backslashreplace").decode()  # SQLite's text is UTF-8; a path may be any bytes
-        if new or changed or len(seen) < len(old):
-            self._refuse_other_root(root)
-        again = [(ordinal,) for key, (ordinal, unit, *_) in old.items() if unit in redo and key in seen]
-        with _transaction(self._db):
-            self._db.executemany(
-                "UPDATE manifest SET path = ?, size = ?, mtime_ns = ?, labels = ? WHERE ordinal = ?", moved
-            )
-            self._db.executemany("DELETE FROM unit WHERE number = ?", [(unit,) for unit in redo])
-            self._db.executemany("DELETE FROM record WHERE ordinal = ?", again)
-            self._append(new, unit_size)
+        with (
+            _as_listing(listed, self.directory) as listing,
+            listing.attached(self._db),
+            _transaction(self._db),
+        ):
+            found = compare(self._db)
+            if found:
+                self._refuse_other_root(root)
+            bring_up_to_date(self._db, found, unit_size)
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))
-        return Synced(added=len(new) if old else 0, changed=changed, vanished=len(old) - len(moved))
+        return Synced(added=found.added if found.before else 0, changed=found.changed, vanished=found.vanished)
 
     def _refuse_other_root(self, root: str) -> None:
         # A moved data set is welcome, so only a root that brings other pictures is refused. The same names are
@@ -175,19 +148,6 @@ class RunStore:
                 f"{self.directory} holds the pictures of {before}, not those of {root}; "
                 "use another directory with run=..."
             )
-
-    def _append(self, new: Sequence[Entry], unit_size: int) -> None:
-        first, unit = self._db.execute(
-            "SELECT coalesce(max(ordinal) + 1, 0), coalesce(max(unit) + 1, 0) FROM manifest"
-        ).fetchone()
-        self._db.executemany(
-            "INSERT INTO manifest VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                (first + i, unit + i // unit_size, os.fsencode(e.ref.image_id), os.fsencode(e.ref.path), e.size,
-                 e.mtime_ns, e.labels)
-                for i, e in enumerate(new)
-            ),
-        )  # fmt: skip
 
     # -- the work ------------------------------------------------------------------------------------
 
@@ -236,6 +196,23 @@ class RunStore:
         self._commits += 1
         if self._commits % CHECKPOINT_EVERY == 0:
             self._checkpoint()
+
+    def adopt(self, rows: Sequence[Row]) -> int:
+        """Pictures of another run with their records, as `RunReader.rows` gives them, in one transaction; how many
+        there were. Raises StoreCorrupt for a picture that is there already."""
+        records = [(row[0], *row[7:]) for row in rows]
+        try:
+            with _transaction(self._db):
+                self._db.executemany(
+                    "INSERT INTO manifest VALUES (?, ?, ?, ?, ?, ?, ?)", [row[:7] for row in rows]
+                )
+                self._db.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", records)
+                units = [(unit,) for unit in dict.fromkeys(row[1] for row in rows)]
+                self._db.executemany("INSERT OR IGNORE INTO unit VALUES (?)", units)
+        except sqlite3.IntegrityError as error:
+            raise StoreCorrupt(f"a picture is there twice, or has no record: {error}") from error
+        self._checkpoint()
+        return len(rows)
 
     def revise(self, change: Callable[[ImageRecord], ImageRecord], **meta: str) -> int:
         """Every record as `change` gives it back, and `meta` that says why: all in one transaction, so that a kill
@@ -312,7 +289,7 @@ class RunReader:
 
     def records(self) -> Iterator[ImageRecord]:
         """Every committed record in manifest order, streamed; can be called again."""
-        rows = self._selected(
+        rows = self._db.execute(
             "SELECT m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal) ORDER BY ordinal"
         )
         for image_id, path, data in rows:
@@ -320,17 +297,19 @@ class RunReader:
 
     def records_by_id(self) -> Iterator[ImageRecord]:
         """Every committed record in the order of the bytes of its image id, streamed: two runs can be merged."""
-        rows = self._selected(
+        rows = self._db.execute(
             "SELECT m.image_id, m.path, r.data FROM manifest m JOIN record r USING (ordinal) ORDER BY m.image_id"
         )
         for image_id, path, data in rows:
             yield _record_of(image_id, path, data)
 
-    def _selected(self, query: str) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(query)
-        except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message, bytes as they are
-            raise StoreCorrupt(f"{self.directory / FILE_NAME} has a damaged schema") from error
+    def rows(self) -> Iterator[Row]:
+        """Every picture with its record undecoded, in manifest order, streamed: all columns of `manifest`, then those
+        of `record` but its ordinal."""
+        yield from self._db.execute(
+            "SELECT m.ordinal, m.unit, m.image_id, m.path, m.size, m.mtime_ns, m.labels, r.status, r.code, r.kept, "
+            "r.dropped, r.data FROM manifest m LEFT JOIN record r USING (ordinal) ORDER BY m.ordinal"
+        )
 
     def counts(self) -> dict[str, int]:
         """Pictures by status, `failed:<code>` spelled out, and `pending` for those without a record."""
@@ -411,6 +390,11 @@ def categories_to(categories: Sequence[Category]) -> str:
     return json.dumps([[c.id, c.name, c.extra] for c in categories])
 
 
+def _as_listing(listed: Listing | Iterable[Entry], directory: Path) -> AbstractContextManager[Listing]:
+    """What can be compared with the manifest: a listing that is there stays open."""
+    return nullcontext(listed) if isinstance(listed, Listing) else Listing(listed, directory)
+
+
 def _record_of(image_id: object, path: object, data: object) -> ImageRecord:
     """SQLite keeps any type in any column, and a damaged or foreign file may do so."""
     if not (isinstance(image_id, bytes) and isinstance(path, bytes) and isinstance(data, bytes)):
@@ -420,7 +404,7 @@ def _record_of(image_id: object, path: object, data: object) -> ImageRecord:
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, rollback: bool) -> None:
     connection.execute("PRAGMA trusted_schema=OFF")
-    fresh = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    fresh = _count_of_tables(connection, path) == 0
     if not fresh:
         _check_is_ours(connection, path)
     # PRAGMAs answer with what they did; one that did not take would break a promise silently.
@@ -439,9 +423,20 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, rollback: bool) -> N
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    connection.execute(BY_STATUS)
+
+
+def _count_of_tables(connection: sqlite3.Connection, path: Path) -> int:
+    """The first SELECT of a connection reads the whole schema, so a damaged one shows here."""
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except UnicodeDecodeError as error:  # SQLite quotes it in its message, bytes as they are
+        raise StoreCorrupt(f"{path} has a damaged schema") from error
+    return int(count)
 
 
 def _check_is_ours(connection: sqlite3.Connection, path: Path) -> None:
+    _count_of_tables(connection, path)
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:

@@ -43,14 +43,23 @@ def transformers() -> Any:
         raise MissingExtra("this model needs transformers: pip install 'autolabel-sam2[hf]'") from error
 
 
-def hosted(name: str, *, key: str, classes: Mapping[str, str], images: bool = True, text: bool = False) -> Hosted:
+def hosted(
+    name: str,
+    *,
+    key: str,
+    classes: Mapping[str, str],
+    images: bool = True,
+    text: bool = False,
+    gate: str | None = None,
+) -> Hosted:
     """The model in the folder `name`, or of that name in the Hugging Face cache.
 
     `classes` says for each `model_type` that fits which class of transformers it is loaded with; `key` is the setting
-    that is named in errors. Raises MissingExtra, WeightsMissing and WeightsError.
+    that is named in errors, `gate` what a person must do before the download of a gated model. Raises MissingExtra,
+    WeightsMissing and WeightsError.
     """
     library = transformers()
-    folder = model_folder(name, key=key)
+    folder = model_folder(name, key=key, gate=gate)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise WeightsError(f"{key}: {folder} holds no .safetensors; pickled weights (.bin) are not loaded")
@@ -76,7 +85,7 @@ def hosted(name: str, *, key: str, classes: Mapping[str, str], images: bool = Tr
 _OFFLINE: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
-def model_folder(name: str, *, key: str) -> Path:
+def model_folder(name: str, *, key: str, gate: str | None = None) -> Path:
     """Where the files of a model lie. Raises WeightsMissing saying how to bring them."""
     path = Path(name).expanduser()
     if path.is_dir():
@@ -92,7 +101,8 @@ def model_folder(name: str, *, key: str) -> Path:
         include = " ".join(f"--include '{kind}'" for kind in _KINDS)
         raise WeightsMissing(
             f"{key}: {name!r} is neither a folder nor in the Hugging Face cache, and is not fetched on its own; "
-            f"bring it with: hf download {name} {include}"
+            + (f"{gate}, then " if gate else "")
+            + f"bring it with: hf download {name} {include}"
         ) from error
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from autolabel.app.earlier import EarlierRun
+from autolabel.app.recipe import RemoteEngine
 from autolabel.core.protocols import (
     Detector,
     Engine,
     Exporter,
+    InstanceModel,
     Labeler,
     Prompter,
     RecordReader,
@@ -16,7 +18,7 @@ from autolabel.core.protocols import (
     Source,
 )
 from autolabel.detect.detr_hf import DetrHfDetector
-from autolabel.detect.label_map import MappedDetector
+from autolabel.detect.label_map import MappedDetector, MappedModel
 from autolabel.detect.labels import LabelsDetector
 from autolabel.detect.none import NoDetector
 from autolabel.detect.phrases_hf import GroundingDinoDetector, Owlv2Detector
@@ -25,6 +27,8 @@ from autolabel.detect.yolo import YoloDetector
 from autolabel.detect.yolo_words import YoloWordsDetector
 from autolabel.engine.inline import InlineEngine
 from autolabel.engine.labeler import PipelineLabeler
+from autolabel.engine.one_step import OneStepLabeler
+from autolabel.engine.ray import RayEngine
 from autolabel.engine.threaded import ThreadedEngine
 from autolabel.export.coco import CocoExporter
 from autolabel.export.coco_panoptic import CocoPanopticExporter
@@ -63,6 +67,7 @@ from autolabel.refine.score import ScoreRefiner
 from autolabel.refine.smooth import SmoothRefiner
 from autolabel.segment.box import BoxSegmenter
 from autolabel.segment.sam2 import Sam2Segmenter
+from autolabel.segment.sam3_hf import Sam3Model
 from autolabel.segment.sam_hf import SamHfSegmenter
 from autolabel.segment.zoom import ZoomSegmenter
 from autolabel.source.coco import CocoSource
@@ -129,7 +134,8 @@ REFINERS: list[type[Refiner]] = [
     ScoreRefiner,
     SmoothRefiner,
 ]
-ENGINES: list[type[Engine]] = [InlineEngine, ThreadedEngine]
+ENGINES: list[type[Engine]] = [InlineEngine, RayEngine, ThreadedEngine]
+REMOTE_ENGINES: list[type[RemoteEngine]] = [RayEngine]
 EXPORTERS: list[type[Exporter]] = [
     CocoExporter,
     CocoPanopticExporter,
@@ -149,6 +155,7 @@ EXPORTERS: list[type[Exporter]] = [
     YoloDetectExporter,
     YoloObbExporter,
 ]
-LABELERS: list[type[Labeler]] = [PipelineLabeler]
+MODELS: list[type[InstanceModel]] = [MappedModel, Sam3Model]
+LABELERS: list[type[Labeler]] = [OneStepLabeler, PipelineLabeler]
 SINKS: list[type[RecordSink]] = [RunStore, MemoryStore]
 READERS: list[type[RecordReader]] = [RunReader, MemoryStore]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
 from autolabel.detect.yolo import YoloDetector
+from autolabel.ops.device import autocast
 from autolabel.ops.masks import iou
 from autolabel.segment.sam2 import Sam2Segmenter
 
@@ -24,12 +27,16 @@ def frame(seed: int) -> Frame:
     return Frame(ImageRef("a", "a"), coarse.repeat(8, 0).repeat(8, 1), ImageInfo(160, 120))
 
 
-def masks(device: str, precision: str, **sizes: int):
+def built(device: str, precision: str, **changed: Any) -> Sam2Segmenter:
     settings = {"prompt_chunk": 0, "encode_batch": 0, "masks": "single", "refine_steps": 0,
-                "refine_with": "prompt", **sizes}  # fmt: skip
-    segmenter = Sam2Segmenter(
+                "refine_with": "prompt", **changed}  # fmt: skip
+    return Sam2Segmenter(
         weights="nano_segmenter", architecture="nano", device=device, precision=precision, **settings
     )
+
+
+def masks(device: str, precision: str, **changed: Any):
+    segmenter = built(device, precision, **changed)
     frames = [frame(seed) for seed in range(3)]
     answers = segmenter.segment(frames, [Prompts(boxes_xyxy=BOXES)] * 3)
     return [answer.mask for found in answers for answer in found]
@@ -44,6 +51,43 @@ def test_masks_are_those_of_the_cpu(precision, least):
 def test_chunks_and_batches_do_not_change_masks():
     pairs = zip(masks("cuda", "float32"), masks("cuda", "float32", prompt_chunk=1, encode_batch=1), strict=True)
     assert min(iou(a, b) for a, b in pairs) >= 0.99
+
+
+def test_buckets_give_the_masks_of_picture_by_picture():
+    pairs = zip(
+        masks("cuda", "float32", batching="bucket"), masks("cuda", "float32", batching="image"), strict=True
+    )
+    assert min(iou(a, b) for a, b in pairs) >= 0.99
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_networks_give_the_same_masks(mode):
+    pairs = zip(masks("cuda", "float32", compile_mode=mode), masks("cpu", "float32"), strict=True)
+    assert np.mean([iou(a, b) for a, b in pairs]) >= 0.99
+
+
+def test_float32_is_no_tf32_in_convolutions():
+    with autocast("cuda", "float32"):
+        assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_device_without_room_halves_its_buckets_and_answers_all():
+    segmenter = built("cuda", "float32")
+    frames, asked = [frame(seed) for seed in range(8)], [Prompts(boxes_xyxy=np.tile(BOXES, (8, 1)))] * 8
+    expected = segmenter.segment(frames, asked)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    segmenter.segment(frames[:1], [Prompts(boxes_xyxy=BOXES)])
+    room = 2 * torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        found = segmenter.segment(frames, asked)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [answer.prompt for answer in ours] == list(range(24))
+        assert min(iou(a.mask, b.mask) for a, b in zip(ours, theirs, strict=True)) >= 0.99
 
 
 @pytest.mark.parametrize("architecture", ["yolo11n.yaml", "yolo26n.yaml", "rtdetr-l.yaml"])

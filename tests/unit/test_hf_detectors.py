@@ -13,8 +13,9 @@ import torch
 from autolabel.core.errors import ConfigError, MissingExtra, WeightsError, WeightsMissing
 from autolabel.core.types import Frame, ImageInfo, ImageRef
 from autolabel.detect.detr_hf import DetrHfDetector
-from autolabel.detect.ontology import best_detections, read_ontology
+from autolabel.detect.ontology import best_detections
 from autolabel.detect.phrases_hf import GroundingDinoDetector, Owlv2Detector
+from autolabel.ops.ontology import read_ontology
 from tests import hf_models
 
 hf_models.needs_transformers()

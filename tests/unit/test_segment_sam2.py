@@ -15,6 +15,7 @@ from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
 from autolabel.ops.device import in_chunks
 from autolabel.ops.masks import encode
 from autolabel.segment import sam2
+from autolabel.segment.answers import logits_rle, matching_arithmetic
 from autolabel.segment.sam2 import Sam2Segmenter
 from tests.records import disc
 
@@ -168,8 +169,8 @@ def test_a_padding_point_says_nothing_of_its_place(nano):
 @pytest.mark.parametrize("size_hw", [(30, 40), (60, 68), (60, 69), (301, 200)])
 def test_short_and_long_ways_to_a_mask_agree(size_hw):
     logits = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
-    quick = sam2.logits_rle(logits, size_hw, sam2.matching_arithmetic())
-    assert quick == sam2.logits_rle(logits, size_hw, None)
+    quick = logits_rle(logits, size_hw, matching_arithmetic())
+    assert quick == logits_rle(logits, size_hw, None)
 
 
 def test_random_weights_are_those_of_their_seed_and_leave_the_generator_alone(nano):

@@ -127,7 +127,7 @@ def test_a_list_gives_its_lines_in_its_order(tmp_path):
     touch(tmp_path, "lists/b.jpg", "other/c.jpg")
     text = b"\xef\xbb\xbf# pictures\nb.jpg\r\n\n./sub/../b.jpg\n../other/c.jpg\nabsent \xff.jpg\n"
     (tmp_path / "lists" / "all.txt").write_bytes(text)
-    source = ListSource(path=str(tmp_path / "lists" / "all.txt"))
+    source = ListSource(path=str(tmp_path / "lists" / "all.txt"), root=None)
     refs = list(source.images())
     assert [os.fsencode(ref.image_id) for ref in refs] == [
         b"b.jpg",
@@ -141,9 +141,9 @@ def test_a_list_gives_its_lines_in_its_order(tmp_path):
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\0\1\2")
     with pytest.raises(SourceError, match="not a text file"):
-        ids(ListSource(path=str(tmp_path / "a.txt")))
+        ids(ListSource(path=str(tmp_path / "a.txt"), root=None))
     with pytest.raises(SourceError, match="no such file"):
-        ids(ListSource(path=str(tmp_path / "absent.txt")))
+        ids(ListSource(path=str(tmp_path / "absent.txt"), root=None))
 
 
 def test_two_pictures_that_a_list_would_call_alike_are_refused(tmp_path):
@@ -152,7 +152,7 @@ def test_two_pictures_that_a_list_would_call_alike_are_refused(tmp_path):
     touch(tmp_path, outside, inside)
     (folder / "list.txt").write_text(f"{inside}\n{inside}\n{outside}\n")
     with pytest.raises(SourceError, match="would both be called"):
-        ids(ListSource(path=str(folder / "list.txt")))
+        ids(ListSource(path=str(folder / "list.txt"), root=None))
 
 
 def test_a_run_directory_below_the_pictures_is_left_out(tmp_path):

@@ -65,8 +65,6 @@ def test_the_kind_is_inferred_and_one_picture_found(tmp_path, kind, path, files)
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("https://example.com/a.jpg", "remote sources are not read"),
-        ("s3://bucket/images", "remote sources are not read"),
         ("absent", "no such file or folder"),
         ("film.mp4", "is a video"),
         ("one.xml", "give the folder"),

@@ -330,6 +330,15 @@ def test_what_is_no_database_is_a_clear_error(content, tmp_path):
         reader.counts()
 
 
+def test_a_damaged_schema_is_refused_in_one_line_also_where_the_damage_is_no_text(tmp_path):
+    path = tmp_path / "run.sqlite"
+    label_all(tmp_path, refs_in(tmp_path / "photos", ["a.jpg"]))
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE record", b"CR\xffATE TABLE record"))
+    for opened in (open_reader, open_store):
+        with pytest.raises(StoreCorrupt, match="damaged schema"), opened(tmp_path):
+            pass
+
+
 def test_categories_survive(tmp_path):
     with open_store(tmp_path) as store:
         store.set_meta(categories=categories_to([Category(3, "ü"), Category(7, "b")]))

@@ -1,0 +1,78 @@
+"""`autolabel merge RUN RUN ... run=OUT`: the runs of all parts into the one that they are parts of. Loads no model.
+
+The result is the run that `label` makes without `part`: the same records in the same places, so the same exports; and
+`label` with the same settings continues it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from autolabel.app.compose import compose, parse
+from autolabel.app.run_directory import existing_run, preflight, write_text
+from autolabel.app.summary import Cost, read_cost, summarise
+from autolabel.core.errors import ConfigError
+from autolabel.core.text import printable
+from autolabel.store.lock import exclusive
+from autolabel.store.merge import merge
+from autolabel.store.run import open_reader
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code as that of `label`."""
+    from omegaconf import OmegaConf
+
+    request = parse(arguments, "merge", several=True)
+    config = compose("merge", request.overrides, request.config_dir)
+    if request.show:
+        sys.stdout.write(OmegaConf.to_yaml(config))
+        return 0
+    if not request.paths or config.run is None:
+        raise ConfigError("which runs, and where to? autolabel merge RUN RUN ... run=OUT (autolabel --help)")
+    parts = [existing_run(path, None, "merge") for path in request.paths]
+    out = Path(str(config.run)).expanduser()
+    if out.resolve() in [part.resolve() for part in parts]:
+        raise ConfigError(f"run={out} is one of the parts; choose another directory")
+    preflight(out)
+    with ExitStack() as held:
+        for directory in sorted({out.resolve(), *(part.resolve() for part in parts)}):
+            held.enter_context(exclusive(directory))
+        settings = whole_settings(parts[0], out)
+        new = merge(parts, out, settings)
+        write_text(out / "config.yaml", settings["config"])
+        with open_reader(out) as reader:
+            summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
+        cost = total_cost(parts)
+        replace(summary, labelled=cost.pictures, seconds=cost.seconds, stages=cost.stages).write(out)
+    lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
+    lines.append(
+        f"merged     {len(parts)} parts into {printable(str(out))}" + ("" if new else ", as they were before")
+    )
+    lines.append(f"next       autolabel export {printable(str(out))} export=[coco,yolo]")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return summary.exit_code
+
+
+def whole_settings(part: Path, out: Path) -> dict[str, str]:
+    """What the whole run's settings are, from those of a part: where it lies, and that it is no part."""
+    from omegaconf import OmegaConf
+
+    with open_reader(part) as reader:
+        config = OmegaConf.create(reader.meta("config") or "{}")
+        versions = reader.meta("versions") or "{}"
+    config.part, config.run = None, str(out)
+    return {"config": OmegaConf.to_yaml(config), "versions": versions, "part": ""}
+
+
+def total_cost(parts: Iterable[Path]) -> Cost:
+    """What the parts took, one after the other."""
+    total = Cost(0, 0.0, {})
+    for cost in filter(None, map(read_cost, parts)):
+        names = dict.fromkeys((*total.stages, *cost.stages))
+        stages = {name: total.stages.get(name, 0.0) + cost.stages.get(name, 0.0) for name in names}
+        total = Cost(total.pictures + cost.pictures, total.seconds + cost.seconds, stages)
+    return total

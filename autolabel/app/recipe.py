@@ -1,0 +1,148 @@
+"""A labeler that other processes build: settings and classes travel there, models never do.
+
+The process that holds the run loads no model then. It asks one of the others what they compute with, which is what the
+run is claimed with; each of them checks that its own answer is the same.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+
+from autolabel.app.compose import build
+from autolabel.app.prompts import check_prompts
+from autolabel.app.refiners import build_refiners
+from autolabel.core.errors import ConfigError
+from autolabel.core.protocols import Refiner
+from autolabel.core.text import printable
+from autolabel.core.types import Category, Frame, ImageRecord, ImageRef
+from autolabel.engine.stage_times import StageTimes
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from autolabel.engine.labeler import FrameLabeler
+
+T = TypeVar("T")
+Identities = Mapping[str, Mapping[str, str]]
+
+
+@runtime_checkable
+class RemoteEngine(Protocol):
+    """An engine that labels in other processes."""
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """What one of them answers; both are pickled."""
+
+    def close(self) -> None:
+        """End what `ask` started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that the labeler of a configuration is made of: the settings as YAML, the source's classes, the folder that
+    relative paths count from, and the source's path (empty: it is no file or folder)."""
+
+    config: str
+    categories: tuple[Category, ...]
+    folder: str
+    root: str
+    offline: str
+
+    def build(self) -> tuple[FrameLabeler, tuple[Category, ...]]:
+        """In a process of its own: it is moved to the folder. Raises ConfigError where the pictures are not."""
+        from omegaconf import OmegaConf
+
+        from autolabel.app.label import build_labeler
+        from autolabel.weights.quiet import quiet_environment
+
+        for place in (self.folder, self.root):
+            if place and self.root and not os.path.exists(place):  # noqa: PTH110 - any bytes
+                raise ConfigError(
+                    f"{printable(place)} is not on {socket.gethostname()}: every node must have the pictures under the "
+                    "same path, or the source must be a URL"
+                )
+        if os.path.isdir(self.folder):  # noqa: PTH112
+            os.chdir(self.folder)
+        if self.offline:
+            os.environ["AUTOLABEL_OFFLINE"] = self.offline
+        quiet_environment()
+        return build_labeler(OmegaConf.create(self.config), self.categories)
+
+    def told(self) -> tuple[dict[str, dict[str, str]], tuple[Category, ...]]:
+        """What the labeler computes with here, and its classes."""
+        labeler, categories = self.build()
+        return {group: dict(its) for group, its in labeler.identities.items()}, categories
+
+
+class RemoteLabeler:
+    """The labeler of a recipe, as the process that holds the run has it. Pickled, it becomes the recipe; unpickled, the
+    labeler itself."""
+
+    def __init__(
+        self, recipe: Recipe, identities: Identities, *, batch_size: int, refiners: Sequence[Refiner]
+    ) -> None:
+        self._recipe = recipe
+        self.identities = identities
+        self.batch_size = batch_size
+        self.refiners = refiners
+        self.times = StageTimes()
+
+    def __reduce__(self) -> tuple[Callable[[Recipe, Identities], FrameLabeler], tuple[Recipe, Identities]]:
+        return built, (self._recipe, self.identities)
+
+    @cached_property
+    def _here(self) -> FrameLabeler:
+        return built(self._recipe, self.identities)
+
+    def load(self, ref: ImageRef) -> Frame | ImageRecord:
+        return self._here.load(ref)
+
+    def label(self, loaded: Sequence[Frame | ImageRecord]) -> list[ImageRecord]:
+        return self._here.label(loaded)
+
+
+def built(recipe: Recipe, identities: Identities) -> FrameLabeler:
+    """The labeler. Raises ConfigError when this process computes with something else than the run."""
+    labeler, _ = recipe.build()
+    for group, expected in identities.items():
+        found = labeler.identities[group]
+        for key in expected.keys() | found.keys():
+            if expected.get(key) != found.get(key):
+                raise ConfigError(
+                    f"{group} ({key}) is {found.get(key)} on {socket.gethostname()}, but {expected.get(key)} in the rest "
+                    "of the run; give every actor the same (engine.gpus_per_actor, the same weights on every node)"
+                )
+    return labeler
+
+
+def remote_labeler(
+    engine: RemoteEngine, config: DictConfig, categories: Sequence[Category], refs: Mapping[str, ImageRef]
+) -> tuple[RemoteLabeler, tuple[Category, ...]]:
+    """The labeler that `config` describes, for an engine that builds it elsewhere, and the classes it labels."""
+    from omegaconf import OmegaConf
+
+    from autolabel.app.label import NO_CLASSES, no_classes, root_of
+
+    root = root_of({"source": OmegaConf.to_container(config.source)})
+    recipe = Recipe(
+        config=OmegaConf.to_yaml(config, resolve=True),
+        categories=tuple(categories),
+        folder=os.getcwd(),  # noqa: PTH109
+        root=root if os.path.exists(root) else "",  # noqa: PTH110 - else a URL or a pattern, nothing to look for
+        offline=os.environ.get("AUTOLABEL_OFFLINE", ""),
+    )
+    try:
+        identities, found = engine.ask(recipe.told)
+    except ConfigError as error:
+        if str(error) == NO_CLASSES:  # which is all that can be said without the pictures
+            raise no_classes(refs.values()) from None
+        raise
+    if "prompt" in identities:
+        check_prompts(build(config.prompt), refs.keys())
+    refiners = build_refiners(config.refine, found)
+    return RemoteLabeler(recipe, identities, batch_size=config.batch_size, refiners=refiners), found

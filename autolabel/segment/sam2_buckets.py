@@ -1,0 +1,293 @@
+"""SAM 2 for devices that want much work at once: pictures and prompts of many pictures in buckets of few sizes.
+
+The device does not wait for masks: the maps of a bucket travel into pinned memory while the next one is computed,
+and threads make them into run lengths. Computes the same on a CPU, where it is slower than one picture after the
+other. Refuses prompts with masks, sieves and refine steps: `sam2.py` asks those picture by picture. Imports no model.
+
+Letters in shapes: I pictures of one encoder call, N prompts, P points, R the model's image side, h and w the
+low-resolution mask.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, UInt8
+from autolabel.ops.device import in_chunks, upload
+from autolabel.segment.answers import View, finished, stability
+from autolabel.segment.inputs import by_shape, to_model_xy
+from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
+
+CHOICES = ("single", "best_iou", "most_stable")
+"""Ways to one mask that look at the maps alone, and so need not leave the device."""
+_WAITING_BYTES = 256 * 2**20
+"""Of maps that wait for a thread."""
+_PIECE = 16
+"""Maps that a thread makes into masks at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """Prompts with one number of points, of several pictures: `image` (N,) and `row` (N,) say whose and which they
+    are; `xy` (N, P, 2) is in pixels of the model's square, with `labels` (N, P)."""
+
+    image: Int64
+    row: Int64
+    xy: Float32
+    labels: Int64
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def part(self, start: int, stop: int) -> Asked:
+        index = slice(start, stop)
+        return Asked(self.image[index], self.row[index], self.xy[index], self.labels[index])
+
+
+def flattened(prompts: Sequence[Prompts], sizes_hw: Sequence[tuple[int, int]], side: int) -> list[Asked]:
+    """All prompts of the pictures, those with as many points (a box is two) together, in the pictures' order."""
+    found: dict[int, list[Asked]] = defaultdict(list)
+    for image, (one, size_hw) in enumerate(zip(prompts, sizes_hw, strict=True)):
+        for inputs in by_shape(one):
+            assert inputs.xy is not None, "a prompt of a mask alone is not for buckets"
+            assert inputs.labels is not None
+            xy = to_model_xy(inputs.xy, size_hw, side)
+            whose = np.full(len(inputs), image, np.int64)
+            found[xy.shape[1]].append(Asked(whose, inputs.rows, xy, inputs.labels))
+    return [_joined(parts) for parts in found.values()]
+
+
+def _joined(parts: Sequence[Asked]) -> Asked:
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Asked.__slots__)
+    return Asked(*columns)
+
+
+def bucket_of(n: int, largest: int) -> int:
+    """The size that `n` are padded to: the next power of two, at most `largest`, which holds `n`.
+
+    So there are few sizes to compile for, one picture alone does not pay for sixteen, and half a bucket is a bucket.
+    """
+    return min(1 << (n - 1).bit_length(), largest)
+
+
+def padded(rows: Any, size: int) -> Any:
+    """`rows` (n, ...), a tensor, with its last row repeated to (size, ...)."""
+    import torch
+
+    missing = size - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+class BucketSegmenter:
+    """Boxes and points of many pictures to masks, with the network of a SAM2Base (`model`).
+
+    `encode(images)` gives of (I, 3, R, R) the embedding and the features of strides 4 and 8. Up to `images` pictures
+    and `prompts` prompts are computed at once; `choice` is one of CHOICES. `within()` is what every computation runs in.
+    `compile_mode` is one of torch.compile's, or `none`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        to_input: Callable[[UInt8], Any],
+        encode: Callable[[Any], tuple[Any, tuple[Any, Any]]],
+        within: Callable[[], AbstractContextManager[Any]],
+        images: int,
+        prompts: int,
+        choice: str,
+        compile_mode: str,
+        fused: bool | None,
+    ) -> None:
+        self._model = model
+        self._decoder = MaskDecoder(model)
+        self._to_input = to_input
+        self._encode = compiled(encode, compile_mode)
+        self._maps = compiled(self._maps_of, compile_mode)
+        self._within = within
+        self._images, self._prompts, self._choice, self._fused = images, prompts, choice, fused
+        self._compiles = compile_mode != "none"
+        self._scores_objects = bool(model.pred_obj_scores)
+        self._device = next(model.parameters()).device
+        self._copies = Copies(self._device)
+
+    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
+        """Answers in the order of the prompts. Every picture is encoded, so leave out those without prompts.
+
+        Raises ImageError `out_of_memory` when a single image or prompt does not fit on the device.
+        """
+        views = [View(frame.info.size_hw, self._fused) for frame in frames]
+        answers: list[list[PromptedMask]] = [[] for _ in frames]
+        with finishing() as finish:
+
+            def run(start: int, stop: int) -> list[None]:
+                images = self._side([frame.image_rgb for frame in frames[start:stop]])
+                sizes_hw = [view.size_hw for view in views[start:stop]]
+                for asked in flattened(prompts[start:stop], sizes_hw, self._model.image_size):
+                    self._ask(images, asked, views[start:stop], answers[start:stop], finish)
+                return [None] * (stop - start)
+
+            in_chunks(len(frames), self._images, run)
+        return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
+
+    def _side(self, images_rgb: Sequence[UInt8]) -> ImageSide:
+        import torch
+
+        with self._within():
+            inputs = torch.stack([self._to_input(image) for image in images_rgb])
+            size = bucket_of(len(inputs), self._images)
+            embedding, (stride_4, stride_8) = self._kept(self._encode(padded(inputs, size)))
+            n = len(inputs)
+            # The padding goes before anything is computed for prompts.
+            return self._decoder.image_side(embedding[:n], (stride_4[:n], stride_8[:n]))
+
+    def _ask(
+        self,
+        images: ImageSide,
+        asked: Asked,
+        views: Sequence[View],
+        answers: Sequence[list[PromptedMask]],
+        finish: Finish,
+    ) -> None:
+        """Every prompt in buckets; what they answer is put into `answers` by threads."""
+
+        def run(start: int, stop: int) -> list[None]:
+            part = asked.part(start, stop)
+            with self._within():
+                maps = self._bucket(images, part)
+                waiting = self._copies.to_host(maps)
+            for first in range(0, len(part), _PIECE):
+                piece = slice(first, first + _PIECE)
+
+                def make(piece: slice = piece) -> None:
+                    for image, answer in self._masks(part, waiting, piece, views):
+                        answers[image].append(answer)
+
+                finish(make, waiting.num_bytes * _PIECE // max(len(part), 1))
+            return [None] * len(part)
+
+        in_chunks(len(asked), self._prompts, run)
+
+    def _bucket(self, images: ImageSide, asked: Asked) -> Any:
+        """(N, h * w + 3): of each prompt its map and its scores, in one tensor, so that one copy brings both."""
+        size = bucket_of(len(asked), self._prompts)
+        columns = (padded(upload(a, self._device), size) for a in (asked.image, asked.xy, asked.labels))
+        return self._kept(self._maps(images, *columns))[: len(asked)]
+
+    def _maps_of(self, images: ImageSide, image: Any, xy: Any, labels: Any) -> Any:
+        import torch
+
+        sparse, _ = self._model.sam_prompt_encoder(points=(xy, labels), boxes=None, masks=None)
+        three = self._choice != "single"
+        answer = self._decoder.answer(self._decoder(images, image, sparse), three)
+        if three:
+            ranked = answer.iou if self._choice == "best_iou" else stability(answer.logits)
+            answer = answer.only(ranked.argmax(dim=1))
+        return torch.cat([answer.logits.flatten(1), answer.scored()], dim=1)
+
+    def _masks(
+        self, asked: Asked, waiting: Waiting, piece: slice, views: Sequence[View]
+    ) -> Iterator[tuple[int, PromptedMask]]:
+        """The finite answers of some rows of a bucket, each with its picture."""
+        values = waiting.values()[piece]
+        h, w = self._model.sam_prompt_encoder.mask_input_size
+        maps, scores = values[:, : h * w].reshape(-1, h, w), values[:, h * w :]
+        for i, (image, row) in enumerate(zip(asked.image[piece], asked.row[piece], strict=True)):
+            one = slice(i, i + 1)
+            rows = np.array([row])
+            for answer in finished(
+                rows, maps[one], scores[one], views[image], scores_objects=self._scores_objects
+            ):
+                yield int(image), answer
+
+    def _kept(self, outputs: Any) -> Any:
+        """What a CUDA graph wrote is overwritten by its next run."""
+        if not self._compiles:
+            return outputs
+        return tuple(map(self._kept, outputs)) if isinstance(outputs, tuple) else outputs.clone()
+
+
+def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """`function` through torch.compile, once a shape; as it is for `none`."""
+    if mode == "none":
+        return function
+    import torch
+
+    made: Callable[..., Any] = torch.compile(function, mode=mode, dynamic=False)
+    return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """A tensor on its way to the host; `arrived` is None when it is there."""
+
+    host: Any
+    arrived: Any | None
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.host.numel() * self.host.element_size())
+
+    def values(self) -> Float32:
+        """Waits for it. Safe from any thread."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        values: Float32 = self.host.numpy()
+        return values
+
+
+class Copies:
+    """From the device to pinned memory, beside what is computed next."""
+
+    def __init__(self, device: Any) -> None:
+        import torch
+
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def to_host(self, values: Any) -> Waiting:
+        import torch
+
+        if self._stream is None:
+            return Waiting(values, None)
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        self._stream.wait_stream(torch.cuda.current_stream(values.device))
+        with torch.cuda.stream(self._stream):
+            host.copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(self._stream)
+        # Its memory may be used again only when the copy is done.
+        values.record_stream(self._stream)
+        return Waiting(host, arrived)
+
+
+Finish = Callable[[Callable[[], None], int], None]
+"""Have a thread do something that holds so many bytes."""
+
+
+@contextmanager
+def finishing() -> Iterator[Finish]:
+    """Threads for what follows the device: one a core, eight at the most. All is done, or has raised, at the end."""
+    pending: deque[tuple[Future[None], int]] = deque()
+    held = 0
+
+    def finish(work: Callable[[], None], num_bytes: int) -> None:
+        nonlocal held
+        while pending and held + num_bytes > _WAITING_BYTES:
+            done, size = pending.popleft()
+            done.result()
+            held -= size
+        pending.append((pool.submit(work), num_bytes))
+        held += num_bytes
+
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), thread_name_prefix="autolabel-finish") as pool:
+        yield finish
+        for done, _ in pending:
+            done.result()

@@ -1,0 +1,156 @@
+"""Parts of a run, and the run that they are merged into."""
+
+import sqlite3
+
+import pytest
+from omegaconf import OmegaConf
+
+from autolabel.app import label as label_module
+from autolabel.app.main import main
+from autolabel.store import merge as merge_module
+from tests.fakes import album, draw
+from tests.reliability.programs import remembered
+
+PICTURES = 22
+
+
+@pytest.fixture
+def label(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_module, "compose", composed)
+    folder = tmp_path / "configs" / "detect"
+    folder.mkdir(parents=True)
+    OmegaConf.save({"_target_": "tests.reliability.models.MatesDetector", "delay_s": 0.0}, folder / "mates.yaml")
+    album(tmp_path / "in", PICTURES)
+
+    def call(run, *settings):
+        return main(
+            ["label", str(tmp_path / "in"), "--config-dir", str(tmp_path / "configs"), "detect=mates", "segment=box",
+             "unit_size=4", "batch_size=2", "engine=inline", "decode.isolated=false", "export=[]",
+             f"run={tmp_path / run}", *settings]
+        )  # fmt: skip
+
+    return call
+
+
+def composed(name, overrides, config_dir=None):
+    """As `compose`, half a second; runs and parts that differ in their place and number alone are composed once."""
+    own = dict(o.split("=", 1) for o in overrides if o.startswith("part="))
+    config = remembered(name, [o for o in overrides if not o.startswith("part=")], config_dir)
+    config.part = None if own.get("part") == "null" else own.get("part")
+    return config
+
+
+def merged(tmp_path, runs, out="all"):
+    return main(["merge", *[str(tmp_path / run) for run in runs], f"run={tmp_path / out}"])
+
+
+def tables(run):
+    """Everything that a run holds but how it was asked for."""
+    with sqlite3.connect(run / "run.sqlite") as db:
+        return [
+            db.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in ("manifest", "unit", "record")
+        ]
+
+
+def exports(run):
+    assert main(["export", str(run), "export=[coco,yolo]"]) == 0
+    files = sorted(p for p in (run / "export").rglob("*") if p.is_file())
+    return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize("of", [1, 5])
+def test_the_parts_merged_are_the_whole_run(of, label, tmp_path):
+    assert label("whole") == 0
+    runs = [f"part {k}" for k in range(1, of + 1)]
+    for k, run in enumerate(runs, start=1):
+        assert label(run, f"part={k}/{of}") == 0
+    assert merged(tmp_path, reversed(runs)) == 0
+    assert tables(tmp_path / "all") == tables(tmp_path / "whole")
+    assert exports(tmp_path / "all") == exports(tmp_path / "whole")
+    assert label("all") == 0, "the same settings continue it"
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3", "1/3/5", 0.5])
+def test_a_part_that_is_none_is_refused(part, label, capsys):
+    assert label("run", f"part={part}") == 1
+    assert "part must be K/N with 1 <= K <= N" in capsys.readouterr().err
+
+
+def test_more_parts_than_units_are_refused(label, capsys):
+    assert label("run", "part=1/7") == 1
+    assert "the source has 6 units of 4 pictures; at most 6 parts" in capsys.readouterr().err
+
+
+def test_a_part_is_resumed_as_itself_alone(label, capsys):
+    label("run", "part=1/2")
+    assert label("run", "part=1/2") == 0
+    for other, said in (("part=2/2", "is part 1/2, not part 2/2"), ("part=null", "continue it with part=1/2")):
+        assert label("run", other) == 1
+        assert said in capsys.readouterr().err
+    label("whole")
+    assert label("whole", "part=1/2") == 1
+    assert "holds all pictures of its source" in capsys.readouterr().err
+
+
+def test_a_part_of_a_list_that_changed_is_refused(label, tmp_path, capsys):
+    label("run", "part=1/2")
+    draw(tmp_path / "in" / "later.png", {0: (2, 2, 9, 9)})
+    assert label("run", "part=1/2") == 1
+    assert f"a list of {PICTURES} pictures, which has changed (now {PICTURES + 1})" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_together_is_refused_with_the_reason(label, tmp_path, capsys):
+    for k in (1, 2, 3):
+        label(f"part {k}", f"part={k}/3")
+    label("other", "part=2/3", "prompt.pad=0.1")
+    label("again", "part=2/3")
+    label("whole")
+    refusals = {
+        ("part 1", "part 3"): "1 of 3 parts are missing: 2/3",
+        ("part 1", "part 2", "part 3", "again"): "are both part 2/3",
+        ("part 1", "other", "part 3"): "prompt.pad: 0.0 | 0.1",
+        ("part 1", "whole"): "is no part of a run",
+    }
+    for runs, said in refusals.items():
+        assert merged(tmp_path, runs) == 1, runs
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "all" / "run.sqlite").exists()
+
+
+def test_another_run_is_never_overwritten_and_the_same_merge_is_done_once(label, tmp_path, capsys):
+    for k in (1, 2):
+        label(f"part {k}", f"part={k}/2")
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    assert "as they were before" in capsys.readouterr().out
+    label("taken")
+    assert merged(tmp_path, ["part 1", "part 2"], "taken") == 1
+    assert "holds another run already" in capsys.readouterr().err
+
+
+def test_a_merge_that_was_cut_off_is_begun_anew(label, tmp_path, monkeypatch):
+    for k in (1, 2):
+        label(f"part {k}", f"part={k}/2")
+    monkeypatch.setattr(merge_module, "CHUNK", 5)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(merge_module.os, "replace", cut)
+        assert merged(tmp_path, ["part 1", "part 2"]) == 130
+    assert not (tmp_path / "all" / "run.sqlite").exists()
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    label("whole")
+    assert tables(tmp_path / "all") == tables(tmp_path / "whole")
+    assert not (tmp_path / "all" / merge_module.STAGING).exists()
+
+
+def test_a_part_that_is_not_finished_is_refused(label, tmp_path, capsys):
+    for k in (1, 2):
+        label(f"part {k}", f"part={k}/2")
+    with sqlite3.connect(tmp_path / "part 2" / "run.sqlite") as db:
+        db.execute("DELETE FROM unit WHERE number = 0")
+        db.execute("DELETE FROM record WHERE ordinal < 4")
+    assert merged(tmp_path, ["part 1", "part 2"]) == 1
+    assert "has 4 pictures to do" in capsys.readouterr().err

@@ -1,0 +1,219 @@
+"""Buckets of many pictures: the masks that each picture has alone, whatever else is in the bucket."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.types import Prompts
+from autolabel.ops.device import choose_precision
+from autolabel.ops.masks import encode, iou
+from autolabel.segment import sam2
+from autolabel.segment.sam2_buckets import bucket_of, finishing, flattened, padded
+from tests.records import disc
+from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
+
+FRAMES = [frame(0), frame(1, 96, 200), frame(2)]
+MANY = np.tile(BOXES, (3, 1))[:7] + np.arange(7, dtype=np.float32)[:, None]
+ASKED = [Prompts(boxes_xyxy=BOXES), Prompts(boxes_xyxy=MANY), Prompts(boxes_xyxy=BOXES[:1])]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The nano model at half its size: the same weights, a quarter of the work."""
+    path = tmp_path_factory.mktemp("nano") / "nano_256.yaml"
+    path.write_text(sam2.read_architecture("nano").replace("image_size: 512", "image_size: 256"))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def alone(small):
+    return segmenter(small, "nano_segmenter", batching="image")
+
+
+def in_buckets(small, **settings):
+    sizes = {"prompt_chunk": 4, "encode_batch": 2}
+    return segmenter(small, "nano_segmenter", batching="bucket", **{**sizes, **settings})
+
+
+@pytest.fixture(scope="module")
+def together(small):
+    return in_buckets(small)
+
+
+def assert_same(found, expected):
+    """The same prompts answered, with masks and scores that differ by last digits at most."""
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [answer.prompt for answer in ours] == [answer.prompt for answer in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.mask == b.mask or iou(a.mask, b.mask) > 0.999
+            assert np.allclose([a.predicted_iou, a.object_score], [b.predicted_iou, b.object_score], atol=1e-5)
+
+
+def test_a_picture_in_a_bucket_has_the_masks_it_has_alone(alone, together):
+    assert_same(together.segment(FRAMES, ASKED), alone.segment(FRAMES, ASKED))
+
+
+def test_points_and_boxes_of_many_pictures_keep_their_places(alone, together):
+    points = Prompts(
+        boxes_xyxy=np.concatenate([BOXES[:2], np.full((1, 4), np.nan, np.float32)]),
+        points_xy=np.array([[[50, 60], [0, 0]], [[100, 30], [80, 50]], [[70, 40], [0, 0]]], np.float32),
+        point_signs=np.array([[1, -1], [1, 0], [1, -1]], np.int64),
+    )
+    asked = [points, ASKED[0], points]
+    assert_same(together.segment(FRAMES, asked), alone.segment(FRAMES, asked))
+
+
+def test_what_buckets_cannot_hold_is_asked_picture_by_picture(alone, together):
+    asked = [
+        ASKED[0],
+        replace(ASKED[2], masks=(encode(disc(96, 200, 60, 60, 30)),)),
+        Prompts(boxes_xyxy=BOXES[:0]),
+    ]
+    assert_same(together.segment(FRAMES, asked), alone.segment(FRAMES, asked))
+
+
+@pytest.mark.parametrize("choice", ["best_iou", "best_box_fit", "most_stable"])
+def test_one_of_three_is_the_same_one(small, choice):
+    settings = {"masks": choice, "prompt_chunk": 4}
+    found = in_buckets(small, **settings).segment(FRAMES[:2], ASKED[:2])
+    assert_same(found, segmenter(small, "nano_segmenter", **settings).segment(FRAMES[:2], ASKED[:2]))
+
+
+def test_the_networks_see_few_sizes_and_pads_have_no_answers(together, monkeypatch):
+    sizes = []
+
+    def watched(function, size_of):
+        def call(*inputs):
+            sizes.append(size_of(*inputs))
+            return function(*inputs)
+
+        return call
+
+    buckets = together._buckets
+    monkeypatch.setattr(buckets, "_encode", watched(buckets._encode, lambda images: ("images", len(images))))
+    monkeypatch.setattr(buckets, "_maps", watched(buckets._maps, lambda side, image, *_: ("prompts", len(image))))
+    answers = together.segment(FRAMES, ASKED)
+    assert [len(found) for found in answers] == [3, 7, 1]
+    # 10 boxes of two pictures, then one of the third.
+    assert sizes == [("images", 2), ("prompts", 4), ("prompts", 4), ("prompts", 2), ("images", 1), ("prompts", 1)]
+
+
+def test_a_size_holds_its_rows_is_never_above_the_largest_and_half_of_one_is_one():
+    for largest in (1, 8, 63, 100):
+        sizes = [bucket_of(n, largest) for n in range(1, largest + 1)]
+        assert all(n <= size <= largest for n, size in enumerate(sizes, 1))
+        assert len(set(sizes)) <= largest.bit_length() + 1
+    assert bucket_of(4, 8) * 2 == bucket_of(8, 8)
+
+
+def test_padding_repeats_the_last_row():
+    rows = torch.tensor([[1], [2]])
+    assert padded(rows, 4).tolist() == [[1], [2], [2], [2]]
+    assert padded(rows, 2) is rows
+
+
+def test_flattened_prompts_know_their_picture_and_row():
+    (boxes,) = flattened(ASKED, [(120, 160), (96, 200), (120, 160)], 256)
+    assert boxes.image.tolist() == [0] * 3 + [1] * 7 + [2]
+    assert boxes.row.tolist() == [*range(3), *range(7), 0]
+    assert np.allclose(boxes.xy[3, 0], BOXES[0, :2] / [200, 96] * 256)
+
+
+def full_above(limit, function, size_of):
+    """`function`, on a device that has room for `limit`."""
+
+    def call(*inputs):
+        if size_of(*inputs) > limit:
+            raise torch.OutOfMemoryError
+        return function(*inputs)
+
+    return call
+
+
+@pytest.mark.parametrize(("part", "limit"), [("_encode", 1), ("_maps", 1)])
+def test_out_of_memory_halves_the_bucket_and_loses_nothing(alone, together, monkeypatch, part, limit):
+    buckets = together._buckets
+    size_of = len if part == "_encode" else lambda side, image, *_: len(image)
+    monkeypatch.setattr(buckets, part, full_above(limit, getattr(buckets, part), size_of))
+    assert_same(together.segment(FRAMES, ASKED), alone.segment(FRAMES, ASKED))
+
+
+@pytest.mark.parametrize("part", ["_encode", "_maps"])
+def test_one_that_does_not_fit_is_the_pictures_error(together, monkeypatch, part):
+    monkeypatch.setattr(together._buckets, part, full_above(0, None, lambda *_: 1))
+    with pytest.raises(ImageError, match="out_of_memory"):
+        together.segment(FRAMES[:1], ASKED[:1])
+
+
+def test_an_unanswered_prompt_of_one_picture_shifts_none_of_another(alone, together):
+    holed = BOXES.copy()
+    holed[1] = np.nan
+    asked = [Prompts(boxes_xyxy=holed), ASKED[1], ASKED[2]]
+    found = together.segment(FRAMES, asked)
+    assert [answer.prompt for answer in found[0]] == [0, 2]
+    assert_same(found, alone.segment(FRAMES, asked))
+
+
+def test_pictures_without_prompts_never_reach_the_encoder(together, monkeypatch):
+    monkeypatch.setattr(together._buckets, "_encode", None)
+    assert together.segment(FRAMES[:2], [Prompts(boxes_xyxy=BOXES[:0])] * 2) == [[], []]
+    assert together.segment([], []) == []
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_whatever_finishing_raises_no_thread_stays(fails):
+    before, done = threading.active_count(), []
+
+    def work() -> None:
+        if fails:
+            raise ZeroDivisionError
+        done.append(1)
+
+    def run() -> None:
+        with finishing() as finish:
+            for _ in range(20):
+                finish(work, 2**26)  # more than may wait
+
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            run()
+    else:
+        run()
+        assert len(done) == 20
+    assert threading.active_count() == before
+
+
+def test_how_it_is_computed_is_part_of_the_identity(alone, together):
+    assert alone.identity["batching"] == "image"
+    assert {**alone.identity, "batching": "bucket"} == together.identity
+
+
+def test_compiling_needs_fixed_sizes(small):
+    with pytest.raises(ConfigError, match=r"segment\.compile_mode=default .* use segment\.batching=bucket"):
+        segmenter(small, "nano_segmenter", compile_mode="default", batching="image")
+    for setting in ("batching", "compile_mode"):
+        with pytest.raises(ConfigError, match=rf"segment\.{setting} "):
+            segmenter(small, "nano_segmenter", **{setting: "maybe"})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_network_gives_the_same_masks(alone, small):
+    compiled = in_buckets(small, compile_mode="default")
+    assert_same(compiled.segment(FRAMES, ASKED), alone.segment(FRAMES, ASKED))
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_cpu_is_exact_unless_asked_to_be_fast_and_says_when_it_cannot(monkeypatch, caplog, has_bf16):
+    monkeypatch.setattr("autolabel.ops.device.runs_bf16", lambda kind: has_bf16)
+    chosen = {word: choose_precision(word, "cpu", key="k") for word in ("auto", "float32", "fast", "bfloat16")}
+    fast = "bfloat16" if has_bf16 else "float32"
+    assert chosen == {"auto": "float32", "float32": "float32", "fast": fast, "bfloat16": "bfloat16"}
+    assert len(caplog.messages) == (0 if has_bf16 else 2)
+    assert choose_precision("auto", "cuda", key="k") == fast
