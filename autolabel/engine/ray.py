@@ -231,6 +231,8 @@ class Task:
             if unit is not None and data is not None:  # else of a task that was run twice
                 self._commit(unit, pickle.loads(data))
                 desk.fill(size.in_flight())
+            if not waiting:
+                return  # Ray Data takes seconds to find out by itself that this was all
 
     def _commit(self, unit: Unit, returned: Returned) -> None:
         self._times.add(returned.seconds)
@@ -329,6 +331,7 @@ class Feed:
     def __init__(self) -> None:
         self._units: dict[int, bytes] = {}
         self._begun: dict[int, int] = {}
+        self._faults: dict[int, str] = {}
         self._done: set[int] = set()
         self._end: int | None = None
         self._changed = asyncio.Condition()
@@ -359,16 +362,21 @@ class Feed:
         """How often somebody began with it."""
         return self._begun.get(place, 0)
 
-    async def begin(self, place: int) -> int:
-        """Somebody begins with it; how often that happened before."""
+    async def begin(self, place: int) -> tuple[int, str]:
+        """Somebody begins with it; how often that happened before, and what it raised for good."""
         before = self._begun.get(place, 0)
         self._begun[place] = before + 1
-        return before
+        return before, self._faults.get(place, "")
+
+    async def raised(self, place: int, fault: str) -> None:
+        """It is given up: its answer may die with the process before it is with us."""
+        self._faults[place] = fault
 
     async def done(self, place: int) -> None:
         self._done.add(place)
         self._units.pop(place, None)
         self._begun.pop(place, None)
+        self._faults.pop(place, None)
 
 
 class Actor:
@@ -406,7 +414,9 @@ class Actor:
         with worker.place(alone=ray.get(self._feed.begun.remote(place)) > 0):
             if self._broken:
                 die()
-            before = ray.get(self._feed.begin.remote(place))
+            before, fault = ray.get(self._feed.begin.remote(place))
+            if fault:
+                return Returned(fault=fault)
             if before > self._max_restarts:
                 ended = f"{before} processes ended while they labelled its unit; the unit is left out"
                 return Returned(faulty(unit, "worker_crash", ended))
@@ -416,6 +426,7 @@ class Actor:
                 # takes what is to come.
                 if before == 0 and self._max_restarts:
                     die()
+                ray.get(self._feed.raised.remote(place, returned.fault))
                 self._broken = True
             return returned
 

@@ -147,7 +147,9 @@ def test_the_feed_gives_a_unit_as_often_as_it_is_asked_until_it_is_done():
         assert [await feed.get(0), await feed.get(0)] == [(True, b"zero")] * 2
         await feed.put(1, b"one")
         assert await later == (True, b"one")
-        assert [await feed.begin(1), await feed.begin(1), await feed.begun(1)] == [0, 1, 2]
+        assert [await feed.begin(1), await feed.begin(1), await feed.begun(1)] == [(0, ""), (1, ""), 2]
+        await feed.raised(1, "the model broke")
+        assert await feed.begin(1) == (2, "the model broke")
         await feed.done(0)
         await feed.end(2)
         return [await feed.get(place) for place in range(3)]
