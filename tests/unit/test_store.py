@@ -189,7 +189,9 @@ def test_a_mended_label_file_redoes_its_unit(tmp_path):
     assert [u.refs[0].image_id for u in done] == ["b"]
 
 
-@pytest.mark.parametrize(("code", "again"), [("io_error", 1), ("out_of_memory", 1), ("worker_crash", 1), ("corrupt", 0)])
+@pytest.mark.parametrize(
+    ("code", "again"), [("io_error", 1), ("out_of_memory", 1), ("worker_crash", 1), ("corrupt", 0)]
+)
 def test_a_failure_that_may_have_passed_is_tried_again_by_the_next_run(code, again, tmp_path):
     refs = refs_in(tmp_path / "in", ["a"])
     label_all(tmp_path, refs, status="failed", code=code, candidates=(), verdicts=())
