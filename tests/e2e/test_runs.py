@@ -196,13 +196,14 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_killed_at_any_moment_and_continued_gives_the_same_exports(configs, tmp_path):
+@pytest.mark.parametrize("kills", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_and_continued_gives_the_same_exports(kills, configs, tmp_path):
     album(tmp_path / "in", COUNT)
     assert (
         subprocess.run(command(configs, tmp_path, "whole"), env=environment(), capture_output=True).returncode == 0
     )
     dice = random.Random(0)
-    for number in range(8):
+    for number in range(kills):
         process = subprocess.Popen(
             command(configs, tmp_path, "killed"),
             env=environment(),
