@@ -70,7 +70,7 @@ def test_no_checkpoint_runs_code_through_any_entry_point(entry, tmp_path, monkey
 
     calls = []
     monkeypatch.setattr(
-        "subprocess.Popen.__init__", lambda *a, **k: calls.append(a) or (_ for _ in ()).throw(OSError())
+        "subprocess.Popen.__init__", lambda *a, **k: calls.append(a[1]) or (_ for _ in ()).throw(OSError())
     )
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "in" / "a.png", {0: (2, 2, 20, 20)})
@@ -85,7 +85,8 @@ def test_no_checkpoint_runs_code_through_any_entry_point(entry, tmp_path, monkey
         assert "Traceback" not in error, name
     assert not list(tmp_path.rglob("proof*"))
     assert not Path("/tmp/proof").exists()
-    assert calls == [], "something was to be started"
+    # torch's compiler looks for the CUDA driver with it when it is first imported, whatever is loaded.
+    assert [call for call in calls if call != ["/sbin/ldconfig", "-p"]] == [], "something was to be started"
 
 
 @pytest.mark.parametrize("name", DATA_YAML)
