@@ -69,6 +69,8 @@ def test_no_checkpoint_runs_code_through_any_entry_point(entry, tmp_path, monkey
     from autolabel.app.main import main
 
     calls = []
+    # Libraries that are imported for the first time look for others with ldconfig and a compiler, whatever is loaded.
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     monkeypatch.setattr(
         "subprocess.Popen.__init__", lambda *a, **k: calls.append(a[1]) or (_ for _ in ()).throw(OSError())
     )
@@ -85,8 +87,7 @@ def test_no_checkpoint_runs_code_through_any_entry_point(entry, tmp_path, monkey
         assert "Traceback" not in error, name
     assert not list(tmp_path.rglob("proof*"))
     assert not Path("/tmp/proof").exists()
-    # torch's compiler looks for the CUDA driver with it when it is first imported, whatever is loaded.
-    assert [call for call in calls if call != ["/sbin/ldconfig", "-p"]] == [], "something was to be started"
+    assert calls == [], "something was to be started"
 
 
 @pytest.mark.parametrize("name", DATA_YAML)
