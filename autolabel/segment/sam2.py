@@ -38,7 +38,7 @@ from autolabel.segment.answers import (
     prompted,
     stability,
 )
-from autolabel.segment.asking import read_asking
+from autolabel.segment.asking import Asking, read_asking
 from autolabel.segment.inputs import Inputs, by_shape, inner_points, to_model_xy
 from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
@@ -111,27 +111,24 @@ class Sam2Segmenter:
         batching: str = "auto",
         compile_mode: str = "none",
     ) -> None:
-        asking = read_asking(
-            device=device,
-            precision=precision,
-            prompt_chunk=prompt_chunk,
-            encode_batch=encode_batch,
-            masks=masks,
-            refine_steps=refine_steps,
-            refine_with=refine_with,
-            chunk_on_cuda=128,
+        self._be_asked(
+            read_asking(
+                device=device,
+                precision=precision,
+                prompt_chunk=prompt_chunk,
+                encode_batch=encode_batch,
+                masks=masks,
+                refine_steps=refine_steps,
+                refine_with=refine_with,
+                chunk_on_cuda=128,
+            )
         )
-        self._device, self._precision = asking.device, asking.precision
-        self._prompt_chunk, self._encode_batch = asking.prompt_chunk, asking.encode_batch
-        self._masks, self._refine_steps, self._refine_with = asking.masks, asking.refine_steps, asking.refine_with
         batching = chosen_batching(batching, compile_mode, on_cuda=self._device.type == "cuda")
         text = read_architecture(architecture)
         model, digest = load_model(text, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._shares = True
-        self._lock = threading.Lock()
-        self._fused = matching_arithmetic()
         self._dense_pe = self._model.sam_prompt_encoder.get_dense_pe()
         self._identity = {
             "weights": digest,
@@ -144,6 +141,14 @@ class Sam2Segmenter:
         }
         if batching == "bucket" and not self._refine_steps and masks in CHOICES:
             self._buckets = self._in_buckets(compile_mode)
+
+    def _be_asked(self, asking: Asking) -> None:
+        """What every SAM has, whatever loads it."""
+        self._device, self._precision = asking.device, asking.precision
+        self._prompt_chunk, self._encode_batch = asking.prompt_chunk, asking.encode_batch
+        self._masks, self._refine_steps, self._refine_with = asking.masks, asking.refine_steps, asking.refine_with
+        self._lock = threading.Lock()
+        self._fused = matching_arithmetic()
 
     def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
         model, side, device = self._model, self._model.image_size, self._device

@@ -10,7 +10,6 @@ of (V, U) px of the R x R square holds the picture.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from autolabel.core.types import UInt8
 from autolabel.ops.device import autocast, in_chunks
-from autolabel.segment.answers import Decoded, View, matching_arithmetic
+from autolabel.segment.answers import Decoded, View
 from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
 from autolabel.segment.sam2 import Sam2Segmenter, _Features, to_model_image
@@ -47,19 +46,18 @@ class SamHfSegmenter(Sam2Segmenter):
         refine_steps: int,
         refine_with: str,
     ) -> None:
-        asking = read_asking(
-            device=device,
-            precision=precision,
-            prompt_chunk=prompt_chunk,
-            encode_batch=encode_batch,
-            masks=masks,
-            refine_steps=refine_steps,
-            refine_with=refine_with,
-            chunk_on_cuda=64,
+        self._be_asked(
+            read_asking(
+                device=device,
+                precision=precision,
+                prompt_chunk=prompt_chunk,
+                encode_batch=encode_batch,
+                masks=masks,
+                refine_steps=refine_steps,
+                refine_with=refine_with,
+                chunk_on_cuda=64,
+            )
         )
-        self._device, self._precision = asking.device, asking.precision
-        self._prompt_chunk, self._encode_batch = asking.prompt_chunk, asking.encode_batch
-        self._masks, self._refine_steps, self._refine_with = asking.masks, asking.refine_steps, asking.refine_with
         loaded = hosted(weights, key="segment.weights", classes=CLASSES)
         self._network = loaded.model.to(self._device)
         self._image_processor = loaded.image_processor
@@ -71,8 +69,6 @@ class SamHfSegmenter(Sam2Segmenter):
         self._model = SimpleNamespace(
             image_size=side, sam_prompt_encoder=SimpleNamespace(mask_input_size=(mask_side, mask_side))
         )
-        self._lock = threading.Lock()
-        self._fused = matching_arithmetic()
         self._identity = {**loaded.identity, "device": self._device.type, "precision": self._precision}
 
     def _encode(self, images_rgb: Sequence[UInt8]) -> list[_Features]:
