@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.nano import drawn
 from scripts.nano.dataset import ObjectMask, Picture
 
 Pixels = NDArray[np.uint8]
@@ -21,6 +22,7 @@ Rng = np.random.Generator
 
 # How often a picture comes from each data set: far above their share for the two with several objects.
 DATASET_WEIGHTS = {"duts_tr": 0.46, "coco_train": 0.29, "ccp_fashion": 0.25}
+DRAWN_RATE = 0.16  # of the scenes: no photograph, see `drawn`
 MAX_OBJECTS_A_VIEW = 12
 MIN_AREA_PX = 12
 
@@ -42,7 +44,11 @@ class SceneMaker:
         self._weights = np.array(list(present.values())) / sum(present.values())
 
     def make(self, rng: Rng, size: int, mosaic_rate: float) -> Scene:
-        if rng.random() < mosaic_rate:
+        if rng.random() < DRAWN_RATE:
+            scene = Scene(*drawn.draw(rng, size, self._texture), complete_labels=False)
+            if rng.random() < 0.15:
+                scene = self._paste(rng, scene, count=1)
+        elif rng.random() < mosaic_rate:
             scene = self._mosaic(rng, size)
         else:
             picture = self._pick(rng)
@@ -61,6 +67,15 @@ class SceneMaker:
     def _pick(self, rng: Rng) -> Picture:
         pool = self._by_dataset[self._names[rng.choice(len(self._names), p=self._weights)]]
         return pool[rng.integers(len(pool))]
+
+    def _texture(self, rng: Rng, out_hw: tuple[int, int]) -> Pixels:
+        """A piece of some photograph, at half to three times its size."""
+        picture = self._pick(rng)
+        (h, w), scale = picture.size_hw, np.exp(rng.uniform(np.log(0.5), np.log(3)))
+        crop_h, crop_w = min(h, max(8, int(out_hw[0] / scale))), min(w, max(8, int(out_hw[1] / scale)))
+        y, x = int(rng.integers(h - crop_h + 1)), int(rng.integers(w - crop_w + 1))
+        piece = picture.image_rgb[y : y + crop_h, x : x + crop_w]
+        return cv2.resize(piece, out_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
     def _mosaic(self, rng: Rng, size: int) -> Scene:
         """Four pictures, or two side by side or above one another."""
@@ -128,8 +143,8 @@ def _rectangle_around(
     side = max(side, max(out_hw) / 3)
     stretch = np.exp(rng.uniform(-0.25, 0.25))
     crop_w, crop_h = min(w, round(side * stretch)), min(h, round(side / stretch))
-    # One rectangle in six may cut the object.
-    slack = 0.25 if rng.random() < 0.16 else 0.0
+    # One rectangle in four may cut the object: pictures do.
+    slack = rng.uniform(0.1, 0.6) if rng.random() < 0.25 else 0.0
     left = _place(rng, x0, x1, crop_w, w, slack)
     top = _place(rng, y0, y1, crop_h, h, slack)
     return left, top, left + crop_w, top + crop_h
