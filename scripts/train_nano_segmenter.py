@@ -75,7 +75,8 @@ PHASES = (
 # From weights that already know what a prompt means; what 256 px teaches holds at 512 px, for a quarter of the time.
 CONTINUED_PHASES = (
     Phase(start=0.0, size_px=256, batch=8, boxes=7, clicks=3, mosaic_rate=0.4),
-    Phase(start=0.65, size_px=384, batch=6, boxes=7, clicks=3, mosaic_rate=0.45),
+    Phase(start=0.5, size_px=384, batch=6, boxes=7, clicks=3, mosaic_rate=0.45),
+    Phase(start=0.82, size_px=512, batch=4, boxes=8, clicks=3, mosaic_rate=0.45),  # what small objects look like
 )
 SMOKE_PHASES = (
     Phase(start=0.0, size_px=128, batch=2, boxes=2, clicks=1, mosaic_rate=0.3),

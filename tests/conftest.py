@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 from autolabel.weights.quiet import quiet_environment
 
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
@@ -10,3 +12,13 @@ os.environ["AUTOLABEL_OFFLINE"] = "1"
 quiet_environment()
 
 from tests.remote import bucket, leaking  # noqa: E402, F401 - fixtures, after the environment is set
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What a test said may hold a name that is no text (`caf\\xe9`); between processes of xdist only text travels."""
+    report = yield
+    report.sections = [
+        (title, said.encode("utf-8", "backslashreplace").decode()) for title, said in report.sections
+    ]
+    return report

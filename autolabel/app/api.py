@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.app.compose import build, build_all, compose
-from autolabel.app.label import NO_CLASSES, build_labeler, listed
+from autolabel.app.label import listed
+from autolabel.app.labelers import NO_CLASSES, build_labeler
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.protocols import ExportReport, Source, Unit
 from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64

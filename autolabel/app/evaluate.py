@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolabel.app.compose import build, compose, parse, plain
-from autolabel.app.label import run_path, say_kind
-from autolabel.app.run_directory import existing_run, replaced_text
+from autolabel.app.label import say_kind
+from autolabel.app.run_directory import existing_run, replaced_text, run_path
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.protocols import Source
 from autolabel.core.text import printable

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,29 +21,31 @@ from autolabel.app.compose import (
     quoted,
 )
 from autolabel.app.fingerprint import fingerprint
-from autolabel.app.labelers import one_step_model
+from autolabel.app.labelers import build_labeler
 from autolabel.app.part import PartSource, claim_part, part_of
+from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
 from autolabel.app.publish import address_of, published
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, remote_labeler
-from autolabel.app.refiners import build_refiners
 from autolabel.app.run_directory import (
     default_run,
     preflight,
     require_readable,
     require_room,
+    root_of,
+    run_path,
     runs_below,
     set_aside_evaluation,
     write_text,
 )
+from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
-from autolabel.core.protocols import Detector, Engine, InstanceModel, Segmenter, Source, Unit
+from autolabel.core.protocols import Engine, Source
 from autolabel.core.text import printable
-from autolabel.core.types import Category, Frame, ImageRecord, ImageRef
-from autolabel.ops.storage import absolute, is_url, redact
+from autolabel.core.types import Category, ImageRef
 from autolabel.store.listing import Listing
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import entries
@@ -54,16 +54,9 @@ from autolabel.store.run import RunStore, Synced, categories_to, open_reader, op
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from autolabel.detect.label_map import LabelMap
     from autolabel.engine.labeler import FrameLabeler
-    from autolabel.engine.stage_times import StageTimes
 
 logger = logging.getLogger(__name__)
-
-NO_CLASSES = (
-    "detect=labels needs a source with annotations (COCO, YOLO, Pascal VOC, LabelMe, CVAT, Label Studio, PNG masks, Parquet); "
-    "for bare pictures choose a detector, for example detect=nano"
-)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -243,112 +236,6 @@ def ended(engine: Engine) -> Iterator[None]:
             engine.close()
 
 
-def no_classes(refs: Iterable[ImageRef]) -> AutolabelError:
-    """Why there is nothing to label: broken label files, or none at all."""
-    bad = [ref.problem for ref in refs if ref.problem is not None and ref.problem.code == "bad_label"]
-    if bad:
-        return SourceError(f"no classes: {len(bad)} label files cannot be read, the first: {bad[0].detail}")
-    return ConfigError(NO_CLASSES)
-
-
-def build_labeler(
-    config: DictConfig, source_categories: Sequence[Category] | None, refs: Iterable[ImageRef] = ()
-) -> tuple[FrameLabeler, tuple[Category, ...]]:
-    """The labeler that `config` describes, and the classes it labels: the model's, else the source's (None: not
-    known yet, then they are empty). Fetches weights that are missing."""
-    from autolabel.app.weights import Bar
-    from autolabel.engine.labeler import PipelineLabeler
-    from autolabel.engine.one_step import OneStepLabeler
-    from autolabel.weights import progress_to
-
-    if config.images is None:
-        raise ConfigError("images must hold max_pixels and min_side, got null")
-    with Bar() as bar, progress_to(bar), offline_if(config.offline):
-        model = one_step_model(config)
-        if model is not None:
-            model, categories = relabelled_model(model, build(config.labels))
-            return OneStepLabeler(model=model, **of_all_labelers(config, categories)), categories
-        detector: Detector = build(config.detect)
-        categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
-        if not categories and source_categories is not None:
-            raise no_classes(refs)
-        detector, categories = relabelled(detector, build(config.labels), categories)
-        segmenter: Segmenter = build(config.segment)
-    labeler = PipelineLabeler(
-        detector=detector,
-        prompter=build(config.prompt),
-        segmenter=segmenter,
-        **of_all_labelers(config, categories),
-    )
-    return labeler, categories
-
-
-def of_all_labelers(config: DictConfig, categories: Sequence[Category]) -> dict[str, Any]:
-    """What any FrameLabeler is made of."""
-    return {
-        "refiners": build_refiners(config.refine, categories),
-        "batch_size": config.batch_size,
-        "max_pixels": config.images.max_pixels,
-        "min_side": config.images.min_side,
-        "read_frame": frame_reader(config),
-    }
-
-
-def frame_reader(config: DictConfig) -> Callable[[ImageRef], Frame] | None:
-    """What decodes pictures in other processes; None when this one is to do it."""
-    from autolabel.ops.isolation import isolated_frame
-
-    isolated, timeout_s = config.decode.isolated, config.decode.timeout_s
-    if not isinstance(isolated, bool):
-        raise ConfigError(f"decode.isolated must be true or false, got {isolated!r}")
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < 1e6:
-        raise ConfigError(f"decode.timeout_s must be a number of seconds above 0, got {timeout_s!r}")
-    bounds = {"max_pixels": config.images.max_pixels, "min_side": config.images.min_side}
-    return partial(isolated_frame, **bounds, timeout_s=float(timeout_s)) if isolated else None
-
-
-def relabelled(
-    detector: Detector, labels: LabelMap, categories: tuple[Category, ...]
-) -> tuple[Detector, tuple[Category, ...]]:
-    """The detector with its classes mapped, and the classes of the run."""
-    from autolabel.detect.label_map import MappedDetector
-
-    if labels.changes_nothing:
-        return detector, categories
-    if not categories:
-        raise ConfigError(
-            "labels: the classes come with the pictures; this interface needs a detector with its own"
-        )
-    mapped = MappedDetector(detector, labels, categories)
-    return mapped, mapped.categories
-
-
-def relabelled_model(model: InstanceModel, labels: LabelMap) -> tuple[InstanceModel, tuple[Category, ...]]:
-    """The same for a model that finds objects and masks in one step."""
-    from autolabel.detect.label_map import MappedModel
-
-    mapped = model if labels.changes_nothing else MappedModel(model, labels)
-    return mapped, mapped.categories
-
-
-@contextmanager
-def offline_if(offline: object) -> Iterator[None]:
-    """No weights are fetched meanwhile; afterwards the process's own setting is as it was."""
-    if not isinstance(offline, bool):
-        raise ConfigError(f"offline must be true or false, got {offline!r}")
-    before = os.environ.get("AUTOLABEL_OFFLINE")
-    if offline:
-        # Read by autolabel.weights wherever a component asks for a name.
-        os.environ["AUTOLABEL_OFFLINE"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("AUTOLABEL_OFFLINE", None)
-        else:
-            os.environ["AUTOLABEL_OFFLINE"] = before
-
-
 def listed(source: Source, directory: Path | None = None) -> Listing:
     """Every picture by its id, in a scratch file in `directory`; to be closed. Raises SourceError when there is none,
     saying what was seen instead."""
@@ -370,98 +257,6 @@ def say_kind(source: Source, count: int) -> None:
 def export_all(reader: Any, exporters: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Each format into `export/<name>` of the run directory."""
     return {name: exporter.export(reader, directory / "export" / name) for name, exporter in exporters.items()}
-
-
-class CountedSink:
-    """A RecordSink that tells the progress bar, also which stage takes the most time."""
-
-    def __init__(self, store: RunStore, progress: Progress, times: StageTimes) -> None:
-        self._store = store
-        self._progress = progress
-        self._times = times
-        self.images = 0
-
-    def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
-        with self._times.of("commit"):
-            self._store.commit(unit, records)
-        self.images += len(records)
-        self._progress.add(records, self._times.seconds())
-
-
-class Progress:
-    """The one progress bar, with an ETA; silent where nobody looks."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=total, unit="img", desc="label", disable=None if total else True, dynamic_ncols=True
-        )
-        self._objects = 0
-        self._failed = 0
-
-    def add(self, records: Sequence[ImageRecord], stages: Mapping[str, float]) -> None:
-        self._objects += sum(len(r.instances) for r in records)
-        self._failed += sum(r.status == "failed" for r in records)
-        slowest = max(stages, key=lambda name: stages[name])
-        self._bar.set_postfix_str(
-            f"{self._objects} objects, {self._failed} failed, most time in {slowest}", refresh=False
-        )
-        self._bar.update(len(records))
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-
-class QuietFile(logging.FileHandler):
-    """A full disk must not bury the one line that says so under tracebacks about the log."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        pass
-
-
-@contextmanager
-def run_log(directory: Path) -> Iterator[None]:
-    """Warnings and what the run did, in `autolabel.log`; warnings also on the screen."""
-    to_file = QuietFile(directory / "autolabel.log", encoding="utf-8", errors="backslashreplace")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    to_screen = logging.StreamHandler(sys.stderr)
-    to_screen.setLevel(logging.WARNING)
-    to_screen.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    ours = logging.getLogger("autolabel")
-    level = ours.level
-    ours.setLevel(logging.INFO)
-    ours.addHandler(to_file)
-    ours.addHandler(to_screen)
-    try:
-        yield
-    finally:
-        ours.setLevel(level)
-        for handler in (to_file, to_screen):
-            ours.removeHandler(handler)
-            handler.close()
-
-
-def root_of(values: Mapping[str, Any]) -> str:
-    """Where the pictures come from; empty for a source of somebody's own that has no path."""
-    path = values["source"].get("path")
-    if path is None:
-        return ""
-    return absolute(str(path)) if is_url(str(path)) else str(Path(str(path)).expanduser().resolve())
-
-
-def run_path(value: object) -> Path:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"run must be a path, got {value!r} (a directory called 5 is run=./5)")
-    if is_url(value):
-        raise ConfigError(
-            f"run={redact(value)}: a run is a database and needs a disk of this machine; "
-            "its exports can go to an address: export_to=..."
-        )
-    return Path(value).expanduser()
 
 
 def rollback_journal(values: Mapping[str, Any]) -> bool:

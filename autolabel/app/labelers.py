@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 from omegaconf import DictConfig
 
 from autolabel.app.compose import build, compose
-from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import InstanceModel
+from autolabel.app.refiners import build_refiners
+from autolabel.core.errors import AutolabelError, ConfigError, SourceError
+from autolabel.core.protocols import Detector, InstanceModel, Segmenter
+from autolabel.core.types import Category, Frame, ImageRef
+
+if TYPE_CHECKING:
+    from autolabel.detect.label_map import LabelMap
+    from autolabel.engine.labeler import FrameLabeler
+
+NO_CLASSES = (
+    "detect=labels needs a source with annotations (COCO, YOLO, Pascal VOC, LabelMe, CVAT, Label Studio, PNG masks, Parquet); "
+    "for bare pictures choose a detector, for example detect=nano"
+)
 
 STAGES = ("detect", "prompt", "segment")
 """The groups that a model of one step has no use for."""
@@ -17,6 +34,94 @@ class Pipeline:
 
     def __init__(self) -> None:
         pass
+
+
+def build_labeler(
+    config: DictConfig, source_categories: Sequence[Category] | None, refs: Iterable[ImageRef] = ()
+) -> tuple[FrameLabeler, tuple[Category, ...]]:
+    """The labeler that `config` describes, and the classes it labels: the model's, else the source's (None: not
+    known yet, then they are empty). Fetches weights that are missing."""
+    from autolabel.app.weights import Bar
+    from autolabel.engine.labeler import PipelineLabeler
+    from autolabel.engine.one_step import OneStepLabeler
+    from autolabel.weights import progress_to
+
+    if config.images is None:
+        raise ConfigError("images must hold max_pixels and min_side, got null")
+    with Bar() as bar, progress_to(bar), offline_if(config.offline):
+        model = one_step_model(config)
+        if model is not None:
+            model, categories = relabelled_model(model, build(config.labels))
+            return OneStepLabeler(model=model, **of_all_labelers(config, categories)), categories
+        detector: Detector = build(config.detect)
+        categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
+        if not categories and source_categories is not None:
+            raise no_classes(refs)
+        detector, categories = relabelled(detector, build(config.labels), categories)
+        segmenter: Segmenter = build(config.segment)
+    labeler = PipelineLabeler(
+        detector=detector,
+        prompter=build(config.prompt),
+        segmenter=segmenter,
+        **of_all_labelers(config, categories),
+    )
+    return labeler, categories
+
+
+def of_all_labelers(config: DictConfig, categories: Sequence[Category]) -> dict[str, Any]:
+    """What any FrameLabeler is made of."""
+    return {
+        "refiners": build_refiners(config.refine, categories),
+        "batch_size": config.batch_size,
+        "max_pixels": config.images.max_pixels,
+        "min_side": config.images.min_side,
+        "read_frame": frame_reader(config),
+    }
+
+
+def frame_reader(config: DictConfig) -> Callable[[ImageRef], Frame] | None:
+    """What decodes pictures in other processes; None when this one is to do it."""
+    from autolabel.ops.isolation import isolated_frame
+
+    isolated, timeout_s = config.decode.isolated, config.decode.timeout_s
+    if not isinstance(isolated, bool):
+        raise ConfigError(f"decode.isolated must be true or false, got {isolated!r}")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < 1e6:
+        raise ConfigError(f"decode.timeout_s must be a number of seconds above 0, got {timeout_s!r}")
+    bounds = {"max_pixels": config.images.max_pixels, "min_side": config.images.min_side}
+    return partial(isolated_frame, **bounds, timeout_s=float(timeout_s)) if isolated else None
+
+
+def relabelled(
+    detector: Detector, labels: LabelMap, categories: tuple[Category, ...]
+) -> tuple[Detector, tuple[Category, ...]]:
+    """The detector with its classes mapped, and the classes of the run."""
+    from autolabel.detect.label_map import MappedDetector
+
+    if labels.changes_nothing:
+        return detector, categories
+    if not categories:
+        raise ConfigError(
+            "labels: the classes come with the pictures; this interface needs a detector with its own"
+        )
+    mapped = MappedDetector(detector, labels, categories)
+    return mapped, mapped.categories
+
+
+def relabelled_model(model: InstanceModel, labels: LabelMap) -> tuple[InstanceModel, tuple[Category, ...]]:
+    """The same for a model that finds objects and masks in one step."""
+    from autolabel.detect.label_map import MappedModel
+
+    mapped = model if labels.changes_nothing else MappedModel(model, labels)
+    return mapped, mapped.categories
+
+
+def no_classes(refs: Iterable[ImageRef]) -> AutolabelError:
+    """Why there is nothing to label: broken label files, or none at all."""
+    bad = [ref.problem for ref in refs if ref.problem is not None and ref.problem.code == "bad_label"]
+    if bad:
+        return SourceError(f"no classes: {len(bad)} label files cannot be read, the first: {bad[0].detail}")
+    return ConfigError(NO_CLASSES)
 
 
 def one_step_model(config: DictConfig) -> InstanceModel | None:
@@ -41,3 +146,21 @@ def _refuse_settings_of_stages(config: DictConfig) -> None:
             f"this labeler finds objects and masks in one step; take out what sets {' and '.join(changed)} "
             "(an experiment does too), or use labeler=pipeline"
         )
+
+
+@contextmanager
+def offline_if(offline: object) -> Iterator[None]:
+    """No weights are fetched meanwhile; afterwards the process's own setting is as it was."""
+    if not isinstance(offline, bool):
+        raise ConfigError(f"offline must be true or false, got {offline!r}")
+    before = os.environ.get("AUTOLABEL_OFFLINE")
+    if offline:
+        # Read by autolabel.weights wherever a component asks for a name.
+        os.environ["AUTOLABEL_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("AUTOLABEL_OFFLINE", None)
+        else:
+            os.environ["AUTOLABEL_OFFLINE"] = before

@@ -14,8 +14,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from autolabel.app.compose import build
+from autolabel.app.labelers import NO_CLASSES, build_labeler, no_classes
 from autolabel.app.prompts import check_prompts
 from autolabel.app.refiners import build_refiners
+from autolabel.app.run_directory import root_of
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Refiner
 from autolabel.core.text import printable
@@ -57,7 +59,6 @@ class Recipe:
         """In a process of its own: it is moved to the folder. Raises ConfigError where the pictures are not."""
         from omegaconf import OmegaConf
 
-        from autolabel.app.label import build_labeler
         from autolabel.weights.quiet import quiet_environment
 
         for place in (self.folder, self.root):
@@ -125,8 +126,6 @@ def remote_labeler(
 ) -> tuple[RemoteLabeler, tuple[Category, ...]]:
     """The labeler that `config` describes, for an engine that builds it elsewhere, and the classes it labels."""
     from omegaconf import OmegaConf
-
-    from autolabel.app.label import NO_CLASSES, no_classes, root_of
 
     root = root_of({"source": OmegaConf.to_container(config.source)})
     recipe = Recipe(

@@ -1,4 +1,4 @@
-"""The run directory: its default name, and what would stop a run before any model is loaded."""
+"""The run directory: its name, and what would stop a run before any model is loaded."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import Any, TextIO
 
 from autolabel.core.errors import ConfigError, SourceError, StoreError, StoreFull
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRef
-from autolabel.ops.storage import is_url
+from autolabel.ops.storage import absolute, is_url, redact
 from autolabel.store.place import free_bytes
 from autolabel.store.run import FILE_NAME, check_is_run
 
@@ -22,6 +22,25 @@ _SUFFIXES = frozenset((".txt", ".lst", ".json", ".yaml", ".yml", ".parquet"))
 MIN_FREE_BYTES = 256 << 20
 BYTES_A_PICTURE = 3 << 10
 """Room for a record: 2 KiB, measured with real detections, and half as much again for the log that SQLite keeps."""
+
+
+def root_of(values: Mapping[str, Any]) -> str:
+    """Where the pictures come from; empty for a source of somebody's own that has no path."""
+    path = values["source"].get("path")
+    if path is None:
+        return ""
+    return absolute(str(path)) if is_url(str(path)) else str(Path(str(path)).expanduser().resolve())
+
+
+def run_path(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"run must be a path, got {value!r} (a directory called 5 is run=./5)")
+    if is_url(value):
+        raise ConfigError(
+            f"run={redact(value)}: a run is a database and needs a disk of this machine; "
+            "its exports can go to an address: export_to=..."
+        )
+    return Path(value).expanduser()
 
 
 def default_run(source_path: str) -> Path:

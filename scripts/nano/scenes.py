@@ -134,10 +134,10 @@ def view(rng: Rng, picture: Picture, out_hw: tuple[int, int]) -> Scene:
 def _rectangle_around(
     rng: Rng, target: ObjectMask, size_hw: tuple[int, int], out_hw: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """xyxy; the object's long side becomes 6 to 95 % of the output, every size as likely (in log)."""
+    """xyxy; the object's long side becomes 6 (14 px, if less) to 95 % of the output, every size as likely (in log)."""
     h, w = size_hw
     x0, y0, x1, y1 = target.bbox_xyxy
-    share = np.exp(rng.uniform(np.log(0.06), np.log(0.95)))
+    share = np.exp(rng.uniform(np.log(min(0.06, 14 / max(out_hw))), np.log(0.95)))
     side = max(x1 - x0, y1 - y0) / share
     # Not more than threefold enlargement: there is nothing to see in a blown-up picture.
     side = max(side, max(out_hw) / 3)

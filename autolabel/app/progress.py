@@ -1,0 +1,54 @@
+"""The progress bar, and the sink that moves it. Decides nothing about what is labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autolabel.core.protocols import Unit
+from autolabel.core.types import ImageRecord
+from autolabel.engine.stage_times import StageTimes
+from autolabel.store.run import RunStore
+
+
+class CountedSink:
+    """A RecordSink that tells the progress bar, also which stage takes the most time."""
+
+    def __init__(self, store: RunStore, progress: Progress, times: StageTimes) -> None:
+        self._store = store
+        self._progress = progress
+        self._times = times
+        self.images = 0
+
+    def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
+        with self._times.of("commit"):
+            self._store.commit(unit, records)
+        self.images += len(records)
+        self._progress.add(records, self._times.seconds())
+
+
+class Progress:
+    """The one progress bar, with an ETA; silent where nobody looks."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total, unit="img", desc="label", disable=None if total else True, dynamic_ncols=True
+        )
+        self._objects = 0
+        self._failed = 0
+
+    def add(self, records: Sequence[ImageRecord], stages: Mapping[str, float]) -> None:
+        self._objects += sum(len(r.instances) for r in records)
+        self._failed += sum(r.status == "failed" for r in records)
+        slowest = max(stages, key=lambda name: stages[name])
+        self._bar.set_postfix_str(
+            f"{self._objects} objects, {self._failed} failed, most time in {slowest}", refresh=False
+        )
+        self._bar.update(len(records))
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
