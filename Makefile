@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that share the fast tests.
+JOBS ?= 2
 READY := $(VENV)/.ready
 
 .PHONY: demo setup test test-all lint format bench reliability clean
@@ -20,10 +22,10 @@ $(READY): requirements/development.lock requirements/sam2.lock pyproject.toml
 	touch $@
 
 test: $(READY)  ## the fast tests: no GPU, no network, no downloaded weights
-	$(BIN)/python -m pytest -m "not slow and not gpu" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu" tests
 
-test-all: $(READY)  ## everything, GPU tests where there is a GPU
-	$(BIN)/python -m pytest tests
+test-all: test  ## everything, GPU tests where there is a GPU; the slow ones load the machine, so one after the other
+	$(BIN)/python -m pytest -m "slow or gpu" tests
 
 lint: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

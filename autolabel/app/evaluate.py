@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from autolabel.app.compose import build, compose, parse, plain
 from autolabel.app.label import say_kind
+from autolabel.app.part import KEY as PART
+from autolabel.app.part import part_text
 from autolabel.app.run_directory import existing_run, replaced_text, run_path
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.protocols import Source
@@ -54,6 +56,8 @@ def main(arguments: Sequence[str]) -> int:
         found = evaluate_run(evaluator, directory, truth)
         calibrated = calibrate(directory, truth) if request.flag else None
     sys.stdout.write(text(found))
+    with open_reader(directory) as reader:
+        sys.stdout.write(part_text(reader.meta(PART)))
     if values["oracle"] is not None:
         sys.stdout.write(oracle_text(evaluator, run_path(values["oracle"]), truth, found))
     sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")

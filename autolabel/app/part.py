@@ -100,6 +100,15 @@ def claim_part(store: RunStore, source: Source) -> None:
     store.set_meta(part=ours)
 
 
+def part_text(claim: str | None) -> str:
+    """A line for what is said of a run that is a part; empty for a whole one."""
+    return (
+        f"part       {_named(claim)} of its source, and this is of that part alone (autolabel merge joins them)\n"
+        if claim
+        else ""
+    )
+
+
 def _difference(before: str, ours: str) -> str:
     if not before:
         return f"holds all pictures of its source, not part {_named(ours)}"

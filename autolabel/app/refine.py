@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from autolabel.app.compose import compose, parse, plain
+from autolabel.app.part import KEY as PART
+from autolabel.app.part import part_text
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
 from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
 from autolabel.app.summary import summarise
@@ -52,8 +54,10 @@ def main(arguments: Sequence[str]) -> int:
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
             summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
+            part = part_text(reader.meta(PART))
     lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
     lines.append(f"refined    {revised} pictures changed, {seconds:.1f} s; exports are as they were")
+    lines += part.splitlines()
     if outdated:
         lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
     lines.append(f"next       autolabel export {directory} export=[coco,yolo]")

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autolabel.core.types import (
     Category,
+    Columns,
     Detections,
     Dropped,
     Frame,
@@ -153,6 +154,14 @@ class RecordReader(Protocol):
 
     def records(self) -> Iterator[ImageRecord]:
         """Every image's record in manifest order, streamed; can be called again."""
+
+
+@runtime_checkable
+class ColumnReader(Protocol):
+    """A RecordReader that can leave out the making of objects."""
+
+    def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
+        """As `records`. A record with columns has its kept objects there, and no candidates."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from autolabel.core.errors import AutolabelError, ConfigError, MissingExtra
 from autolabel.core.protocols import Labeler, RecordSink, Unit
@@ -43,6 +43,19 @@ HOPELESS = 3
 """So many units in a row that raise are no bad pictures: the run ends with what was raised."""
 LOOK_EVERY_S = 5.0
 """How often the size of the cluster is asked for."""
+LONGEST_REST_S = 1.0
+"""How long Ray Data's loop may rest between two looks at what is done."""
+OWN_SETTINGS = {
+    "RAY_worker_niceness": "0",  # else any other program of the machine goes before our models
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_timeline": "0",
+    "RAY_event_stats": "0",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # looks for new log files not at each turn, but
+    "LOG_NAME_UPDATE_INTERVAL_S": "60",
+}
+"""Environment of a Ray that is started here: nobody looks at its figures, which every process would gather and send all
+the time. What the person has set stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,12 @@ class RayEngine:
         object_store_mb: int,
     ) -> None:
         if address is not None and (not isinstance(address, str) or not address.strip()):
-            raise ConfigError(f"engine.address must be auto, host:port, ray://host:port or null, got {address!r}")
+            raise ConfigError(f"engine.address must be auto, host:port or null, got {address!r}")
+        if address is not None and address.startswith("ray://"):
+            raise ConfigError(
+                f"engine.address={address}: Ray Data does not run through the Ray client; run the command on a node of "
+                "the cluster with engine.address=auto (ray job submit does that from outside), or use part=K/N"
+            )
         many = 10**6
         if cpus is not None and address is not None:
             raise ConfigError("engine.cpus is for a Ray that is started here; with engine.address it must be null")
@@ -164,7 +182,7 @@ class RayEngine:
         if self.address is None:
             options = {"address": "local", "num_cpus": self.cpus, "include_dashboard": False,
                        "object_store_memory": self.object_store_mb << 20}  # fmt: skip
-        with quiet(), own_signals(), no_stderr():
+        with quiet(), own_signals(), no_stderr(), set_meanwhile(OWN_SETTINGS if self.address is None else {}):
             for last in (self.address is not None, False, True):
                 try:
                     ray.init(**options, log_to_driver=False, logging_level="ERROR")
@@ -226,9 +244,11 @@ class Task:
         desk.fill(size.in_flight())
         if not waiting:
             return
+        Unhurried.begin()
         for place, data in rows(self._pipeline(desk.feed, share, size.actors)):
             unit = desk.back(place)
             if unit is not None and data is not None:  # else of a task that was run twice
+                Unhurried.unit_came()
                 self._commit(unit, pickle.loads(data))
                 desk.fill(size.in_flight())
             if not waiting:
@@ -251,7 +271,8 @@ class Task:
 
         engine = self._engine
         pool = ActorPoolStrategy(
-            min_size=engine.min_actors or 1,
+            # A Ray of our own cannot grow, and Ray Data ends actors that it thinks are too many.
+            min_size=actors if engine.address is None else engine.min_actors or 1,
             max_size=engine.max_actors,
             initial_size=actors,
             max_tasks_in_flight_per_actor=AT_ONCE + QUEUED,
@@ -269,6 +290,36 @@ class Task:
             num_cpus=share.cpus,
             num_gpus=share.gpus,
         )
+
+
+class Unhurried:
+    """An execution callback that lets Ray Data's loop rest. It turns ten times a second, whatever there is to do, and
+    each turn costs 5 ms; so it rests a third of the time in which a unit comes back, which is less than what waits
+    at the actors."""
+
+    between_s: ClassVar[float] = 0.0
+    _last: ClassVar[float] = 0.0
+
+    @classmethod
+    def begin(cls) -> None:
+        cls.between_s, cls._last = 0.0, time.monotonic()
+
+    @classmethod
+    def unit_came(cls) -> None:
+        now = time.monotonic()
+        cls.between_s, cls._last = (cls.between_s + now - cls._last) / 2, now
+
+    def before_execution_starts(self, executor: object) -> None:
+        pass
+
+    def on_execution_step(self, executor: object) -> None:
+        time.sleep(min(LONGEST_REST_S, self.between_s / 3))
+
+    def after_execution_succeeds(self, executor: object) -> None:
+        pass
+
+    def after_execution_fails(self, executor: object, error: Exception) -> None:
+        pass
 
 
 class Size:
@@ -524,7 +575,16 @@ def quiet() -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
+    # More actors where all have their hands full and one more waits, fewer only where nothing is left to do: by default
+    # Ray Data ends actors that have one unit each, and never starts one with so little that waits.
+    context.autoscaling_config = replace(
+        context.autoscaling_config,
+        actor_pool_util_upscaling_threshold=(AT_ONCE + QUEUED / 2) / AT_ONCE,
+        actor_pool_util_downscaling_threshold=0.0,
+    )
     context.target_max_block_size = 1  # every unit goes on by itself, at once
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, Unhurried]
+    context.memory_usage_poll_interval_s = None  # a thread for each unit that measures what nobody reads
     loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
     levels = [each.level for each in loggers]
     for each in loggers:
@@ -560,6 +620,18 @@ def no_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(nothing)
         os.close(kept)
+
+
+@contextmanager
+def set_meanwhile(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that have no value have these, for the processes that are started meanwhile."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 @contextmanager

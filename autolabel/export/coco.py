@@ -17,7 +17,7 @@ import math
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -26,16 +26,18 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
-from autolabel.core.types import ImageRecord, Instance, Polygon, Rle
+from autolabel.core.protocols import ColumnReader, ExportReport, RecordReader, RoundTrip
+from autolabel.core.types import Columns, ImageRecord, Instance, Polygon, Rle
 from autolabel.export.atomic import Draft, replaced
 from autolabel.export.coco_rows import Ids, json_array, json_bytes, unknown_fields
 from autolabel.export.pictures import PICTURE_NOTES, Pictures
 from autolabel.export.policy import (
     LISTING_NOTES,
     POLICY_NOTES,
+    Policy,
     explained,
     fraction_of,
+    is_labelled,
     labelled,
     mask_of,
     noted,
@@ -43,11 +45,12 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import check_choice, class_number, named, picture_path
+from autolabel.export.raster import check_choice, check_classes, named, picture_path
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
+from autolabel.ops.annotation_rows import AnnotationRows
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
-from autolabel.ops.outline import annotation_texts
+from autolabel.ops.outline import annotation_text
 from autolabel.ops.polygons import coco_polygons
 from autolabel.ops.simplify import Points, simplify_rings
 
@@ -121,17 +124,24 @@ class CocoExporter:
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`; memory grows by 8 bytes for an id of the source.
 
-        Ids are known once all records are read, so images and annotations wait without theirs in two files beside
-        the final ones. The records are read once; before that for the names of copied pictures and for the splits.
+        The file of all is written while the records are read, with ids that count from one. Where the source brings ids
+        or there are splits, what must be is known only then, and the files are made from that one. The records are read
+        once; before that for the names of copied pictures and for the splits.
         """
         tally = _Tally()
         plan = None if self._splits is None else self._splits.plan(run)
-        with replaced(directory) as draft, _waiting(draft.root) as (images, annotations):
-            listed = _Listed(images, annotations, Ids(keep=self._keep_ids), Ids(keep=self._keep_ids))
-            self._list(run, plan, draft, listed, tally)
-            present = [side for side in SIDES if SIDES.index(side) in listed.places]
-            for side in present if plan is not None and present else [""]:
-                draft.write(FILES[side], _file(run, listed, side, tally.counts))
+        head = b"".join(_head(run))
+        with replaced(directory) as draft, tempfile.TemporaryFile(dir=draft.root, buffering=_BUFFER) as images:
+            listed = _Listed(images, Ids(keep=self._keep_ids), Ids(keep=self._keep_ids))
+            draft.write(_ALL, _file(head, self._list(run, plan, draft, listed, tally), listed.image_rows("")))
+            sides: list[str] = [side for side in SIDES if SIDES.index(side) in listed.places]
+            if sides or listed.brought:
+                with (draft.root / _ALL).open("rb", buffering=_BUFFER) as waiting:
+                    draft.remove(_ALL)
+                    for side in sides or [""]:
+                        waiting.seek(len(head))
+                        annotations = listed.annotation_rows(side, waiting, tally.counts)
+                        draft.write(FILES[side], _file(head, annotations, listed.image_rows(side)))
         tally.counts.update({} if plan is None else plan.counts)
         tally.counts["ids_changed"] = listed.image_ids.repeated + listed.annotation_ids.repeated
         return tally.report(draft.files)
@@ -156,11 +166,14 @@ class CocoExporter:
 
     def _list(
         self, run: RecordReader, plan: SplitPlan | None, draft: Draft, listed: _Listed, tally: _Tally
-    ) -> None:
-        known = {category.id: category for category in run.categories}
-        for record, name in self._named(run, tally):
-            objects = prepared(record, self._policy, tally.counts)
-            if self._drop_empty and not objects:
+    ) -> Iterator[bytes]:
+        """The rows of all annotations, those of many images at a time."""
+        plain = AnnotationRows()
+        known = {category.id for category in run.categories}
+        for record, columns, name in self._named(run, tally):
+            objects, columns = self._objects(record, columns, tally)
+            count = len(objects if columns is None else columns)
+            if self._drop_empty and not count:
                 tally.counts["images_empty"] += 1
                 continue
             if self._pictures is not None and not self._pictures.write(
@@ -169,17 +182,43 @@ class CocoExporter:
                 continue
             tally.counts["images"] += 1
             tally.counts["not_utf8"] += not record.image_id.isascii() and not _is_utf8(record.image_id)
-            for instance in objects:
-                class_number(known, instance, record)
+            check_classes(known, columns.category_ids if columns else [one.category_id for one in objects], record)
             body = json_bytes(image_fields(record, name))[1:]
             place = _NO_SIDE if plan is None else SIDES.index(plan.side(record))
-            listed.add(record, place, body, len(objects), self._rows(objects, listed, tally))
+            tally.counts["instances"] += count
+            if columns:
+                assert record.info is not None, "checked in labelled"
+                plain.add(listed.next_image, listed.next_annotation, record.info.size_hw, columns)
+            elif objects:
+                if plain:
+                    yield plain.taken()
+                yield b",\n".join(self._rows(objects, listed, tally))
+            listed.add(record, place, body, count)
+            if len(plain) >= _TOGETHER:
+                yield plain.taken()
+        if plain:
+            yield plain.taken()
 
-    def _named(self, run: RecordReader, tally: _Tally) -> Iterator[tuple[ImageRecord, str]]:
-        """Every labelled image with its name in the file."""
+    def _objects(
+        self, record: ImageRecord, columns: Columns | None, tally: _Tally
+    ) -> tuple[Sequence[Instance], Columns | None]:
+        """What to write of an image: columns where these say all of it, else objects."""
+        if columns is not None:
+            return (), columns
+        objects = prepared(record, self._policy, tally.counts)
+        return objects, Columns.of(objects) if self._traces else None
+
+    def _named(self, run: RecordReader, tally: _Tally) -> Iterator[tuple[ImageRecord, Columns | None, str]]:
+        """Every labelled image with its name in the file, its objects in columns where these do."""
+        listed = (found for found in self._read(run) if is_labelled(found[0], tally.counts))
         if self._pictures is None:
-            return ((record, record.image_id) for record in labelled(run, tally.counts))
-        return zip(labelled(run, tally.counts), self._names(run), strict=True)
+            return ((record, columns, record.image_id) for record, columns in listed)
+        return ((*found, name) for found, name in zip(listed, self._names(run), strict=True))
+
+    def _read(self, run: RecordReader) -> Iterator[tuple[ImageRecord, Columns | None]]:
+        if self._traces and self._policy == Policy() and isinstance(run, ColumnReader):
+            return run.columns()
+        return ((record, None) for record in run.records())
 
     def _names(self, run: RecordReader) -> Iterator[str]:
         """The file name of each labelled image: its id, or where its copy is below `images/`."""
@@ -189,44 +228,29 @@ class CocoExporter:
         pictures = self._pictures
         yield from (str(name) for _, name in named(run, lambda record: picture_path(record, pictures), Counter()))
 
-    def _rows(self, objects: Sequence[Instance], listed: _Listed, tally: _Tally) -> bytes:
-        """The lines of `listed.annotations` for an image's objects."""
+    def _rows(self, objects: Sequence[Instance], listed: _Listed, tally: _Tally) -> Iterator[bytes]:
+        """An image's annotations: that of an object with an id of its own as `_Listed.annotation_rows` expects it."""
         ids = own_ids(objects) if self._keep_ids else [None] * len(objects)
-        image_id, first = listed.next_image, listed.next_annotation
-        beside: list[bytes] = []
-        for number, (instance, own_id) in enumerate(zip(objects, ids, strict=True), start=first):
+        for number, (instance, own_id) in enumerate(zip(objects, ids, strict=True), listed.next_annotation):
             same, other = _more(instance, own_id, tally)
-            fields = instance.category_id, instance.crowd
+            fields = b'"category_id":%d,"iscrowd":%d,%b' % (
+                instance.category_id, instance.crowd, self._geometry(instance, tally)
+            )  # fmt: skip
             if own_id is None:
-                beside += (
-                    b'{"id":%d,"image_id":%d,"category_id":%d,"iscrowd":%d,' % (number, image_id, *fields),
-                    other + b"},\n",
-                )
+                yield b'{"id":%d,"image_id":%d,%b%b}' % (number, listed.next_image, fields, other)
             else:
-                beside += (
-                    b'%d\t"category_id":%d,"iscrowd":%d,' % (own_id, *fields),
-                    b"\t%b\t%b\n" % (same, other),
-                )
-        tally.counts["instances"] += len(objects)
-        if all(map(self._is_traced, objects)):
-            return annotation_texts([mask_of(one) for one in objects], beside)
-        return b"".join(self._row(one, beside[2 * i : 2 * i + 2], tally) for i, one in enumerate(objects))
+                yield b"%d\t%b\t%b\t%b" % (own_id, fields, same, other)
 
-    def _row(self, instance: Instance, beside: Sequence[bytes], tally: _Tally) -> bytes:
+    def _geometry(self, instance: Instance, tally: _Tally) -> bytes:
         mask = mask_of(instance)
-        if self._is_traced(instance):
-            return annotation_texts([mask], beside)
+        if self._traces and not instance.crowd and not instance.polygons:
+            return annotation_text(mask)
         bounds = bounds_xyxy(mask)
         assert bounds is not None, "prepared objects have pixels"
         x0, y0, x1, y1 = bounds
-        segmentation = json_bytes(self._segmentation(instance, mask, tally))
-        return b'%b"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"segmentation":%b%b' % (
-            beside[0], x0, y0, x1 - x0, y1 - y0, area_px(mask), segmentation, beside[1]
+        return b'"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"segmentation":%b' % (
+            x0, y0, x1 - x0, y1 - y0, area_px(mask), json_bytes(self._segmentation(instance, mask, tally))
         )  # fmt: skip
-
-    def _is_traced(self, instance: Instance) -> bool:
-        """Whether the segmentation is the exact outline of the mask."""
-        return self._traces and not instance.crowd and not instance.polygons
 
     def _segmentation(self, instance: Instance, mask: Rle, tally: _Tally) -> object:
         if own_polygons(instance):
@@ -264,40 +288,31 @@ def own_ids(objects: Sequence[Instance]) -> Iterator[int | None]:
         before = instance.index
 
 
-@contextlib.contextmanager
-def _waiting(folder: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    with (
-        tempfile.TemporaryFile(dir=folder, buffering=_BUFFER) as one,
-        tempfile.TemporaryFile(dir=folder, buffering=_BUFFER) as two,
-    ):
-        yield one, two
-
-
 @dataclass(slots=True)
 class _Listed:
-    """What the files will hold, in order: lines of `images` (the source's id, the number of annotations, the fields)
-    and lines of `annotations`. An annotation without an id of its own is the row of the file, with the ids that it has
-    when nothing at all brings an id along; another one is its id, its fields, and how these end where it keeps that
-    id and where it does not. `places` says of each image where its split is in SIDES."""
+    """The images, in order: lines of `images` (the source's id, the number of annotations, the fields). `places` says
+    of each where its split is in SIDES."""
 
     images: IO[bytes]
-    annotations: IO[bytes]
     image_ids: Ids
     annotation_ids: Ids
     places: array[int] = field(default_factory=lambda: array("b"))
     next_annotation: int = 1
 
     @property
+    def brought(self) -> bool:
+        """Whether anything brings an id along."""
+        return self.image_ids.brought or self.annotation_ids.brought
+
+    @property
     def next_image(self) -> int:
         return len(self.places) + 1
 
-    def add(self, record: ImageRecord, place: int, body: bytes, count: int, annotations: bytes) -> None:
+    def add(self, record: ImageRecord, place: int, body: bytes, count: int) -> None:
         self.places.append(place)
         self.image_ids.announce(record.source_id)
-        for instance in record.instances:
-            self.annotation_ids.announce(instance.source_id)
+        self.annotation_ids.announce(*[instance.source_id for instance in record.instances])
         self.images.write(b"%b\t%d\t%b\n" % (_told(record.source_id), count, body))
-        self.annotations.write(annotations)
         self.next_annotation += count
 
     def image_rows(self, side: str) -> Iterator[bytes]:
@@ -305,30 +320,23 @@ class _Listed:
             if wanted:
                 yield b'{"id":%d,%b' % (id_, body)
 
-    def annotation_array(self, side: str, counts: Counter[str]) -> Iterator[bytes]:
-        """A JSON array, one annotation a line."""
-        if side or self.next_annotation == 1 or self.image_ids.brought or self.annotation_ids.brought:
-            yield from json_array(self._annotation_rows(side, counts))
-            return
-        self.annotations.seek(0)
-        before = b"[\n"
-        while block := self.annotations.read(_BUFFER):
-            yield before + block[:-2]
-            before = block[-2:]
-        yield b"\n]"  # in place of the last comma
+    def annotation_rows(self, side: str, waiting: IO[bytes], counts: Counter[str]) -> Iterator[bytes]:
+        """The annotations of one image at a time, from the lines of the file of all.
 
-    def _annotation_rows(self, side: str, counts: Counter[str]) -> Iterator[bytes]:
-        """The annotations of one image at a time, a line each."""
+        One without an id of its own is the row as it would be if nothing at all brought an id along; another one is
+        its id, its fields, and how these end where it keeps that id and where it does not.
+        """
         number = self.annotation_ids.numbers()
-        self.annotations.seek(0)
+        waiting.readline()
         for image_id, count, _, wanted in self._numbered(side):
             rows = []
-            for line in islice(self.annotations, count):
-                if line.startswith(b"{"):
-                    *_, rest = line[: -len(b",\n")].split(b",", 2)
+            for line in islice(waiting, count):
+                row = line.rstrip(b",\n")
+                if row.startswith(b"{"):
+                    *_, rest = row.split(b",", 2)
                     rows.append(b'{"id":%d,"image_id":%d,%b' % (number(None), image_id, rest))
                     continue
-                told, fields, same, other = line[:-1].split(b"\t")
+                told, fields, same, other = row.split(b"\t")
                 own = int(told)
                 id_ = number(own)
                 more = same if id_ == own else other
@@ -352,6 +360,8 @@ def _told(own_id: int | None) -> bytes:
 
 _NO_SIDE = -1
 _BUFFER = 1 << 20
+_TOGETHER = 200
+"""Objects that are written in one go."""
 
 
 class _Tally:
@@ -386,17 +396,16 @@ class _Tally:
         return reported(files, self.counts, notes)
 
 
-def _file(run: RecordReader, listed: _Listed, side: str, counts: Counter[str]) -> Iterator[bytes]:
-    yield from _head(run)
+def _file(head: bytes, annotations: Iterable[bytes], images: Iterable[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from json_array(annotations)
     yield b',\n"images":'
-    yield from json_array(listed.image_rows(side))
-    yield b',\n"annotations":'
-    yield from listed.annotation_array(side, counts)
+    yield from json_array(images)
     yield b"}\n"
 
 
 def _head(run: RecordReader) -> Iterator[bytes]:
-    """The opening of a file up to its categories."""
+    """The opening of a file up to its annotations."""
     document = unknown_fields(run.document, ("categories", "images", "annotations"), "the data set")
     info = document.pop("info", {"description": "labelled by autolabel"})
     yield b'{"info":%b,\n"licenses":%b,\n' % (json_bytes(info), json_bytes(document.pop("licenses", [])))
@@ -404,6 +413,7 @@ def _head(run: RecordReader) -> Iterator[bytes]:
         yield json_bytes({key: value})[1:-1] + b",\n"
     yield b'"categories":'
     yield from json_array(json_bytes(fields) for fields in category_fields(run))
+    yield b',\n"annotations":'
 
 
 def category_fields(run: RecordReader) -> Iterator[dict[str, Any]]:

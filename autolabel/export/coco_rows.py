@@ -21,9 +21,9 @@ class Ids:
         self.keep = keep
         self._own = array("q")
 
-    def announce(self, own_id: int | None) -> None:
-        if self.keep and own_id is not None:
-            self._own.append(own_id)
+    def announce(self, *own_ids: int | None) -> None:
+        if self.keep:
+            self._own.extend([own_id for own_id in own_ids if own_id is not None])
 
     @property
     def brought(self) -> bool:
@@ -72,7 +72,8 @@ def json_array(items: Iterable[bytes]) -> Iterator[bytes]:
     """A JSON array, one item a line."""
     separator = b"[\n"
     for item in items:
-        yield separator + item
+        yield separator
+        yield item
         separator = b",\n"
     yield b"[]" if separator == b"[\n" else b"\n]"
 

@@ -106,14 +106,18 @@ def fraction_of(key: str, name: str, value: float) -> float:
 
 def labelled(run: RecordReader, counts: Counter[str] | None = None) -> Iterator[ImageRecord]:
     """The records that an export lists: with labels, or with nothing found. The others are counted."""
-    for record in run.records():
-        if record.status not in ("ok", "empty"):
-            if counts is not None:
-                counts["images_left_out"] += 1
-            continue
-        if record.info is None:
-            raise ExportError(f"{record.image_id!r} is labelled but its size is not known; label it again")
-        yield record
+    return (record for record in run.records() if is_labelled(record, counts))
+
+
+def is_labelled(record: ImageRecord, counts: Counter[str] | None = None) -> bool:
+    """Whether an export lists it; counted if not. Raises ExportError for a labelled image without a size."""
+    if record.status not in ("ok", "empty"):
+        if counts is not None:
+            counts["images_left_out"] += 1
+        return False
+    if record.info is None:
+        raise ExportError(f"{record.image_id!r} is labelled but its size is not known; label it again")
+    return True
 
 
 def noted(counts: Mapping[str, int], *tables: Mapping[str, str]) -> list[str]:

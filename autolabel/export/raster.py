@@ -6,7 +6,7 @@ A pixel has one owner. Objects are painted over crowds; among objects the policy
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypeVar
@@ -160,11 +160,17 @@ def check_choice(key: str, value: object, choices: Sequence[str]) -> str:
 
 def class_number(numbers: Mapping[int, T], instance: Instance, record: ImageRecord) -> T:
     """What a table says of an object's class. Raises ExportError for a class that the run does not name."""
-    if instance.category_id not in numbers:
-        raise ExportError(
-            f"{record.image_id!r} holds an object of class {instance.category_id}, which the run does not name"
-        )
+    check_classes(numbers, [instance.category_id], record)
     return numbers[instance.category_id]
+
+
+def check_classes(named: Collection[int], category_ids: Iterable[int], record: ImageRecord) -> None:
+    """Raises ExportError for a class that the run does not name."""
+    for category_id in category_ids:
+        if category_id not in named:
+            raise ExportError(
+                f"{record.image_id!r} holds an object of class {category_id}, which the run does not name"
+            )
 
 
 def utf8(name: str) -> str:

@@ -15,4 +15,4 @@ def pyarrow() -> Any:
             import_module(name)
         return import_module("pyarrow")
     except ImportError as error:
-        raise MissingExtra("Parquet needs pyarrow: pip install 'autolabel[parquet]'") from error
+        raise MissingExtra("Parquet needs pyarrow: pip install 'autolabel-sam2[parquet]'") from error

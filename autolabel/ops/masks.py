@@ -6,6 +6,7 @@ lies. Nothing here knows about rings (polygons.py), parts or holes (components.p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from pycocotools import mask as coco_mask
 
 from autolabel.core.types import Instance, Int64, Polygon, Rle, UInt8
 
+_SECOND_RUN = re.compile(rb"[P-o]*[0-O]P*[1-OQ-o]")
+"""A number (its last digit is below P), and another one that is not 0."""
 _SHORT_PX = 10_000
 _LONGEST_PX = 20_000_000
 
@@ -49,13 +52,13 @@ def area_px(rle: Rle) -> int:
 
 def is_empty(rle: Rle) -> bool:
     """Whether no pixel is inside; looks at the first two runs alone where that is enough."""
-    counts = rle.counts
-    at = 0
-    while at < len(counts) and (counts[at] - 48) & 0x20:
-        at += 1
-    # The first run is background; a second one with a bit in its first digit is not 0, so there is foreground.
-    second = (counts[at + 1] - 48) & 0x1F if at + 1 < len(counts) else 0
-    return not second and not area_px(rle)
+    return not begins_with_pixels(rle.counts) and not area_px(rle)
+
+
+def begins_with_pixels(counts: bytes) -> bool:
+    """Whether the second run of a string, the first of pixels inside, has any: so it is but for empty masks and
+    strings that nobody needs to write."""
+    return _SECOND_RUN.match(counts) is not None
 
 
 def bounds_xyxy(rle: Rle) -> tuple[int, int, int, int] | None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,9 +118,16 @@ def _store(typingctx: Any, text: Any, at: Any, word: Any) -> Any:
     return types.void(text, types.int64, types.uint64), codegen
 
 
+def number_words(largest: int) -> tuple[UInt64, UInt8]:
+    """The numbers up to `largest` and some more as text, each with a comma: eight bytes and how many of them count.
+    Raises ValueError for one that does not fit."""
+    if largest >= _LONGEST_SIDE:
+        raise ValueError(f"a mask with a side of {largest} px is no picture's")
+    return _number_words(1 << largest.bit_length())
+
+
 @lru_cache(maxsize=8)
 def _number_words(count: int) -> tuple[UInt64, UInt8]:
-    """The numbers below `count` as text, each with a comma: eight bytes and how many of them count."""
     texts = np.arange(count).astype("S8")
     digits = np.char.str_len(texts)
     texts.view(np.uint8).reshape(count, 8)[np.arange(count), digits] = 44
@@ -200,26 +206,32 @@ def _corner(text: UInt8, at: Any, x: Any, y: Any, words: UInt64, widths: UInt8) 
 def _plain_rings(
     text: UInt8, at: Any, column: Int64, y: Int64, follows: Int64, words: UInt64, widths: UInt8
 ) -> Any:
-    """`[[x,y,...],...]` for parts without holes; -1 when there is a hole."""
-    seen = np.zeros(len(y), np.uint8)
+    """`[[x,y,...],...]` for parts without holes; -1 when there is a hole. Edges walked are `~` their follower."""
     text[at] = 91
     at += 1
     for root in range(len(y)):
-        if seen[root]:
+        edge, following = np.int64(root), follows[root]
+        if following < 0:
             continue
         if root % 2 == 1:  # see `_holes`
             return -1
         text[at] = 91
         at += 1
-        edge = np.int64(root)
-        while not seen[edge]:
-            seen[edge] = 1
-            following = follows[edge]
-            if y[following] != y[edge]:
-                x = column[edge // 2] + (1 - edge % 2)
-                at = _corner(text, at, x, y[edge], words, widths)
-                at = _corner(text, at, x, y[following], words, widths)
-            edge = following
+        top = y[edge]
+        top_word, top_width = words[top], np.int64(widths[top])
+        while following >= 0:
+            follows[edge] = ~following
+            x, bottom = column[edge >> 1] + 1 - (edge & 1), y[following]
+            word, width = words[x], np.int64(widths[x])
+            bottom_word, bottom_width = words[bottom], np.int64(widths[bottom])
+            _store(text, at, word)
+            _store(text, at + width, top_word)
+            _store(text, at + width + top_width, word)
+            _store(text, at + 2 * width + top_width, bottom_word)
+            # Whether the outline turns here cannot be foretold: writing in vain costs less than a wrong guess.
+            at += 2 * width + top_width + bottom_width if bottom != top else 0
+            top, top_word, top_width = bottom, bottom_word, bottom_width
+            edge, following = following, follows[following]
         text[at - 1] = 93
         text[at] = 44
         at += 1
@@ -278,7 +290,7 @@ def _rings(text: UInt8, at: Any, column: Int64, y: Int64, follows: Int64, words:
 
 
 @njit(nogil=True, cache=True)
-def _digits(text: UInt8, at: Any, value: Any) -> Any:
+def digits(text: UInt8, at: Any, value: Any) -> Any:
     """A number of at least 0 written at `at`; where the next character goes."""
     end = at + 1
     rest = value // 10
@@ -291,86 +303,81 @@ def _digits(text: UInt8, at: Any, value: Any) -> Any:
     return end
 
 
-@njit(nogil=True, cache=True)
-def _copied(text: UInt8, at: Any, piece: UInt8) -> Any:
-    text[at : at + len(piece)] = piece
-    return at + len(piece)
+def literal_words(*pieces: bytes) -> tuple[UInt64, Int64]:
+    """Pieces of up to 24 bytes as three words each (N, 3), and how long they are; for `literal`."""
+    words = np.array(pieces, "S24").view(np.uint64).reshape(-1, 3)
+    return words, np.array([len(piece) for piece in pieces], np.int64)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def literal(text: UInt8, at: Any, words: UInt64, lengths: Int64, piece: Any) -> Any:
+    """That piece of `literal_words` written at `at`; where the next character goes. Up to 24 bytes are overwritten."""
+    for k in range(3):
+        _store(text, at + 8 * k, words[piece, k])
+    return at + lengths[piece]
+
+
+_PIECES, _PIECE_LENGTHS = literal_words(b'"bbox":[', b".0,", b'.0],"area":', b',"segmentation":')
+_GEOMETRY_ROOM = 200
+"""What stands around the rings: the pieces, five numbers of up to twenty digits, and what is overwritten."""
 
 
 @njit(nogil=True, cache=True)
-def _geometry(text: UInt8, at: Any, column: Int64, y: Int64, names: UInt8) -> Any:
-    """`"bbox":[x.0,y.0,w.0,h.0],"area":n,"segmentation":`, all but the numbers from `names`."""
+def _geometry(text: UInt8, at: Any, column: Int64, y: Int64) -> Any:
+    """`"bbox":[x.0,y.0,w.0,h.0],"area":n,"segmentation":`."""
     x0, y0, x1, y1, area = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     if len(column) > 0:
         x0, y0, x1, y1 = column[0], y[0], column[-1] + 1, y[1]
     for k in range(0, len(y), 2):
         y0, y1 = min(y0, y[k]), max(y1, y[k + 1])
         area += y[k + 1] - y[k]
-    at = _copied(text, at, names[:8])
-    for value in (x0, y0, x1 - x0, y1 - y0):
-        at = _copied(text, _digits(text, at, value), names[8:11])
-    at = _copied(text, at - 1, names[11:20])
-    return _copied(text, _digits(text, at, area), names[20:])
-
-
-_NAMES = np.frombuffer(b'"bbox":[.0,],"area":,"segmentation":', np.uint8)
-_NAMES_ROOM = 200
-"""The names, and five numbers of up to twenty digits."""
+    for piece, value in ((0, x0), (1, y0), (1, x1 - x0), (1, y1 - y0), (2, area)):
+        at = digits(text, literal(text, at, _PIECES, _PIECE_LENGTHS, piece), value)
+    return literal(text, at, _PIECES, _PIECE_LENGTHS, 3)
 
 
 @njit(nogil=True, cache=True)
-def _annotations(
-    counts: UInt8,
-    ends: Int64,
-    height: Any,
-    width: Any,
-    beside: UInt8,
-    beside_ends: Int64,
-    words: UInt64,
-    widths: UInt8,
-) -> tuple[Any, Any]:
-    """Whether all strings are sound, and the texts of all masks one after another, each between two pieces of
-    `beside`."""
-    text = np.empty(4096 + 12 * len(counts) + len(beside) + _NAMES_ROOM * len(ends), np.uint8)  # enough for most
-    start, at, piece = np.int64(0), np.int64(0), np.int64(0)
-    longest = np.int64(widths[-1])
-    for i in range(len(ends)):
-        good, column, y = column_intervals(counts[start : ends[i]], height, width)
-        start = ends[i]
-        if not good:
-            return False, text[:0]
-        follows = _links(column, y) if len(column) > 0 else column
-        # Two corners for each vertical way, and four for each hole; every hole has two edges or more.
-        room = 8 * (len(y) + 1) * longest + 16 + _NAMES_ROOM + beside_ends[2 * i + 1] - piece
-        if at + room > len(text):
-            grown = np.empty(2 * (at + room), np.uint8)
-            grown[:at] = text[:at]
-            text = grown
-        at = _copied(text, at, beside[piece : beside_ends[2 * i]])
-        at = _geometry(text, at, column, y, _NAMES)
-        if len(column) == 0:
-            text[at], text[at + 1] = 91, 93
-            at += 2
-        else:
-            end = _plain_rings(text, at, column, y, follows, words, widths)
-            at = _rings(text, at, column, y, follows, words, widths) if end < 0 else end
-        at = _copied(text, at, beside[beside_ends[2 * i] : beside_ends[2 * i + 1]])
-        piece = beside_ends[2 * i + 1]
-    return True, text[:at]
+def annotate(
+    text: UInt8, at: Any, more: Any, counts: UInt8, height: Any, width: Any, words: UInt64, widths: UInt8
+) -> tuple[Any, Any, Any]:
+    """What COCO says of a mask, see `annotation_text`, written at `at`: whether its string is sound, the text, which
+    is another array where it had to grow, and where the next character goes. There is room for `more` characters
+    then."""
+    good, column, y = column_intervals(counts, height, width)
+    # Two corners for each vertical way, and four for each hole; every hole has two edges or more.
+    room = 8 * (len(y) + 1) * np.int64(widths[-1]) + 16 + _GEOMETRY_ROOM + more
+    if at + room > len(text):
+        grown = np.empty(2 * (at + room), np.uint8)
+        grown[:at] = text[:at]
+        text = grown
+    at = _geometry(text, at, column, y)
+    if len(column) == 0:
+        text[at], text[at + 1] = 91, 93
+        return good, text, at + 2
+    follows = _links(column, y)
+    end = _plain_rings(text, at, column, y, follows, words, widths)
+    if end < 0:
+        for edge in range(len(follows)):
+            follows[edge] = max(follows[edge], ~follows[edge])
+        end = _rings(text, at, column, y, follows, words, widths)
+    return good, text, end
 
 
-def annotation_texts(masks: Sequence[Rle], beside: Sequence[bytes]) -> bytes:
-    """Of masks of one size: for each what COCO says of it, `"bbox":[x,y,w,h],"area":n,"segmentation":[[x,y,...],...]`
-    with holes keyholed, after `beside[2 * i]` and before `beside[2 * i + 1]`. Zeros for an empty mask.
+@njit(nogil=True, cache=True)
+def _annotation(counts: UInt8, height: Any, width: Any, words: UInt64, widths: UInt8) -> tuple[Any, Any]:
+    good, text, at = annotate(np.empty(0, np.uint8), 0, 0, counts, height, width, words, widths)
+    return good, text[:at]
 
-    The text of a data set is mostly this, so it is put together where it is made. Raises ValueError when the run
-    lengths of a mask do not cover the image exactly, as those of a damaged string do.
+
+def annotation_text(mask: Rle) -> bytes:
+    """What COCO says of a mask, `"bbox":[x,y,w,h],"area":n,"segmentation":[[x,y,...],...]` with holes keyholed. Zeros for
+    an empty mask.
+
+    Raises ValueError when the run lengths do not cover the image exactly, as those of a damaged string do.
     """
-    if not masks:
-        return b""
-    (height, width), counts, ends = _joined(masks)
-    words, widths = _number_words(1 << int(max(height, width)).bit_length())
-    good, text = _annotations(counts, ends, height, width, *_strung(beside), words, widths)
+    height, width = mask.size_hw
+    counts = np.frombuffer(mask.counts, np.uint8)
+    good, text = _annotation(counts, height, width, *number_words(max(height, width)))
     if not good:
         raise ValueError(f"run lengths that do not cover the {width}x{height} px of their mask")
     return bytes(text.tobytes())
@@ -378,7 +385,7 @@ def annotation_texts(masks: Sequence[Rle], beside: Sequence[bytes]) -> bytes:
 
 def outline(rle: Rle) -> Outline:
     """Of one mask. Raises ValueError when its run lengths do not cover the image exactly."""
-    found = json.loads(annotation_texts([rle], (b"{", b"}")))
+    found = json.loads(b"{%b}" % annotation_text(rle))
     x, y, w, h = map(int, found["bbox"])
     return Outline(found["area"], (x, y, x + w, y + h), found["segmentation"])
 
@@ -499,11 +506,9 @@ def _joined(masks: Sequence[Rle]) -> tuple[tuple[int, int], UInt8, Int64]:
     height, width = size_hw = masks[0].size_hw
     if any(mask.size_hw != size_hw for mask in masks):
         raise ValueError(f"masks of several sizes, one of them {width}x{height}")
-    if max(size_hw) >= _LONGEST_SIDE:
-        raise ValueError(f"a mask of {width}x{height} px is no picture's")
-    return size_hw, *_strung([mask.counts for mask in masks])
+    return size_hw, *strung([mask.counts for mask in masks])
 
 
-def _strung(pieces: Sequence[bytes]) -> tuple[UInt8, Int64]:
+def strung(pieces: Sequence[bytes]) -> tuple[UInt8, Int64]:
     """One after another, and where each ends."""
-    return np.frombuffer(b"".join(pieces), np.uint8), np.array(list(accumulate(map(len, pieces))), np.int64)
+    return np.frombuffer(b"".join(pieces), np.uint8), np.cumsum(list(map(len, pieces)), dtype=np.int64)

@@ -40,8 +40,14 @@ _NOT_STORAGE = frozenset(
 ) | frozenset(("filecache", "simplecache", "blockcache", "cached", "zip", "tar", "libarchive", "reference"))
 """Drivers that lead back to this machine's files, or through one file to another."""
 _WEB = frozenset(("http", "https", "ftp"))
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
-"""Which of ours brings a driver; for the others fsspec says what it misses."""
+_PACKAGES = {
+    "s3": "'autolabel-sam2[s3]'",
+    "s3a": "'autolabel-sam2[s3]'",
+    "gs": "'autolabel-sam2[gs]'",
+    "gcs": "'autolabel-sam2[gs]'",
+    "hf": "huggingface_hub",
+}
+"""What brings a driver; for the others fsspec says what it misses."""
 _SERVERS = frozenset(("sftp", "ssh", "smb", "hdfs", "webhdfs"))
 """Their addresses may hold a port."""
 _USERS = frozenset(("abfs", "abfss", "sftp", "ssh", "smb"))
@@ -269,10 +275,8 @@ def _opened(url: str) -> tuple[Any, str]:
         # One for the process: fsspec keeps it by these arguments, and its drivers are safe to share between threads.
         fs = fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
-        extra = _EXTRAS.get(scheme, "remote")
-        raise MissingExtra(
-            f"{scheme}:// needs a package: pip install 'autolabel-sam2[{extra}]' ({redact(str(error))})"
-        ) from error
+        package = _PACKAGES.get(scheme, "'autolabel-sam2[remote]'")
+        raise MissingExtra(f"{scheme}:// needs a package: pip install {package} ({redact(str(error))})") from error
     except ValueError as error:
         raise ConfigError(f"{redact(url)!r}: {redact(str(error))}") from error
     return fs, fs._strip_protocol(url)

@@ -16,38 +16,25 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
-from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Sieve, UInt8
-from autolabel.ops.device import autocast, in_chunks, upload
+from autolabel.core.types import Frame, PromptedMask, Prompts, UInt8
+from autolabel.ops.device import in_chunks
 from autolabel.ops.settings import one_of
-from autolabel.segment.answers import (
-    STABILITY_OFFSET,
-    Decoded,
-    View,
-    best_fits,
-    finished,
-    matching_arithmetic,
-    prompted,
-    stability,
-)
-from autolabel.segment.asking import Asking, read_asking
-from autolabel.segment.inputs import Inputs, by_shape, inner_points, to_model_xy
+from autolabel.segment.answers import Decoded, View
+from autolabel.segment.asking import read_asking
+from autolabel.segment.inputs import Inputs, to_model_xy
+from autolabel.segment.sam import SamSegmenter, to_model_image
 from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 
 logger = logging.getLogger(__name__)
 
-# sam2/utils/transforms.py
-_MEAN_RGB = (0.485, 0.456, 0.406)
-_STD_RGB = (0.229, 0.224, 0.225)
 # sam2/build_sam.py, apply_postprocessing: an unstable mask gives way to the best of the other three.
 _DECODER_DEFAULTS = {
     "dynamic_multimask_via_stability": True,
@@ -56,8 +43,6 @@ _DECODER_DEFAULTS = {
 }
 # Makes the masks of random weights about as large and as clear as those of trained ones.
 _RANDOM_HEAD_GAIN = 300.0
-# sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
-_MASK_INPUT_LIMIT = 32.0
 _BATCHING = ("auto", "image", "bucket")
 _COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
@@ -65,7 +50,7 @@ _import_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Features:
+class Features:
     """What the decoder needs of one image: `embedding` (1, C, R/16, R/16), `high_res` of strides 4 and 8, and
     what of the decoding is the same for all prompts."""
 
@@ -74,7 +59,7 @@ class _Features:
     side: ImageSide | None = None
 
 
-class Sam2Segmenter:
+class Sam2Segmenter(SamSegmenter[Features]):
     """SAM 2 and SAM 2.1 of any size, the shipped nano model, or a fine-tuned checkpoint with its own YAML.
 
     `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. `architecture` is `nano`, one
@@ -92,9 +77,6 @@ class Sam2Segmenter:
     """
 
     _buckets: BucketSegmenter | None = None
-    _shares = (
-        False  # whether what is the same for all prompts of an image is computed once; of sam2's decoder alone
-    )
 
     def __init__(
         self,
@@ -111,7 +93,7 @@ class Sam2Segmenter:
         batching: str = "auto",
         compile_mode: str = "none",
     ) -> None:
-        self._be_asked(
+        super().__init__(
             read_asking(
                 device=device,
                 precision=precision,
@@ -128,7 +110,7 @@ class Sam2Segmenter:
         model, digest = load_model(text, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
         self._scores_objects = bool(self._model.pred_obj_scores)
-        self._shares = True
+        self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size
         self._dense_pe = self._model.sam_prompt_encoder.get_dense_pe()
         self._identity = {
             "weights": digest,
@@ -141,14 +123,6 @@ class Sam2Segmenter:
         }
         if batching == "bucket" and not self._refine_steps and masks in CHOICES:
             self._buckets = self._in_buckets(compile_mode)
-
-    def _be_asked(self, asking: Asking) -> None:
-        """What every SAM has, whatever loads it."""
-        self._device, self._precision = asking.device, asking.precision
-        self._prompt_chunk, self._encode_batch = asking.prompt_chunk, asking.encode_batch
-        self._masks, self._refine_steps, self._refine_with = asking.masks, asking.refine_steps, asking.refine_with
-        self._lock = threading.Lock()
-        self._fused = matching_arithmetic()
 
     def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
         model, side, device = self._model, self._model.image_size, self._device
@@ -164,45 +138,22 @@ class Sam2Segmenter:
             fused=self._fused,
         )
 
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self._identity
-
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
-        """Masks of all prompts of all frames. Frames without prompts cost nothing.
-
-        A prompt whose answer is not finite (a box with NaN, say) goes unanswered. Raises
-        ImageError `out_of_memory` when a single image or prompt does not fit on the device.
-        """
+        """As every SAM; what fits into buckets is computed there."""
+        if self._buckets is None:
+            return super().segment(frames, prompts)
         pairs = list(zip(frames, prompts, strict=True))
-        answers: list[list[PromptedMask]] = [[] for _ in pairs]
-        asked = [number for number, (_, prompt) in enumerate(pairs) if len(prompt)]
-        if self._buckets is not None:
-            together = [number for number in asked if fits_buckets(prompts[number])]
-            found = self._buckets.segment([frames[i] for i in together], [prompts[i] for i in together])
-            for number, some in zip(together, found, strict=True):
-                answers[number] = some
-            asked = sorted(set(asked) - set(together))
-        for first in range(0, len(asked), self._encode_batch):
-            group = asked[first : first + self._encode_batch]
-            features = self._encode([pairs[number][0].image_rgb for number in group])
-            for number, feature in zip(group, features, strict=True):
-                frame, prompt = pairs[number]
-                answers[number] = self._answer(feature, prompt, frame.info.size_hw)
-        return answers
+        fits = [len(one) > 0 and fits_buckets(one) for one in prompts]
+        inside = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
+        outside = [pair for pair, fit in zip(pairs, fits, strict=True) if not fit]
+        together = iter(self._buckets.segment([frame for frame, _ in inside], [one for _, one in inside]))
+        apart = iter(super().segment([frame for frame, _ in outside], [one for _, one in outside]))
+        return [next(together if fit else apart) for fit in fits]
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """What every forward pass runs in."""
+    def _encode(self, images_rgb: Sequence[UInt8]) -> list[Features]:
         import torch
 
-        with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
-            yield
-
-    def _encode(self, images_rgb: Sequence[UInt8]) -> list[_Features]:
-        import torch
-
-        def run(start: int, stop: int) -> list[_Features]:
+        def run(start: int, stop: int) -> list[Features]:
             with self._computing():
                 side = self._model.image_size
                 batch = [to_model_image(image, side, self._device) for image in images_rgb[start:stop]]
@@ -210,51 +161,10 @@ class Sam2Segmenter:
 
         return in_chunks(len(images_rgb), self._encode_batch, run)
 
-    def _answer(self, features: _Features, prompts: Prompts, size_hw: tuple[int, int]) -> list[PromptedMask]:
-        found: list[PromptedMask] = []
-        groups = by_shape(prompts)
-        if self._shares and any(inputs.masks is None for inputs in groups):
-            features = self._with_side(features)
-        for inputs in groups:
-            ask = partial(self._answer_some, features, inputs, prompts.sieve, size_hw)
-            found += in_chunks(len(inputs), self._prompt_chunk, ask)
-        return sorted(found, key=lambda answer: answer.prompt)
-
-    def _answer_some(
-        self,
-        features: _Features,
-        inputs: Inputs,
-        sieve: Sieve | None,
-        size_hw: tuple[int, int],
-        start: int,
-        stop: int,
-    ) -> list[PromptedMask]:
-        view = View(size_hw, self._fused)
-        with self._computing():
-            asked, answer = self._first(features, inputs.part(slice(start, stop)), sieve, view)
-            for _ in range(self._refine_steps):
-                answer = self._decode(features, *self._again(asked, answer, view), view, False)
-            scores = answer.scores()
-            if sieve is not None:  # before anything leaves the device
-                passed = np.flatnonzero(scores[:, 0] > sieve.min_predicted_iou)
-                asked, answer, scores = asked.part(passed), answer.part(passed), scores[passed]
-            logits = answer.logits[:, 0].cpu().numpy()
-        if sieve is not None:
-            return self._sifted(asked.rows, logits, scores, view, sieve.min_stability)
-        return finished(asked.rows, logits, scores, view, scores_objects=self._scores_objects)
-
-    def _first(
-        self, features: _Features, asked: Inputs, sieve: Sieve | None, view: View
-    ) -> tuple[Inputs, Decoded]:
-        """One mask a prompt; for a sieve every mask, each with its prompt."""
-        three = self._masks != "single" if sieve is None else sieve.three_masks
-        mask_input = asked.logits(self._model.sam_prompt_encoder.mask_input_size)
-        answer = self._decode(features, asked, mask_input, view, three)
-        if sieve is not None:
-            return asked.part(np.repeat(np.arange(len(asked)), answer.logits.shape[1])), answer.each()
-        return asked, answer.only(self._choice(answer, asked.boxes_xyxy, view)) if three else answer
-
-    def _with_side(self, features: _Features) -> _Features:
+    def _prepared(self, features: Features, groups: Sequence[Inputs]) -> Features:
+        """With what is the same for all prompts of the image; prompts with masks share nothing."""
+        if all(inputs.masks is not None for inputs in groups):
+            return features
         with self._computing():
             stride_4, stride_8 = features.high_res
             return replace(features, side=self._many.image_side(features.embedding, (stride_4, stride_8)))
@@ -263,7 +173,7 @@ class Sam2Segmenter:
     def _many(self) -> MaskDecoder:
         return MaskDecoder(self._model)
 
-    def _decode(self, features: _Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
+    def _decode(self, features: Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
         """`mask_input` is (N, h, w) or None."""
         points = None
         if asked.xy is not None and asked.labels is not None:
@@ -276,53 +186,6 @@ class Sam2Segmenter:
             return self._many.answer(self._many(features.side, None, sparse), three)
         masks = None if mask_input is None else self._tensor(mask_input)[:, None].float()
         return decode(self._model, self._dense_pe, features, points, masks, three)
-
-    def _again(self, asked: Inputs, answer: Decoded, view: View) -> tuple[Inputs, Any]:
-        """The next step's prompt and mask input."""
-        logits = answer.logits[:, 0]
-        if self._refine_with == "mask":
-            asked = asked.without_points()
-        elif self._refine_with == "point":
-            asked = asked.with_point(inner_points(logits.cpu().numpy(), view.size_hw))
-        return asked, logits.clamp(-_MASK_INPUT_LIMIT, _MASK_INPUT_LIMIT)
-
-    def _choice(self, answer: Decoded, boxes_xyxy: Float32, view: View) -> Any:
-        """Which of the three masks (N,) stays."""
-        if self._masks == "most_stable":
-            return stability(answer.logits).argmax(dim=1)
-        best = answer.iou.argmax(dim=1)
-        if self._masks == "best_iou" or np.isnan(boxes_xyxy).any():
-            return best
-        return self._tensor(best_fits(answer.logits.cpu().numpy(), boxes_xyxy, view))
-
-    def _sifted(
-        self, rows: Int64, logits: Float32, scores: Float32, view: View, min_stability: float
-    ) -> list[PromptedMask]:
-        """The stable ones, with their stability at the picture's size. Unstable ones never get a mask."""
-        found = []
-        for i in range(len(rows)):
-            if np.isfinite(scores[i]).all():
-                scores[i, 2] = view.stability(logits[i], STABILITY_OFFSET)
-                if scores[i, 2] >= min_stability:
-                    found.append(prompted(int(rows[i]), logits[i], scores[i], view, self._scores_objects))
-        return found
-
-    def _tensor(self, array: Any) -> Any:
-        return upload(array, self._device) if isinstance(array, np.ndarray) else array
-
-
-def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
-    """The (3, R, R) float32 input of the encoder, as `SAM2Transforms` makes it; the resize runs on `device`."""
-    import torch
-    from torch.nn import functional
-
-    image = upload(image_rgb, device).permute(2, 0, 1).contiguous().float().div_(255)
-    if image.shape[-2:] != (side, side):
-        image = functional.interpolate(
-            image[None], (side, side), mode="bilinear", align_corners=False, antialias=True
-        )[0]
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (_MEAN_RGB, _STD_RGB))
-    return image.sub_(mean).div_(std)
 
 
 def chosen_batching(batching: str, compile_mode: str, *, on_cuda: bool) -> str:
@@ -354,14 +217,14 @@ def encode_together(model: Any, images: Any) -> tuple[Any, tuple[Any, ...]]:
     return embedding, tuple(high_res)
 
 
-def encode(model: Any, images: Any) -> list[_Features]:
+def encode(model: Any, images: Any) -> list[Features]:
     """Features of images (B, 3, R, R); what `SAM2ImagePredictor.set_image` keeps, one entry an image."""
     embedding, high_res = encode_together(model, images)
-    return [_Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res]) for i in range(len(images))]
+    return [Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res]) for i in range(len(images))]
 
 
 def decode(
-    model: Any, dense_pe: Any, features: _Features, points: tuple[Any, Any] | None, masks: Any | None, three: bool
+    model: Any, dense_pe: Any, features: Features, points: tuple[Any, Any] | None, masks: Any | None, three: bool
 ) -> Decoded:
     """The decoder's answer to N prompts: points (N, P, 2) with labels (N, P), mask input (N, 1, h, w), or both."""
     sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=masks)

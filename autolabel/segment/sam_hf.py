@@ -1,6 +1,6 @@
 """SAM 1, SAM 2 and SAM 2.1 of transformers as a Segmenter: the same questions and settings as `segment=sam2_*`.
 
-Only the network differs, so this is `Sam2Segmenter` with another encoder and decoder. SAM 2 sees the picture as sam2
+SAM 2 sees the picture as sam2
 shows it; SAM 1 sees it in the corner of a square, and its masks come back through the same two interpolations as in
 the library's `post_process_masks`.
 
@@ -11,17 +11,16 @@ of (V, U) px of the R x R square holds the picture.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from autolabel.core.types import UInt8
-from autolabel.ops.device import autocast, in_chunks
+from autolabel.ops.device import in_chunks
 from autolabel.segment.answers import Decoded, View
 from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
-from autolabel.segment.sam2 import Sam2Segmenter, _Features, to_model_image
+from autolabel.segment.sam import SamSegmenter, to_model_image
 from autolabel.weights.hub import hosted
 
 CLASSES: Mapping[str, str] = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
@@ -29,7 +28,11 @@ _SURELY_OUTSIDE = -10.0
 _IS_THERE = 10.0  # the object logit of a model that does not ask; sam2's constant
 
 
-class SamHfSegmenter(Sam2Segmenter):
+Levels = list[Any]
+"""Of one picture, finest first; the last is the embedding."""
+
+
+class SamHfSegmenter(SamSegmenter[Levels]):
     """`weights` is a folder with config.json and .safetensors, or a name in the Hugging Face cache. The other settings
     are those of Sam2Segmenter. SAM 1 has no object score; its `refine_steps` start from masks that went to the model's
     input size and back, which the original's do not."""
@@ -46,7 +49,7 @@ class SamHfSegmenter(Sam2Segmenter):
         refine_steps: int,
         refine_with: str,
     ) -> None:
-        self._be_asked(
+        super().__init__(
             read_asking(
                 device=device,
                 precision=precision,
@@ -65,35 +68,28 @@ class SamHfSegmenter(Sam2Segmenter):
         self._scores_objects = not self._padded
         side = int(loaded.model.config.prompt_encoder_config.image_size)
         mask_side = 4 * side // int(loaded.model.config.prompt_encoder_config.patch_size)
-        # What the base class asks its model for.
-        self._model = SimpleNamespace(
-            image_size=side, sam_prompt_encoder=SimpleNamespace(mask_input_size=(mask_side, mask_side))
-        )
+        self._side, self._mask_input_hw = side, (mask_side, mask_side)
         self._identity = {**loaded.identity, "device": self._device.type, "precision": self._precision}
 
-    def _encode(self, images_rgb: Sequence[UInt8]) -> list[_Features]:
+    def _encode(self, images_rgb: Sequence[UInt8]) -> list[Levels]:
         import torch
 
-        def run(start: int, stop: int) -> list[_Features]:
-            with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+        def run(start: int, stop: int) -> list[Levels]:
+            with self._computing():
                 batch = torch.stack([self._input(image) for image in images_rgb[start:stop]])
                 found = self._network.get_image_embeddings(batch)
-                # SAM 2 gives its levels, finest first; SAM 1 has one.
-                *high_res, embedding = [found] if self._padded else found
-                return [
-                    _Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res])
-                    for i in range(len(batch))
-                ]
+                levels = [found] if self._padded else found  # SAM 1 has one
+                return [[level[i : i + 1] for level in levels] for i in range(len(batch))]
 
         return in_chunks(len(images_rgb), self._encode_batch, run)
 
     def _input(self, image_rgb: UInt8) -> Any:
         if not self._padded:
-            return to_model_image(image_rgb, self._model.image_size, self._device)
+            return to_model_image(image_rgb, self._side, self._device)
         made = self._image_processor(images=image_rgb, input_data_format="channels_last", return_tensors="pt")
         return made["pixel_values"][0].to(self._device)
 
-    def _decode(self, features: _Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
+    def _decode(self, levels: Levels, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
         """`mask_input` (N, h, w) covers the picture, whatever its size is."""
         import torch
 
@@ -101,7 +97,7 @@ class SamHfSegmenter(Sam2Segmenter):
         # transformers embeds a mask once an image, so with masks each prompt has an image of its own.
         n = 1 if masks is None else len(asked)
         prompts = self._prompt_tensors(asked, view, n)
-        levels = [level.expand(n, -1, -1, -1) for level in (*features.high_res, features.embedding)]
+        levels = [level.expand(n, -1, -1, -1) for level in levels]
         if not prompts and not self._padded:
             return self._of_masks_alone(levels, masks, three)
         answer = self._network(
@@ -135,11 +131,7 @@ class SamHfSegmenter(Sam2Segmenter):
         """Boxes (n, N/n, 4), points (n, N/n, P, 2) and their labels, as far as there are any."""
         if asked.xy is None or asked.labels is None:
             return {}
-        xy = (
-            asked.xy * self._scale(view)
-            if self._padded
-            else to_model_xy(asked.xy, view.size_hw, self._model.image_size)
-        )
+        xy = asked.xy * self._scale(view) if self._padded else to_model_xy(asked.xy, view.size_hw, self._side)
         boxed = 2 if asked.labels.shape[1] > 1 and asked.labels[0, 0] == 2 else 0
         corners, points, labels = xy[:, :boxed], xy[:, boxed:], asked.labels[:, boxed:]
         found = {}
@@ -154,10 +146,10 @@ class SamHfSegmenter(Sam2Segmenter):
         """(N, 1, h, w), where the picture's part of the square holds the masks."""
         from torch.nn import functional
 
-        (h, w), masks = self._model.sam_prompt_encoder.mask_input_size, masks_Nhw[:, None]
+        (h, w), masks = self._mask_input_hw, masks_Nhw[:, None]
         if not self._padded:
             return masks
-        side = self._model.image_size
+        side = self._side
         v, u = (max(round(x * h / side), 1) for x in self._valid_size(view))
         inside = functional.interpolate(masks, (v, u), mode="bilinear", align_corners=False, antialias=True)
         return functional.pad(inside, (0, w - u, 0, h - v), value=_SURELY_OUTSIDE)
@@ -166,14 +158,14 @@ class SamHfSegmenter(Sam2Segmenter):
         """The picture's part (N, M, V, U) of logits of the square, at the model's input size."""
         from torch.nn import functional
 
-        side = self._model.image_size
+        side = self._side
         v, u = self._valid_size(view)
         return functional.interpolate(logits, (side, side), mode="bilinear", align_corners=False)[..., :v, :u]
 
     def _valid_size(self, view: View) -> tuple[int, int]:
         """segment_anything/utils/transforms.py, get_preprocess_shape."""
         h, w = view.size_hw
-        scale = self._model.image_size / max(h, w)
+        scale = self._side / max(h, w)
         return int(h * scale + 0.5), int(w * scale + 0.5)
 
     def _scale(self, view: View) -> np.ndarray:

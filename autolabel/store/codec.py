@@ -12,13 +12,15 @@ import dataclasses
 import json
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import Any, TypeVar
 
 import zstandard
 
 from autolabel.core.errors import StoreCorrupt
-from autolabel.core.types import ImageInfo, ImageRecord, Instance, Rle, Verdict
+from autolabel.core.types import Columns, ImageInfo, ImageRecord, Instance, Rle, Verdict
+from autolabel.ops.masks import begins_with_pixels
 
 T = TypeVar("T")
 
@@ -90,13 +92,22 @@ def encode_record(record: ImageRecord) -> bytes:
 
 def decode_record(blob: bytes, image_id: str, path: str) -> ImageRecord:
     """Raises StoreCorrupt when the bytes are not a record of a version we know."""
+    return _decoded(_record_in, blob, image_id, path)
+
+
+def decode_columns(blob: bytes, image_id: str, path: str) -> tuple[ImageRecord, Columns | None]:
+    """As `decode_record`, with the kept objects in columns where these say all of them. Raises StoreCorrupt."""
+    return _decoded(_columns_in, blob, image_id, path)
+
+
+def _decoded(read: Callable[[list[Any], bytes, str, str], T], blob: bytes, image_id: str, path: str) -> T:
     try:
         text, _, rest = _unpacked(blob).partition(b"\n")
         line = json.loads(text)
         version = line["v"] if isinstance(line, dict) else line[0]
         if version != VERSION:
             raise StoreCorrupt(f"record of {image_id!r} has version {version!r}, this program reads {VERSION}")
-        return _record_in(line, rest, image_id, path)
+        return read(line, rest, image_id, path)
     except (zstandard.ZstdError, struct.error, LookupError, RecursionError, TypeError, ValueError) as error:
         raise StoreCorrupt(f"record of {image_id!r} cannot be read: {error}") from error
 
@@ -123,6 +134,32 @@ def _record_in(line: list[Any], rest: bytes, image_id: str, path: str) -> ImageR
     return ImageRecord(
         image_id, path, status, info, code, detail, split, candidates, verdicts, source_id, extra
     )  # fmt: skip
+
+
+def _columns_in(line: list[Any], rest: bytes, image_id: str, path: str) -> tuple[ImageRecord, Columns | None]:
+    _, status, code, detail, split, source_id, extra, told_info, count, rare, told, sizes = line
+    at = count * _ROW.size
+    if rare or sizes or told_info is None or not 0 < at <= len(rest):
+        return _record_in(line, rest, image_id, path), None
+    category_ids, *_, scores, ious, _, _, _, known, lengths = zip(*_ROW.iter_unpack(rest[:at]), strict=True)
+    counts, kept = [], [True] * count
+    for length in lengths:
+        counts.append(rest[at : at + length])
+        at += length
+    for i, reason, length, _ in told:
+        kept[i] = reason is None
+        if length >= 0:
+            counts[i] = rest[at : at + length]
+            at += length
+    found_ious = [iou if bits & 1 else None for iou, bits in zip(ious, known, strict=True)]
+    columns = Columns(*(list(compress(column, kept)) for column in (category_ids, scores, found_ious, counts)))
+    sound = min(lengths) >= 0 and columns.is_sound and all(map(begins_with_pixels, columns.counts))
+    if at != len(rest) or not sound:
+        return _record_in(line, rest, image_id, path), None
+    info = _info_in(*told_info)
+    return ImageRecord(
+        image_id, path, status, info, code, detail, split, source_id=source_id, extra=extra
+    ), columns  # fmt: skip
 
 
 class _Masks:

@@ -18,8 +18,8 @@ from typing import Any
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMismatch
 from autolabel.core.protocols import Unit
-from autolabel.core.types import Category, ImageRecord, ImageRef, Problem
-from autolabel.store.codec import decode_record, encode_record
+from autolabel.core.types import Category, Columns, ImageRecord, ImageRef, Problem
+from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.listing import Listing
 from autolabel.store.manifest import INDEX, Entry, bring_up_to_date, compare
 from autolabel.store.place import free_bytes, network_file_system
@@ -55,6 +55,9 @@ REVISED = """
 SELECT r.ordinal, m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal)
 WHERE r.ordinal > ? ORDER BY r.ordinal LIMIT 256
 """
+
+
+IN_ORDER = "SELECT m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal) ORDER BY ordinal"
 
 
 Row = tuple[Any, ...]
@@ -289,11 +292,13 @@ class RunReader:
 
     def records(self) -> Iterator[ImageRecord]:
         """Every committed record in manifest order, streamed; can be called again."""
-        rows = self._db.execute(
-            "SELECT m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal) ORDER BY ordinal"
-        )
-        for image_id, path, data in rows:
+        for image_id, path, data in self._db.execute(IN_ORDER):
             yield _record_of(image_id, path, data)
+
+    def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
+        """As `records`. A record with columns has its kept objects there, and no candidates."""
+        for image_id, path, data in self._db.execute(IN_ORDER):
+            yield decode_columns(*_checked(image_id, path, data))
 
     def records_by_id(self) -> Iterator[ImageRecord]:
         """Every committed record in the order of the bytes of its image id, streamed: two runs can be merged."""
@@ -396,10 +401,14 @@ def _as_listing(listed: Listing | Iterable[Entry], directory: Path) -> AbstractC
 
 
 def _record_of(image_id: object, path: object, data: object) -> ImageRecord:
+    return decode_record(*_checked(image_id, path, data))
+
+
+def _checked(image_id: object, path: object, data: object) -> tuple[bytes, str, str]:
     """SQLite keeps any type in any column, and a damaged or foreign file may do so."""
     if not (isinstance(image_id, bytes) and isinstance(path, bytes) and isinstance(data, bytes)):
         raise StoreCorrupt(f"the record of {image_id!r} is not what autolabel wrote: the run database is damaged")
-    return decode_record(data, os.fsdecode(image_id), os.fsdecode(path))
+    return data, os.fsdecode(image_id), os.fsdecode(path)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, rollback: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from autolabel.app.earlier import EarlierRun
 from autolabel.app.recipe import RemoteEngine
 from autolabel.core.protocols import (
+    ColumnReader,
     Detector,
     Engine,
     Exporter,
@@ -159,3 +160,4 @@ MODELS: list[type[InstanceModel]] = [MappedModel, Sam3Model]
 LABELERS: list[type[Labeler]] = [OneStepLabeler, PipelineLabeler]
 SINKS: list[type[RecordSink]] = [RunStore, MemoryStore]
 READERS: list[type[RecordReader]] = [RunReader, MemoryStore]
+COLUMN_READERS: list[type[ColumnReader]] = [RunReader]

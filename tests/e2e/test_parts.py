@@ -154,3 +154,33 @@ def test_a_part_that_is_not_finished_is_refused(label, tmp_path, capsys):
         db.execute("DELETE FROM record WHERE ordinal < 4")
     assert merged(tmp_path, ["part 1", "part 2"]) == 1
     assert "has 4 pictures to do" in capsys.readouterr().err
+
+
+def objects(tmp_path, run):
+    """What an evaluation says of each object."""
+    return (tmp_path / run / "evaluate" / "objects.jsonl").read_text()
+
+
+def test_a_part_is_refined_and_evaluated_as_what_it_holds_and_says_so(label, tmp_path, capsys):
+    label("whole")
+    assert main(["export", str(tmp_path / "whole"), "export=[coco]"]) == 0
+    truth = f"truth={tmp_path / 'whole' / 'export' / 'coco' / 'instances.json'}"
+    for k in (1, 2):
+        assert label(f"part {k}", f"part={k}/2") == 0
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    said = {}
+    for run in ("whole", "all", "part 1"):
+        capsys.readouterr()
+        assert main(["refine", str(tmp_path / run), "refine=strict"]) == 0
+        assert main(["evaluate", str(tmp_path / run), truth]) == 0
+        said[run] = capsys.readouterr().out
+    assert "part       " not in said["whole"] + said["all"]
+    assert said["part 1"].count("part       1/2 of its source") == 2
+    assert "10 pictures of the truth are not in the run and are not counted" in said["part 1"]
+    assert tables(tmp_path / "all") == tables(tmp_path / "whole")
+    assert objects(tmp_path, "all") == objects(tmp_path, "whole")
+    assert label("again", "part=2/2", "refine=strict") == 0
+    assert merged(tmp_path, ["part 1", "again"], "refined parts") == 0, (
+        "a refined part is a part of the refined run"
+    )
+    assert tables(tmp_path / "refined parts") == tables(tmp_path / "whole")

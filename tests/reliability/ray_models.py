@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 from autolabel.core.types import Detections, Frame
+from autolabel.weights.fetch import Transport
+from autolabel.weights.obtain import obtain
+from autolabel.weights.policy import from_environment
+from autolabel.weights.registry import Published
 from tests.reliability.models import MatesDetector
 
 
@@ -24,3 +29,14 @@ class HarmfulDetector(MatesDetector):
         if any(name.endswith(self.raises) for name in names):
             raise RuntimeError("the model broke")
         return super().detect(frames)
+
+
+class FetchedDetector(MatesDetector):
+    """Its weights are at `url`; each process that has them leaves a file in `seen`, named after its cache."""
+
+    def __init__(self, *, url: str, sha256: str, seen: str) -> None:
+        super().__init__()
+        entry = Published("tiny", url, None, sha256, "Apache-2.0", url, (), True, "")
+        policy = from_environment()
+        obtain(entry, policy, transport=Transport(allow_http=True))
+        (Path(seen) / f"{policy.cache.name}-{os.getpid()}").touch()

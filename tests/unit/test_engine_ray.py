@@ -1,6 +1,7 @@
 """What of engine=ray needs no Ray: its settings, what a worker process does, and how a labeler travels."""
 
 import asyncio
+import os
 import pickle
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from autolabel.app.compose import compose
 from autolabel.app.recipe import Recipe, RemoteLabeler, built
 from autolabel.core.errors import ConfigError, MissingExtra
 from autolabel.core.protocols import Unit
+from autolabel.engine import ray as ray_module
 from autolabel.engine.inline import InlineEngine
-from autolabel.engine.ray import MISSING, Desk, Feed, RayEngine
+from autolabel.engine.ray import MISSING, Desk, Feed, RayEngine, Unhurried, set_meanwhile
 from autolabel.engine.stage_times import StageTimes
 from autolabel.engine.unit_worker import UnitWorker
 from autolabel.engine.units import batches
@@ -52,6 +54,13 @@ def test_settings_that_contradict_each_other_are_refused():
         RayEngine(**{**SETTINGS, "address": "auto", "cpus": 2})
 
 
+def test_the_client_of_ray_is_refused_with_the_way_round_it():
+    with pytest.raises(
+        ConfigError, match=r"ray://head:10001: Ray Data does not run through the Ray client; .*auto"
+    ):
+        RayEngine(**{**SETTINGS, "address": "ray://head:10001"})
+
+
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra) as caught:
@@ -63,6 +72,32 @@ def test_the_engine_that_nobody_runs_loads_no_ray():
     code = "import sys, autolabel.engine.ray, autolabel.app.label; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_settings_of_our_own_ray_leave_those_of_the_person_alone_and_are_taken_back(monkeypatch):
+    monkeypatch.setenv("AUTOLABEL_SET_A", "7")
+    monkeypatch.delenv("AUTOLABEL_SET_B", raising=False)
+    with set_meanwhile({"AUTOLABEL_SET_A": "0", "AUTOLABEL_SET_B": "0"}):
+        assert (os.environ["AUTOLABEL_SET_A"], os.environ["AUTOLABEL_SET_B"]) == ("7", "0")
+    assert os.environ["AUTOLABEL_SET_A"] == "7"
+    assert "AUTOLABEL_SET_B" not in os.environ
+
+
+def test_the_loop_rests_a_third_of_the_time_between_units_and_a_second_at_the_most(monkeypatch):
+    now, rests = [100.0], []
+    monkeypatch.setattr(ray_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ray_module.time, "sleep", rests.append)
+    Unhurried.begin()
+    one = Unhurried()
+    one.on_execution_step(None)
+    for between in (*[1.0] * 20, *[60.0] * 5, *[0.01] * 20):
+        now[0] += between
+        Unhurried.unit_came()
+        one.on_execution_step(None)
+    assert rests[0] == 0
+    assert rests[20] == pytest.approx(1 / 3, abs=0.001)
+    assert rests[25] == 1.0
+    assert rests[-1] == pytest.approx(0.01 / 3, abs=0.0005)
 
 
 # -- the worker --------------------------------------------------------------------------------------

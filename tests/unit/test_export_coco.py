@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.core.types import ImageInfo, Rle
+from autolabel.core.types import Columns, ImageInfo, Rle
 from autolabel.export.coco import CocoExporter
 from autolabel.ops.masks import area_px, bounds_xyxy, encode, from_polygons
 from tests.rasters import is_red, turned
@@ -177,6 +177,25 @@ def test_the_same_records_give_the_same_bytes_and_a_manifest(tmp_path):
     first = tree_bytes(tmp_path / "one")
     assert first == tree_bytes(tmp_path / "two")
     assert set(first) == {"coco/instances.json", "coco/manifest.json"}
+
+
+@dataclass(frozen=True)
+class ColumnsReader(ListReader):
+    """Gives objects in columns wherever these say all of them."""
+
+    def columns(self):
+        for one in self.records():
+            columns = Columns.of(one.instances)
+            yield (one, None) if columns is None else (replace(one, candidates=(), verdicts=()), columns)
+
+
+@pytest.mark.parametrize("changes", [{}, {"segmentation": "rle"}, {"parts": "split"}, {"split_files": True}])
+def test_objects_in_columns_give_the_same_bytes_as_objects(tmp_path, changes):
+    crowd = record("z.jpg", [instance(shapes()["disc"], crowd=True), instance(shapes()["ring"], 1)])
+    items = [*a_run().items, crowd, record("zz.jpg", [instance(shapes()["line"], predicted_iou=None)])]
+    for name, reader in (("one", ListReader), ("two", ColumnsReader)):
+        export(reader(items), tmp_path / name, **changes)
+    assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
 
 
 def test_an_interrupted_export_leaves_the_old_one_and_no_litter(tmp_path):

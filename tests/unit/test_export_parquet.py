@@ -208,7 +208,7 @@ def test_an_object_of_a_class_without_name_is_an_error(tmp_path, make):
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtra, match=r"autolabel\[parquet\]"):
+    with pytest.raises(MissingExtra, match=r"autolabel-sam2\[parquet\]"):
         ParquetExporter(**SETTINGS)
 
 

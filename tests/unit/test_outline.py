@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autolabel.core.types import Rle
 from autolabel.ops.components import part_areas_px
 from autolabel.ops.masks import area_px, bounds_xyxy, encode, from_polygons
-from autolabel.ops.outline import annotation_texts, centre_texts, outline
+from autolabel.ops.outline import centre_texts, outline
 from tests.records import shapes
 
 
@@ -90,17 +90,14 @@ def test_the_ring_through_pixel_centres_is_opencvs_and_there_is_none_for_parts_a
 
 def test_many_masks_at_once_are_each_one_alone():
     masks = [encode(mask) for mask in (*shapes().values(), np.zeros((120, 160), np.uint8))]
-    beside = [f"<{i}>".encode() for i in range(2 * len(masks))]
-    alone = [annotation_texts([mask], beside[2 * i : 2 * i + 2]) for i, mask in enumerate(masks)]
-    assert annotation_texts(masks, beside) == b"".join(alone)
-    assert (annotation_texts([], []), centre_texts([], numbers(160), numbers(120))) == (b"", [])
+    assert centre_texts([], numbers(160), numbers(120)) == []
     each = [centre_texts([mask], numbers(160), numbers(120))[0] for mask in masks]
     assert centre_texts(masks, numbers(160), numbers(120)) == each
 
 
 def test_masks_of_several_sizes_and_of_no_pictures_size_are_refused():
     with pytest.raises(ValueError, match="several sizes"):
-        annotation_texts([encode(np.ones((4, 4), np.uint8)), encode(np.ones((4, 5), np.uint8))], [b""] * 4)
+        centre_texts([encode(np.ones((4, w), np.uint8)) for w in (4, 5)], numbers(5), numbers(4))
     with pytest.raises(ValueError, match="no picture"):
         outline(Rle((1, 10_000_000), b"0"))
 

@@ -199,7 +199,7 @@ def test_files_of_other_classes_are_not_mixed(tmp_path):
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtra, match=r"autolabel\[parquet\]"):
+    with pytest.raises(MissingExtra, match=r"autolabel-sam2\[parquet\]"):
         ParquetSource(path="x", images_dir=None, extract_to=None)
 
 

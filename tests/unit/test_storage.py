@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from autolabel.core.errors import ConfigError, ImageError, MissingExtra
 from autolabel.core.types import ImageRef
 from autolabel.ops import storage
+from autolabel.ops.arrow import pyarrow
 from autolabel.ops.images import load_frame, read_bytes
 from autolabel.ops.isolation import DecoderPool
 from tests.fakes import draw
@@ -63,6 +64,16 @@ def test_a_storage_that_nobody_knows_and_one_without_its_package_say_so(monkeypa
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(MissingExtra, match=r"pip install 'autolabel-sam2\[s3\]'"):
         storage.require_driver("s3://bucket/x")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "hf", raising=False)
+    with pytest.raises(MissingExtra, match="hf:// needs a package: pip install huggingface_hub"):
+        storage.require_driver("hf://datasets/me/set")
+
+
+def test_parquet_without_its_package_names_the_distribution(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'autolabel-sam2\[parquet\]'"):
+        pyarrow()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sqlite3
 
+import numpy as np
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
@@ -12,11 +13,23 @@ from hypothesis import strategies as st
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreMismatch
 from autolabel.core.protocols import Unit
-from autolabel.core.types import Category, ImageInfo, ImageRecord, ImageRef, Instance, Problem, Rle, Verdict
-from autolabel.store.codec import decode_record, encode_record
+from autolabel.core.types import (
+    Category,
+    Columns,
+    ImageInfo,
+    ImageRecord,
+    ImageRef,
+    Instance,
+    Problem,
+    Rle,
+    Verdict,
+)
+from autolabel.ops.masks import encode
+from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import entries
 from autolabel.store.run import categories_to, open_reader, open_store
+from tests.records import instance, shapes
 
 MASK = Rle((4, 5), b"04")
 
@@ -106,6 +119,50 @@ def test_whatever_a_record_holds_comes_back(objects, sized, text):
     assert decode_record(encode_record(record), "a", "/a") == record
 
 
+EMPTY = encode(np.zeros((120, 160), np.uint8))
+
+
+def check_columns(record):
+    """They say what the record's kept objects say, and nothing of it is lost."""
+    found, columns = decode_columns(encode_record(record), "a", "/a")
+    if columns is None:
+        assert found == record
+    else:
+        assert columns == Columns.of(record.instances)
+        assert found == dataclasses.replace(record, candidates=(), verdicts=())
+    return columns
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(found, verdicts), max_size=2))
+def test_columns_hold_the_kept_objects_or_the_record_is_whole(objects):
+    candidates = tuple(dataclasses.replace(one, index=i) for i, (one, _) in enumerate(objects))
+    info = ImageInfo(5, 4)
+    check_columns(ImageRecord("a", "/a", "ok", info, "", "", None, candidates, tuple(v for _, v in objects)))
+
+
+def test_what_a_model_found_comes_in_columns_also_where_refining_dropped_and_changed_it():
+    sizes = ImageInfo(160, 120)
+    masks = [encode(mask) for mask in shapes().values()]
+    objects = tuple(instance(mask, i, predicted_iou=(None, 0.5)[i % 2]) for i, mask in enumerate(masks))
+    ways = [Verdict(), Verdict("small"), Verdict(None, masks[0], 0.7), Verdict("gone", masks[1])]
+    given_verdicts = tuple(ways[i % 4] for i in range(len(objects)))
+    record = ImageRecord("a", "/a", "ok", sizes, candidates=objects, verdicts=given_verdicts, source_id=4)
+    assert len(check_columns(record)) == len(record.instances)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"crowd": True}, {"source_id": 1}, {"extra": "{}"}, {"detector_score": 1.5}, {"mask": None}, {"mask": EMPTY}],
+)
+def test_what_columns_cannot_say_leaves_the_record_whole(changes):
+    one = dataclasses.replace(instance(shapes()["disc"]), **changes)
+    assert (
+        check_columns(ImageRecord("a", "/a", "ok", ImageInfo(160, 120), "", "", None, (one,), (Verdict(),)))
+        is None
+    )
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_a_record_that_was_edited_is_another_record_or_refused(data):
@@ -114,6 +171,8 @@ def test_a_record_that_was_edited_is_another_record_or_refused(data):
     edited = text[:at] + data.draw(st.binary(max_size=3)) + text[at + data.draw(st.integers(0, 9)) :]
     with contextlib.suppress(StoreCorrupt):
         assert isinstance(decode_record(zstandard.compress(edited), "a", "/a"), ImageRecord)
+    with contextlib.suppress(StoreCorrupt):
+        assert isinstance(decode_columns(zstandard.compress(edited), "a", "/a")[0], ImageRecord)
 
 
 def test_a_record_that_says_it_is_huge_is_refused_before_memory_is_taken_for_it():
