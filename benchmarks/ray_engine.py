@@ -1,9 +1,9 @@
 """engine=ray against the same cores without it: `--workers` actors, and as many processes with a part each.
 
 `python -m benchmarks.ray_engine --pictures 768 --repeats 3`. The shipped nano models on the sample photographs, each under
-many names, in units and batches of the default size. Every worker has one core for its models. The contestants take turns; the speed is that between the first
-sixth and the last sixth of the pictures, by what is committed, so that starting and ending are not in it: both are in
-the last column. Parity: the exports of engine=ray, of the parts merged, and of nothing else, are compared byte by byte.
+many names, in units and batches of the default size. Every worker has one core for its models. The contestants take
+turns; the speed is that between the first sixth and the last sixth of the pictures, by what is committed, so that
+starting and ending are not in it: both are in the last column. Parity: the exports of engine=ray, of the parts merged, and of nothing else, are compared byte by byte.
 """
 
 from __future__ import annotations

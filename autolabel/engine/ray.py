@@ -295,7 +295,7 @@ class Task:
 class Unhurried:
     """An execution callback that lets Ray Data's loop rest. It turns ten times a second, whatever there is to do, and
     each turn costs 5 ms; so it rests a third of the time in which a unit comes back, which is less than what waits
-    at the actors."""
+    at the actors. Ray Data makes the object itself, so what it knows is kept by the class."""
 
     between_s: ClassVar[float] = 0.0
     _last: ClassVar[float] = 0.0

@@ -117,8 +117,7 @@ def facade(rng: Rng, size: int, texture: Texture) -> Drawn:
     moved = corners + rng.uniform(-tilt, tilt, (4, 2)).astype(np.float32) * size
     warp = cv2.getPerspectiveTransform(corners, moved)
     image = cv2.warpPerspective(image, warp, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    kept = [masks[i] for i in rng.permutation(len(masks))[:MAX_MASKS]]  # so that only these are turned
-    return _finish(rng, image, [cv2.warpPerspective(mask, warp, (size, size)) for mask in kept])
+    return _finish(rng, image, [cv2.warpPerspective(mask, warp, (size, size)) for mask in _some(rng, masks)])
 
 
 class _WindowStyle:
@@ -215,9 +214,13 @@ def _finish(rng: Rng, image: NDArray[np.floating], masks: list[Pixels]) -> Drawn
     size = len(image)
     if rng.random() < 0.4:
         image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), rng.uniform(0.3, size / 200))
-    kept = [masks[i] for i in rng.permutation(len(masks))[:MAX_MASKS]]
+    kept = _some(rng, masks)
     pixels = np.clip(image, 0, 255).astype(np.uint8)
     return pixels, np.stack(kept) if kept else np.zeros((0, size, size), np.uint8)
+
+
+def _some(rng: Rng, masks: list[Pixels]) -> list[Pixels]:
+    return [masks[i] for i in rng.permutation(len(masks))[:MAX_MASKS]]
 
 
 def _blob(rng: Rng, centre: NDArray[np.float64], radius: float, rough: float, oval: float) -> NDArray[np.float64]:
