@@ -1,4 +1,4 @@
-"""A part of a picture as if it were the picture: its frame, and prompts in its coordinates."""
+"""Other views of a picture: a part of it as if it were the picture, or its mirror image, and prompts to match."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from autolabel.core.types import Frame, Prompts
+from autolabel.core.types import Frame, Prompts, Rle
 from autolabel.ops.boxes import clip_xyxy
+from autolabel.ops.masks import decode_crop, encode_crop
 from autolabel.ops.windows import Window, cut
 
 
@@ -31,3 +32,28 @@ def prompts_view(prompts: Prompts, window: Window) -> Prompts:
         masks=None if prompts.masks is None else tuple(m and cut(m, window) for m in prompts.masks),
         windows_xyxy=None,
     )
+
+
+def frame_mirrored(frame: Frame) -> Frame:
+    """Left and right exchanged; a copy, since models take no arrays that run backwards."""
+    return Frame(frame.ref, np.ascontiguousarray(frame.image_rgb[:, ::-1]), frame.info)
+
+
+def prompts_mirrored(prompts: Prompts, width: int) -> Prompts:
+    """The same questions about the mirror image of a picture `width` pixels wide."""
+    boxes, points = prompts.boxes_xyxy, prompts.points_xy
+    one = np.float32(width)
+    return replace(
+        prompts,
+        boxes_xyxy=None
+        if boxes is None
+        else np.stack([one - boxes[:, 2], boxes[:, 1], one - boxes[:, 0], boxes[:, 3]], axis=1),
+        points_xy=None if points is None else np.stack([one - points[..., 0], points[..., 1]], axis=-1),
+        masks=None if prompts.masks is None else tuple(m and mask_mirrored(m) for m in prompts.masks),
+    )
+
+
+def mask_mirrored(rle: Rle) -> Rle:
+    """Left and right exchanged."""
+    crop, x0, y0 = decode_crop(rle)
+    return encode_crop(crop[:, ::-1], rle.size_hw[1] - x0 - crop.shape[1], y0, rle.size_hw)

@@ -67,6 +67,7 @@ from autolabel.refine.quality import QualityRefiner
 from autolabel.refine.score import ScoreRefiner
 from autolabel.refine.smooth import SmoothRefiner
 from autolabel.segment.box import BoxSegmenter
+from autolabel.segment.guided import GuidedSegmenter
 from autolabel.segment.sam2 import Sam2Segmenter
 from autolabel.segment.sam3_hf import Sam3Model
 from autolabel.segment.sam_hf import SamHfSegmenter
@@ -121,7 +122,7 @@ PROMPTERS: list[type[Prompter]] = [
     PointsPrompter,
 ]
 EARLIER_MASKS: list[type[EarlierMasks]] = [EarlierRun]
-SEGMENTERS: list[type[Segmenter]] = [BoxSegmenter, Sam2Segmenter, SamHfSegmenter, ZoomSegmenter]
+SEGMENTERS: list[type[Segmenter]] = [BoxSegmenter, Sam2Segmenter, SamHfSegmenter, GuidedSegmenter, ZoomSegmenter]
 REFINERS: list[type[Refiner]] = [
     AreaRefiner,
     BleedRefiner,

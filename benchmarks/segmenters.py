@@ -1,8 +1,8 @@
-"""What `segment=zoom` gains on small objects, and what it costs: true boxes in, masks compared with the truth.
+"""What one segmenter gains over another on the same objects, by their size, and what it costs: true boxes in, masks
+compared with the truth.
 
-    python -m benchmarks.zoom --data ../shared/data/masks/coco_train/instances.json --segment nano
-
-Each object is asked twice with the same weights, of the whole picture and zoomed, and compared with itself.
+    python -m benchmarks.segmenters --data ../shared/data/masks/coco_train/instances.json \\
+        --first segment=nano --second segment=zoom segment@segment.inner=nano
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from autolabel.app.compose import build, compose
-from autolabel.core.types import Frame, ImageRef, Prompts
+from autolabel.core.types import Frame, ImageRef, Prompts, Rle
 from autolabel.detect.labels import LabelsDetector
+from autolabel.evaluate.boundary import boundary_scores
 from autolabel.ops.boxes import box_problem
 from autolabel.ops.images import load_frame
 from autolabel.ops.masks import iou
@@ -36,29 +37,30 @@ SIZES = ((0.0, 0.03125), (0.03125, 0.0625), (0.0625, 0.125), (0.125, 1.01))
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of one object: the part of the picture's side that its box takes, and the IoU of its mask with the truth."""
+    """Of one object: the part of the picture's side that its box takes, the IoU of its mask with the truth, and of
+    the bands along both outlines."""
 
     part: float
     iou: float
+    boundary_iou: float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="COCO files with masks and splits")
-    parser.add_argument("--segment", default="nano", help="the inner segmenter")
+    parser.add_argument("--first", nargs="+", required=True, help="settings, for example segment=nano")
+    parser.add_argument("--second", nargs="+", required=True)
     parser.add_argument("--images", type=int, default=1000, help="most pictures of each file")
-    parser.add_argument("--settings", nargs="*", default=[], help="for example segment.fill=0.3")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, required=True, help="the table goes to its end")
     options = parser.parse_args()
-    plain = built([f"segment={options.segment}"])
-    zoomed = built(["segment=zoom", f"segment@segment.inner={options.segment}", *options.settings])
-    text = header(options, plain)
+    first, second = built(options.first), built(options.second)
+    text = header(options, first)
     for file in options.data:
         frames = list(islice(labelled(file), options.images))
-        text += table(file.parent.name, measured(plain, frames), measured(zoomed, frames), len(frames))
+        text += table(file.parent.name, measured(first, frames), measured(second, frames), len(frames))
     sys.stdout.write(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"zoom_{options.segment}_{datetime.now(UTC):%Y-%m-%d}.md").write_text(text)
+    with options.out.open("a", encoding="utf-8") as out:
+        out.write(text)
 
 
 def built(overrides: Sequence[str]) -> Any:
@@ -67,10 +69,9 @@ def built(overrides: Sequence[str]) -> Any:
 
 def header(options: argparse.Namespace, segmenter: Any) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "sam2", "numpy"))
-    settings = " ".join(options.settings) or "as shipped"
     return (
-        f"# Zoom on small objects: {options.segment}, {datetime.now(UTC):%Y-%m-%d}\n\n"
-        f"True boxes of the val splits as prompts; mean IoU with the true mask, one object one vote. Settings: {settings}. "
+        f"# `{' '.join(options.first)}` and `{' '.join(options.second)}`, {datetime.now(UTC):%Y-%m-%d}\n\n"
+        "True boxes of the val splits as prompts; mean IoU with the true mask, one object one vote. "
         f"Weights {segmenter.identity['weights'][:12]}. {processor()}, OMP_NUM_THREADS="
         f"{os.environ.get('OMP_NUM_THREADS', 'unset')}, shared with other work; {versions}.\n"
     )
@@ -105,29 +106,36 @@ def measured(segmenter: Any, frames: Sequence[Frame]) -> tuple[list[Answer], flo
         for number, row in enumerate(rows):
             truth_mask, answer = found.masks[row], by_prompt.get(number)
             assert truth_mask is not None
-            answers.append(Answer(float(parts[number]), 0.0 if answer is None else iou(answer, truth_mask)))
+            both = (0.0, 0.0) if answer is None else scores(answer, truth_mask)
+            answers.append(Answer(float(parts[number]), *both))
     return answers, seconds
 
 
-def table(name: str, plain: tuple[list[Answer], float], zoomed: tuple[list[Answer], float], pictures: int) -> str:
+def scores(found: Rle, truth: Rle) -> tuple[float, float]:
+    """Mask IoU and boundary IoU."""
+    return iou(found, truth), boundary_scores(found, truth).iou
+
+
+def table(name: str, first: tuple[list[Answer], float], second: tuple[list[Answer], float], pictures: int) -> str:
     rows = [
         f"\n## {name}: {pictures} pictures\n",
-        "| box, of the picture's side | objects | whole picture | zoomed | gain | better / worse (by 0.01) |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| box, of the picture's side | objects | first | second | gain | better / worse (by 0.01) | boundary IoU |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for low, high in (*SIZES, (0.0, 1.01)):
-        pairs = np.array(
-            [(a.iou, b.iou) for a, b in zip(plain[0], zoomed[0], strict=True) if low <= a.part < high]
-        ).reshape(-1, 2)
-        if not len(pairs):
+        pairs = [(a, b) for a, b in zip(first[0], second[0], strict=True) if low <= a.part < high]
+        if not pairs:
             continue
-        gain = pairs[:, 1] - pairs[:, 0]
+        ious = np.array([(a.iou, b.iou) for a, b in pairs])
+        outlines = np.array([(a.boundary_iou, b.boundary_iou) for a, b in pairs])
+        gain = ious[:, 1] - ious[:, 0]
         rows.append(
-            f"| {low:g} to {min(high, 1):g} | {len(pairs)} | {pairs[:, 0].mean():.3f} | {pairs[:, 1].mean():.3f} "
-            f"| {gain.mean():+.3f} | {(gain > 0.01).sum()} / {(gain < -0.01).sum()} |"
+            f"| {low:g} to {min(high, 1):g} | {len(pairs)} | {ious[:, 0].mean():.3f} | {ious[:, 1].mean():.3f} "
+            f"| {gain.mean():+.3f} | {(gain > 0.01).sum()} / {(gain < -0.01).sum()} "
+            f"| {outlines[:, 0].mean():.3f} to {outlines[:, 1].mean():.3f} |"
         )
-    rows.append(f"\nCPU seconds a picture: {plain[1] / pictures:.2f} whole, {zoomed[1] / pictures:.2f} zoomed.")
-    return "\n".join(rows) + "\n"
+    rows.append(f"\nCPU seconds a picture: {first[1] / pictures:.2f} first, {second[1] / pictures:.2f} second.")
+    return "\n".join(rows) + "\n\n"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""Any segmenter, with outlines that follow the picture: a mask is blurred where the picture is smooth and keeps the
+picture's edges, by the guided filter, and what is then above a half is inside.
+
+With `mirror` the picture's mirror image is asked too, and the mean of both masks is filtered: where they disagree, the
+picture decides. Costs a second encoding. A few milliseconds an object on a CPU for the filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autolabel.core.protocols import Segmenter
+from autolabel.core.types import Float32, Frame, PromptedMask, Prompts, Rle, UInt8
+from autolabel.ops.guided import guided_filter
+from autolabel.ops.masks import decode_crop, encode_crop, iou
+from autolabel.ops.settings import flag, number
+from autolabel.ops.views import frame_mirrored, mask_mirrored, prompts_mirrored
+from autolabel.ops.windows import Window
+
+_REACH = 3
+"""Radii around a mask within which it may change."""
+
+
+class GuidedSegmenter:
+    """`inner`'s masks, each filtered with a radius of `radius` times its longer side and the guided filter's `eps`
+    (colours in [0, 1]). A result whose IoU with `inner`'s mask is below `min_iou` is not taken: a filter may lose a
+    pole that is thinner than its radius.
+
+    With `mirror`, `agreement` is the IoU of the two masks, where the answer has none yet. Prompts with a sieve, which
+    may have several answers, are not mirrored.
+    """
+
+    def __init__(self, *, inner: Segmenter, radius: float, eps: float, min_iou: float, mirror: bool) -> None:
+        self._inner = inner
+        self._radius = number("segment.radius", radius, 0.001, 1)
+        self._eps = number("segment.eps", eps, 1e-9, 1)
+        self._min_iou = number("segment.min_iou", min_iou, 0, 1)
+        self._mirror = flag("segment.mirror", mirror)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self._inner.identity
+
+    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
+        """As the inner segmenter's, with filtered masks. Everything is asked of it in one call."""
+        twice = [i for i, asked in enumerate(prompts) if self._mirror and asked.sieve is None and len(asked)]
+        answers = self._inner.segment(
+            [*frames, *(frame_mirrored(frames[i]) for i in twice)],
+            [*prompts, *(prompts_mirrored(prompts[i], frames[i].info.width) for i in twice)],
+        )
+        mirrored = {
+            i: {answer.prompt: mask_mirrored(answer.mask) for answer in answers[len(frames) + at]}
+            for at, i in enumerate(twice)
+        }
+        return [
+            [
+                self._filtered(answer, mirrored.get(i, {}).get(answer.prompt), frame.image_rgb)
+                for answer in answers[i]
+            ]
+            for i, frame in enumerate(frames)
+        ]
+
+    def _filtered(self, answer: PromptedMask, other: Rle | None, image_rgb: UInt8) -> PromptedMask:
+        if other is not None and answer.agreement is None:
+            answer = replace(answer, agreement=iou(answer.mask, other))
+        crop, x0, y0 = decode_crop(answer.mask)
+        if not crop.size:
+            return answer
+        radius = max(1, round(self._radius * max(crop.shape)))
+        window = _around((x0, y0, x0 + crop.shape[1], y0 + crop.shape[0]), _REACH * radius, answer.mask.size_hw)
+        before = _in_window(answer.mask, window)
+        votes = before if other is None else (before + _in_window(other, window)) * np.float32(0.5)
+        left, top, right, bottom = window
+        inside = guided_filter(image_rgb[top:bottom, left:right], votes, radius, self._eps) > 0.5
+        kept = np.count_nonzero(inside & (before > 0)) / np.count_nonzero(inside | (before > 0))
+        if kept < self._min_iou or not inside.any():
+            return answer
+        return replace(answer, mask=encode_crop(inside.view(np.uint8), left, top, answer.mask.size_hw))
+
+
+def _around(box: Window, margin: int, size_hw: tuple[int, int]) -> Window:
+    x0, y0, x1, y1 = box
+    return max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, size_hw[1]), min(y1 + margin, size_hw[0])
+
+
+def _in_window(rle: Rle, window: Window) -> Float32:
+    """The part of a mask in the window, 0 and 1; the whole mask is never made."""
+    left, top, right, bottom = window
+    found = np.zeros((bottom - top, right - left), np.float32)
+    crop, x0, y0 = decode_crop(rle)
+    x1, y1 = x0 + crop.shape[1], y0 + crop.shape[0]
+    shared = max(x0, left), max(y0, top), min(x1, right), min(y1, bottom)
+    if shared[0] < shared[2] and shared[1] < shared[3]:
+        found[shared[1] - top : shared[3] - top, shared[0] - left : shared[2] - left] = crop[
+            shared[1] - y0 : shared[3] - y0, shared[0] - x0 : shared[2] - x0
+        ]
+    return found
