@@ -7,6 +7,7 @@ Letters in shapes: N prompts or objects of one image, P points of one prompt, H 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -362,8 +363,9 @@ class Columns:
     @property
     def is_sound(self) -> bool:
         """Whether all scores are in [0, 1]."""
-        known = [iou for iou in self.predicted_ious if iou is not None]
-        return all(0.0 <= score <= 1.0 for score in (*self.detector_scores, *known))
+        scores = [*self.detector_scores, *(iou for iou in self.predicted_ious if iou is not None)]
+        # Where one is NaN, so is the sum, whatever is found to be the smallest and the largest.
+        return not scores or (min(scores) >= 0.0 and max(scores) <= 1.0 and not math.isnan(sum(scores)))
 
     @classmethod
     def of(cls, instances: Sequence[Instance]) -> Columns | None:

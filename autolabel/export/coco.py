@@ -183,7 +183,6 @@ class CocoExporter:
             tally.counts["images"] += 1
             tally.counts["not_utf8"] += not record.image_id.isascii() and not _is_utf8(record.image_id)
             check_classes(known, columns.category_ids if columns else [one.category_id for one in objects], record)
-            body = json_bytes(image_fields(record, name))[1:]
             place = _NO_SIDE if plan is None else SIDES.index(plan.side(record))
             tally.counts["instances"] += count
             if columns:
@@ -193,7 +192,7 @@ class CocoExporter:
                 if plain:
                     yield plain.taken()
                 yield b",\n".join(self._rows(objects, listed, tally))
-            listed.add(record, place, body, count)
+            listed.add(record, name, place, count)
             if len(plain) >= _TOGETHER:
                 yield plain.taken()
         if plain:
@@ -308,17 +307,19 @@ class _Listed:
     def next_image(self) -> int:
         return len(self.places) + 1
 
-    def add(self, record: ImageRecord, place: int, body: bytes, count: int) -> None:
+    def add(self, record: ImageRecord, name: str, place: int, count: int) -> None:
         self.places.append(place)
         self.image_ids.announce(record.source_id)
-        self.annotation_ids.announce(*[instance.source_id for instance in record.instances])
-        self.images.write(b"%b\t%d\t%b\n" % (_told(record.source_id), count, body))
+        if record.candidates:
+            self.annotation_ids.announce(*[instance.source_id for instance in record.instances])
+        self.images.write(b"%b\t%d\t%b\n" % (_told(record.source_id), count, _image_text(record, name)))
         self.next_annotation += count
 
     def image_rows(self, side: str) -> Iterator[bytes]:
-        for id_, _, body, wanted in self._numbered(side):
-            if wanted:
-                yield b'{"id":%d,%b' % (id_, body)
+        """Those of many images at a time."""
+        rows = (b'{"id":%d,%b' % (id_, body) for id_, _, body, wanted in self._numbered(side) if wanted)
+        while together := list(islice(rows, _TOGETHER)):
+            yield b",\n".join(together)
 
     def annotation_rows(self, side: str, waiting: IO[bytes], counts: Counter[str]) -> Iterator[bytes]:
         """The annotations of one image at a time, from the lines of the file of all.
@@ -361,7 +362,7 @@ def _told(own_id: int | None) -> bytes:
 _NO_SIDE = -1
 _BUFFER = 1 << 20
 _TOGETHER = 200
-"""Objects that are written in one go."""
+"""Objects, or images, that are written in one go."""
 
 
 class _Tally:
@@ -430,6 +431,14 @@ def image_fields(record: ImageRecord, name: str) -> dict[str, Any]:
     if record.split is not None:
         fields["split"] = record.split
     return fields | unknown_fields(record.extra, _IMAGE, repr(record.image_id))
+
+
+def _image_text(record: ImageRecord, name: str) -> bytes:
+    """`image_fields` as text, after the opening brace."""
+    info = record.info
+    if info is not None and record.split is None and not record.extra:  # so it is for bare pictures
+        return b'"file_name":%b,"width":%d,"height":%d}' % (json_bytes(name), info.width, info.height)
+    return json_bytes(image_fields(record, name))[1:]
 
 
 def _more(instance: Instance, own_id: int | None, tally: _Tally) -> tuple[bytes, bytes]:

@@ -7,7 +7,9 @@ in compiled code, where the outlines are walked. Knows no records and no files.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 
 from autolabel.core.types import Columns, Int64, UInt8
 from autolabel.ops.outline import UInt64, annotate, digits, literal, literal_words, number_words, strung
+
+T = TypeVar("T")
 
 _PIECES, _LENGTHS = literal_words(
     b'{"id":', b',"image_id":', b',"category_id":', b',"iscrowd":0,', b',"score":', b',"predicted_iou":', b"},\n"
@@ -48,16 +52,20 @@ class AnnotationRows:
         """
         images, found = np.array(self._images, np.int64), self._columns
         self._images, self._columns, self._length = [], [], 0
-        categories = np.array([i for columns in found for i in columns.category_ids], np.int64)
-        scores = np.array([score for columns in found for score in columns.detector_scores], np.float64)
-        ious = np.array([iou for columns in found for iou in columns.predicted_ious], np.float64)  # None is NaN
-        counts, ends = strung([counts for columns in found for counts in columns.counts])
+        categories = np.array(_all(columns.category_ids for columns in found), np.int64)
+        scores = np.array(_all(columns.detector_scores for columns in found), np.float64)
+        ious = np.array(_all(columns.predicted_ious for columns in found), np.float64)  # None is NaN
+        counts, ends = strung(_all(columns.counts for columns in found))
         longest_side = int(images[:, 3:].max())
         bad, text = _rows(images, categories, scores, ious, counts, ends, *number_words(longest_side))
         if bad >= 0:
             height, width = images[bad, 3:]
             raise ValueError(f"run lengths that do not cover the {width}x{height} px of their mask")
         return bytes(text[: -len(b",\n")].tobytes())
+
+
+def _all(columns: Iterable[Sequence[T]]) -> list[T]:
+    return list(chain.from_iterable(columns))
 
 
 @njit(nogil=True, cache=True)

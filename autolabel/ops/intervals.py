@@ -1,6 +1,9 @@
 """A mask's run lengths as intervals of its columns, for compiled code that looks at masks without decoding them.
 
 An interval is the pixels [top, bottom) of one column. Knows nothing of what the intervals are for.
+
+Places in the innermost loops are unsigned (`np.uint64(i)`): of a signed one Numba asks each time whether it counts
+from the end.
 """
 
 # Numba's decorators carry no types.
@@ -28,14 +31,14 @@ def _parse(counts: UInt8) -> Int64:
         while more:
             if at == len(counts) or shift > 55:
                 return runs[:0]
-            digit = np.int64(counts[at]) - 48
+            digit = np.int64(counts[np.uint64(at)]) - 48
             at += 1
             value |= (digit & 31) << shift
             shift += 5
             more = digit & 32 != 0
             if not more and digit & 16:
                 value -= np.int64(1) << shift
-        runs[n] = value + runs[n - 2] if n > 2 else value
+        runs[n] = value + runs[np.uint64(n - 2)] if n > 2 else value
         n += 1
     return runs[:n]
 
@@ -58,10 +61,10 @@ def _intervals(runs: Int64, height: Any, area: Any) -> tuple[Any, Any]:
         left = runs[k]
         while left > 0:
             length = min(left, height - top)
-            if n > 0 and column[n - 1] == c and y[2 * n - 1] == top:
+            if n > 0 and column[np.uint64(n - 1)] == c and y[np.uint64(2 * n - 1)] == top:
                 y[2 * n - 1] = top + length
             else:
-                column[n], y[2 * n], y[2 * n + 1] = c, top, top + length
+                column[np.uint64(n)], y[np.uint64(2 * n)], y[np.uint64(2 * n + 1)] = c, top, top + length
                 n += 1
             left -= length
             top += length

@@ -7,7 +7,7 @@ lies. Nothing here knows about rings (polygons.py), parts or holes (components.p
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +52,13 @@ def area_px(rle: Rle) -> int:
 
 def is_empty(rle: Rle) -> bool:
     """Whether no pixel is inside; looks at the first two runs alone where that is enough."""
-    return not begins_with_pixels(rle.counts) and not area_px(rle)
+    return not begin_with_pixels([rle.counts]) and not area_px(rle)
 
 
-def begins_with_pixels(counts: bytes) -> bool:
-    """Whether the second run of a string, the first of pixels inside, has any: so it is but for empty masks and
+def begin_with_pixels(strings: Iterable[bytes]) -> bool:
+    """Whether the second run of each string, the first of pixels inside, has any: so it is but for empty masks and
     strings that nobody needs to write."""
-    return _SECOND_RUN.match(counts) is not None
+    return all(map(_SECOND_RUN.match, strings))
 
 
 def bounds_xyxy(rle: Rle) -> tuple[int, int, int, int] | None:

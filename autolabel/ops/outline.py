@@ -11,6 +11,7 @@ Rings are those of pycocotools' convention (polygons.py), with holes on keyholes
 part without holes, the ring of the other convention, through the centres of the pixels, comes from the same walk.
 """
 
+# Places in the innermost loops are unsigned: see intervals.py.
 # Numba's decorators carry no types; the public functions at the end do.
 # mypy: disable-error-code="untyped-decorator, call-overload, arg-type"
 
@@ -61,18 +62,19 @@ def _first_edges(column: Int64) -> Int64:
 def _links(column: Int64, y: Int64) -> Int64:
     """For each edge the one that the walk takes next. Edge 2k is the top of interval k, 2k + 1 its bottom, y (2n,)."""
     follows = np.empty(len(y), np.int64)
-    first = _first_edges(column)
-    lines = len(first)
     nowhere = np.int64(1) << 60
-    for line in range(lines):
-        i = first[line - 1] if line > 0 else np.int64(0)
-        end_i = first[line] if line > 0 else np.int64(0)
-        j = first[line]
-        end_j = first[line + 1] if line + 1 < lines else j
-        if end_i - i == 2 and end_j - j == 2 and max(y[i], y[j]) < min(y[i + 1], y[j + 1]):
+    start, end_j = np.int64(0), np.int64(0)  # of the edges on the right hand
+    for x in range(column[0], column[-1] + 2):
+        i, end_i, start = start, end_j, end_j
+        while end_j < len(y) and column[np.uint64(end_j >> 1)] == x:
+            end_j += 2
+        j = start
+        if end_i - i == 2 and end_j - j == 2:
             # One interval on either side, with pixels side by side: so it is nearly everywhere.
-            follows[i], follows[j + 1] = j, i + 1
-            continue
+            top_i, bottom_i, top_j, bottom_j = np.uint64(i), np.uint64(i + 1), np.uint64(j), np.uint64(j + 1)
+            if max(y[top_i], y[top_j]) < min(y[bottom_i], y[bottom_j]):
+                follows[top_i], follows[bottom_j] = j, i + 1
+                continue
         pending: Any = np.int64(-1)
         pending_left: Any = False
         while i < end_i or j < end_j:
@@ -218,12 +220,12 @@ def _plain_rings(
         text[at] = 91
         at += 1
         top = y[edge]
-        top_word, top_width = words[top], np.int64(widths[top])
+        top_word, top_width = words[np.uint64(top)], np.int64(widths[np.uint64(top)])
         while following >= 0:
-            follows[edge] = ~following
-            x, bottom = column[edge >> 1] + 1 - (edge & 1), y[following]
-            word, width = words[x], np.int64(widths[x])
-            bottom_word, bottom_width = words[bottom], np.int64(widths[bottom])
+            follows[np.uint64(edge)] = ~following
+            x, bottom = column[np.uint64(edge >> 1)] + 1 - (edge & 1), y[np.uint64(following)]
+            word, width = words[np.uint64(x)], np.int64(widths[np.uint64(x)])
+            bottom_word, bottom_width = words[np.uint64(bottom)], np.int64(widths[np.uint64(bottom)])
             _store(text, at, word)
             _store(text, at + width, top_word)
             _store(text, at + width + top_width, word)
@@ -231,7 +233,7 @@ def _plain_rings(
             # Whether the outline turns here cannot be foretold: writing in vain costs less than a wrong guess.
             at += 2 * width + top_width + bottom_width if bottom != top else 0
             top, top_word, top_width = bottom, bottom_word, bottom_width
-            edge, following = following, follows[following]
+            edge, following = following, follows[np.uint64(following)]
         text[at - 1] = 93
         text[at] = 44
         at += 1

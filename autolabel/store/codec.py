@@ -20,7 +20,7 @@ import zstandard
 
 from autolabel.core.errors import StoreCorrupt
 from autolabel.core.types import Columns, ImageInfo, ImageRecord, Instance, Rle, Verdict
-from autolabel.ops.masks import begins_with_pixels
+from autolabel.ops.masks import begin_with_pixels
 
 T = TypeVar("T")
 
@@ -31,6 +31,8 @@ MAX_BLOB_BYTES = 1 << 30
 _ROW = struct.Struct("<q 4d d 4d B i")
 """Of a candidate: class, box, detector score, the four scores of `_SCORES`, which of them there are (a bit each), and
 the length of its mask's string (-1 without one)."""
+_COLUMNS = struct.Struct("<q 32x d d 24x B i")
+"""Of the same row what `Columns` say, and the length."""
 _SCORES = ("predicted_iou", "object_score", "stability", "agreement")
 _RARE = {
     one.name: one.default
@@ -40,6 +42,7 @@ _RARE = {
 """Fields of a candidate that stand in the line, where they are not these."""
 _KEPT = Verdict()
 _TO_JSON = json.JSONEncoder(separators=(",", ":")).encode
+_FROM_JSON = json.JSONDecoder().decode
 
 
 def _opened(kind: type) -> Any:
@@ -55,7 +58,7 @@ def _frozen(kind: type[T], opened: Any) -> T:
     return opened
 
 
-_OpenInstance, _OpenRle = _opened(Instance), _opened(Rle)
+_OpenInstance, _OpenRle, _OpenInfo, _OpenRecord = map(_opened, (Instance, Rle, ImageInfo, ImageRecord))
 
 
 class _Zstd(threading.local):
@@ -103,7 +106,7 @@ def decode_columns(blob: bytes, image_id: str, path: str) -> tuple[ImageRecord, 
 def _decoded(read: Callable[[list[Any], bytes, str, str], T], blob: bytes, image_id: str, path: str) -> T:
     try:
         text, _, rest = _unpacked(blob).partition(b"\n")
-        line = json.loads(text)
+        line = _FROM_JSON(text.decode())
         version = line["v"] if isinstance(line, dict) else line[0]
         if version != VERSION:
             raise StoreCorrupt(f"record of {image_id!r} has version {version!r}, this program reads {VERSION}")
@@ -141,7 +144,7 @@ def _columns_in(line: list[Any], rest: bytes, image_id: str, path: str) -> tuple
     at = count * _ROW.size
     if rare or sizes or told_info is None or not 0 < at <= len(rest):
         return _record_in(line, rest, image_id, path), None
-    category_ids, *_, scores, ious, _, _, _, known, lengths = zip(*_ROW.iter_unpack(rest[:at]), strict=True)
+    category_ids, scores, ious, known, lengths = zip(*_COLUMNS.iter_unpack(rest[:at]), strict=True)
     counts, kept = [], [True] * count
     for length in lengths:
         counts.append(rest[at : at + length])
@@ -152,14 +155,15 @@ def _columns_in(line: list[Any], rest: bytes, image_id: str, path: str) -> tuple
             counts[i] = rest[at : at + length]
             at += length
     found_ious = [iou if bits & 1 else None for iou, bits in zip(ious, known, strict=True)]
-    columns = Columns(*(list(compress(column, kept)) for column in (category_ids, scores, found_ious, counts)))
-    sound = min(lengths) >= 0 and columns.is_sound and all(map(begins_with_pixels, columns.counts))
+    found = (category_ids, scores, found_ious, counts)
+    columns = Columns(*(found if all(kept) else (list(compress(column, kept)) for column in found)))
+    sound = min(lengths) >= 0 and columns.is_sound and begin_with_pixels(columns.counts)
     if at != len(rest) or not sound:
         return _record_in(line, rest, image_id, path), None
-    info = _info_in(*told_info)
-    return ImageRecord(
-        image_id, path, status, info, code, detail, split, source_id=source_id, extra=extra
-    ), columns  # fmt: skip
+    record = _OpenRecord(
+        image_id, path, status, _info_in(*told_info), code, detail, split, source_id=source_id, extra=extra
+    )
+    return _frozen(ImageRecord, record), columns
 
 
 class _Masks:
@@ -189,7 +193,7 @@ def _info_out(info: ImageInfo) -> list[Any]:
 
 
 def _info_in(width: int, height: int, orientation: int, sha256: str, notes: list[str]) -> ImageInfo:
-    return ImageInfo(width, height, orientation, sha256, tuple(notes))
+    return _frozen(ImageInfo, _OpenInfo(width, height, orientation, sha256, tuple(notes)))
 
 
 def _length(mask: Rle | None) -> int:

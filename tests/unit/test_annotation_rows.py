@@ -64,3 +64,13 @@ def test_a_score_beside_the_middle_of_two_millionths_goes_to_the_nearer_one(mill
 def test_run_lengths_that_do_not_cover_their_image_are_an_error():
     with pytest.raises(ValueError, match="do not cover the 2x2 px"):
         taken((1, 1, (1, 1), columns([PIXEL])), (2, 2, (2, 2), columns([PIXEL])))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1e-9, 1.5])
+@pytest.mark.parametrize("place", range(3))
+def test_a_score_that_is_none_makes_columns_unsound_wherever_it_stands(wrong, place):
+    scores, masks = [0.0, 0.5, 1.0], [PIXEL] * 3
+    assert columns(masks, scores, [None, *scores[1:]]).is_sound
+    scores[place] = wrong
+    assert not columns(masks, scores).is_sound
+    assert not columns(masks, None, scores).is_sound

@@ -111,6 +111,11 @@ def test_images_are_all_listed_but_the_failed_ones_and_ids_count_from_one(tmp_pa
     assert "1 images that failed" in report.notes[0]
 
 
+def test_more_images_than_are_written_in_one_go_are_all_there(tmp_path):
+    _, path = export(ListReader([record(f"{n}.jpg") for n in range(401)]), tmp_path)
+    assert [image["id"] for image in load(path)["images"]] == list(range(1, 402))
+
+
 def test_area_and_bbox_are_those_of_the_mask_and_nothing_is_a_crowd(tmp_path):
     run = a_run()
     _, path = export(run, tmp_path)

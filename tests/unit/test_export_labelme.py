@@ -212,3 +212,14 @@ def test_labelme_itself_loads_the_files(tmp_path):
     exported([photo(tmp_path, "a.png", list(SHAPES.values()))], tmp_path / "out")
     found = tool.read_label_file(str(tmp_path / "out" / "a.json"))
     assert len(found.shapes) == len(SHAPES)
+
+
+def test_a_backslash_is_no_folder_where_labelme_would_read_one(tmp_path):
+    """LabelMe 6.3.1 reads `imagePath` by PureWindowsPath."""
+    items = [photo(tmp_path, "a\\b.png", [SHAPES["disc"]])]
+    report, back = exported(items, tmp_path / "copied")
+    assert load(tmp_path / "copied" / "a%5Cb.json")["imagePath"] == "a%5Cb.png"
+    assert back.deviations == ()
+    assert "backslashes" not in report.counts
+    report, _ = exported(items, tmp_path / "in place", images="none")
+    assert report.counts["backslashes"] == 1
