@@ -8,7 +8,9 @@ Of the two forms that this type has, this is the one without a version (FiftyOne
 database, so that every release since 0.8 imports it; the other form is tied to the release that wrote it.
 
 An object is a `Detection`: `bounding_box` [x, y, w, h] in fractions of the picture, and `mask`, the array inside
-that box, as `numpy.save` writes it, compressed by zlib, in base64 (fiftyone.core.utils.serialize_numpy_array).
+that box, as `numpy.save` writes it, compressed by zlib, in base64 (fiftyone.core.utils.serialize_numpy_array). FiftyOne
+cuts both corners to whole pixels (eta.core.geometry) and stretches the mask to what is between them, so the fractions
+are never a hair below theirs.
 Attributes of ours are there when known: `category_id`, `predicted_iou`, `iscrowd`, `source_id`, and `source_fields`,
 the object's other fields as JSON text. Nothing says how the app turns pictures, so they are written upright.
 """
@@ -21,7 +23,7 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,7 +99,7 @@ class FiftyOneExporter:
         return reported(draft.files, counts, lines)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
-        """The masks as FiftyOne deserialises them, put where it draws them: the box's corner, rounded."""
+        """The masks as FiftyOne deserialises them, put where it draws them; one that it would stretch is not read."""
         aligned = _aligned(run, _read_samples(directory / SAMPLES))
 
         def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
@@ -160,14 +162,18 @@ class FiftyOneExporter:
     def _found(self, sample: dict[str, Any]) -> Iterator[tuple[int, Rle]]:
         size_hw = sample["metadata"]["height"], sample["metadata"]["width"]
         for one in sample[self._field]["detections"]:
-            x, y = one["bounding_box"][0] * size_hw[1], one["bounding_box"][1] * size_hw[0]
-            yield one["index"], encode_crop(_array(one["mask"]), round(x), round(y), size_hw)
+            crop, (x0, y0, x1, y1) = _array(one["mask"]), _drawn_xyxy(one["bounding_box"], size_hw)
+            if crop.shape == (y1 - y0, x1 - x0):
+                yield one["index"], encode_crop(crop, x0, y0, size_hw)
 
 
 def _detection(instance: Instance, name: str, counts: Counter[str]) -> dict[str, Any]:
     mask = mask_of(instance)
     crop, x0, y0 = decode_crop(mask)
-    height, width = mask.size_hw
+    (x, w), (y, h) = (
+        _span(start, start + length, size)
+        for start, length, size in zip((x0, y0), crop.shape[::-1], mask.size_hw[::-1], strict=True)
+    )
     scores = {"confidence": instance.detector_score, "predicted_iou": instance.predicted_iou}
     finite = {key: v for key, v in scores.items() if v is not None and math.isfinite(v)}
     counts["not_finite"] += sum(v is not None for v in scores.values()) - len(finite)
@@ -176,7 +182,7 @@ def _detection(instance: Instance, name: str, counts: Counter[str]) -> dict[str,
         "attributes": {},
         "tags": [],
         "label": name,
-        "bounding_box": [x0 / width, y0 / height, crop.shape[1] / width, crop.shape[0] / height],
+        "bounding_box": [x, y, w, h],
         "mask": {"$binary": {"base64": _serialized(crop), "subType": "00"}},
         "index": instance.index,
         **finite,
@@ -184,6 +190,21 @@ def _detection(instance: Instance, name: str, counts: Counter[str]) -> dict[str,
         "iscrowd": instance.crowd,
         **_known(source_id=instance.source_id, source_fields=instance.extra or None),
     }
+
+
+def _span(start: int, end: int, size: int) -> tuple[float, float]:
+    """Where pixels `start` to `end` of `size` begin and how long they are, as fractions that `_drawn_xyxy` takes for
+    these very pixels: 3 / 49 * 49 is below 3."""
+    first, last = _fraction(start, size), _fraction(end, size)
+    length = last - first
+    while first + length < last:
+        length += math.ulp(last)
+    return first, length
+
+
+def _fraction(pixel: int, size: int) -> float:
+    value = pixel / size
+    return value if int(size * value) == pixel else math.nextafter(value, math.inf)
 
 
 def _known(**values: object) -> dict[str, object]:
@@ -208,6 +229,13 @@ def _array(mask: dict[str, Any]) -> UInt8:
     data = zlib.decompress(base64.b64decode(mask["$binary"]["base64"], validate=True))
     found: UInt8 = np.load(io.BytesIO(data), allow_pickle=False).astype(np.uint8)
     return found
+
+
+def _drawn_xyxy(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """As `Detection.to_segmentation`: fiftyone.utils.eta.to_detected_object, then BoundingBox.coords_in."""
+    x, y, w, h = box_xywh
+    height, width = size_hw
+    return int(width * x), int(height * y), int(width * (x + w)), int(height * (y + h))
 
 
 def _aligned(run: RecordReader, samples: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any] | None]]:

@@ -1,9 +1,12 @@
 """Label Studio: tasks with predictions, ready for import, and the labelling configuration that they need.
 
 A brush holds its object pixel by pixel, holes and parts too. A polygon region is one part; the regions of one object
-have its number in `meta`. Addresses of pictures are `image_root` and the picture's path, so that the tool's local
-storage, a server or a bucket can hold them; browsers turn pictures upright. Brushes are long: a file of all tasks can
-be too large for the tool to take, so it can be cut (`images_per_file`).
+have its number in `meta`. Addresses of pictures are `image_root` and the picture's path, for a server or a bucket;
+without one they are those of the tool's own "Local files" storage. Browsers turn pictures upright. Brushes are long: a
+file of all tasks can be too large for the tool to take, so it can be cut (`images_per_file`).
+
+"Local files" serves what is below a folder of LOCAL_FILES_DOCUMENT_ROOT, and nothing that is right in it: so addresses
+name the folder of the pictures too, and the document root is the folder around that one.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ import itertools
 import json
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -39,9 +43,11 @@ from autolabel.export.reading import compare
 from autolabel.export.tools import TOOL_NOTES, InOrder, Outlines, label_names, read_objects, scores_of
 from autolabel.ops.brush import encode_brush
 from autolabel.ops.drawn import Drawn, joined
+from autolabel.ops.storage import is_url
 from autolabel.ops.studio_file import read_task
 
 CONFIG = "label_config.xml"
+LOCAL_FILES = "/data/local-files/?d="
 _KEY = "label_studio"
 _DIGITS = 8
 """Of percentages: a ten-thousandth of a pixel in any picture."""
@@ -56,7 +62,7 @@ class LabelStudioExporter:
         self,
         *,
         images: Literal["none", "copy", "link", "upright"],
-        image_root: str,
+        image_root: str | None,
         shape: Literal["brush", "polygon"],
         simplify_iou: float | None,
         from_name: str,
@@ -74,8 +80,8 @@ class LabelStudioExporter:
         for key, value in texts.items():
             if not isinstance(value, str) or not value:
                 raise ConfigError(f"export.{_KEY}.{key} must be a text, got {value!r}")
-        if not isinstance(image_root, str):
-            raise ConfigError(f"export.{_KEY}.image_root must be a text, got {image_root!r}")
+        if image_root is not None and not isinstance(image_root, str):
+            raise ConfigError(f"export.{_KEY}.image_root must be null or a text, got {image_root!r}")
         _check_count("images_per_file", images_per_file)
         self._kind = check_choice(f"export.{_KEY}.shape", shape, ("brush", "polygon"))
         self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou)
@@ -98,7 +104,7 @@ class LabelStudioExporter:
                 draft.write(name, _json_lines(some))
             draft.write(CONFIG, [self._config(labels.values())])
         tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES)
-        notes = (*noted(counts, *tables), *self._outlines.notes())
+        notes = (*noted(counts, *tables), *self._outlines.notes(), *self._serving(run, directory))
         return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
@@ -128,11 +134,31 @@ class LabelStudioExporter:
         """Each labelled image, its path in the export, and its address."""
         if self._in_place:
             for record in labelled(run, counts):
-                yield record, "", self._root + quote(os.fsencode(record.image_id))
+                yield record, "", self._address(record)
             return
         for record, path in named(run, lambda one: picture_path(one, self._pictures), counts):
             place = f"images/{str(path).removeprefix('images/')}"
-            yield record, place, self._root + quote(place)
+            yield record, place, (LOCAL_FILES if self._root is None else self._root) + quote(place)
+
+    def _serving(self, run: RecordReader, directory: Path) -> Iterator[str]:
+        """What the tool must be told, so that it shows the pictures."""
+        first = next(labelled(run), None)
+        if self._root is not None or first is None or (self._in_place and is_url(first.path)):
+            return
+        folder, path = _served(first) if self._in_place else (directory.absolute() / "images", "")
+        if not folder.name:  # pictures from all over the disk: one such storage for each top folder
+            folder /= PurePosixPath(path).parts[0]
+        around = f"LOCAL_FILES_SERVING_ENABLED=true LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(folder.parent))}"
+        yield f'Label Studio shows the pictures with {around}, and a "Local files" storage of {str(folder)!r}'
+
+    def _address(self, record: ImageRecord) -> str:
+        """Of a picture where it is."""
+        if self._root is not None:
+            return self._root + quote(os.fsencode(record.image_id))
+        if is_url(record.path):
+            return record.path
+        folder, path = _served(record)
+        return LOCAL_FILES + quote(os.fsencode(f"{folder.name}/{path}".lstrip("/")))
 
     def _tasks(
         self, run: RecordReader, labels: Mapping[int, str], draft: Draft, counts: Counter[str]
@@ -224,6 +250,15 @@ class LabelStudioExporter:
             SubElement(tools, "Label", value=label)
         indent(view)
         return tostring(view, encoding="utf-8") + b"\n"
+
+
+def _served(record: ImageRecord) -> tuple[Path, str]:
+    """The folder that the picture's id is relative to, and the id; where the path does not end with the id, the
+    picture's own folder and name."""
+    path = Path(record.path).absolute()
+    names = PurePosixPath(record.image_id).parts
+    within = len(names) if path.parts[-len(names) :] == names else 1
+    return path.parents[within - 1], "/".join(path.parts[-within:])
 
 
 def _check_count(key: str, value: object) -> None:

@@ -5,6 +5,8 @@ parts of one object share a `group_id`. Polygons run along pixel edges, where La
 (`shapes_to_label`) also paints their outline, so that they come out half a pixel larger there (a disc of 30 px: IoU
 0.958). LabelMe turns pictures upright by itself, so they stay as they are. Scores
 and fields of the source are fields of the shape, which LabelMe keeps; a score is shown in the description.
+
+LabelMe reads `imagePath` as a Windows path, where a backslash parts folders: in names that are written it is %5C.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ from autolabel.ops.storage import is_url
 _KEY = "labelme"
 _VERSION = "5.5.0"
 _OWN_SHAPE = ("label", "points", "shape_type", "group_id", "mask", "flags", "description", "parts")
+_BACKSLASH = {
+    "backslashes": "{} pictures have a backslash in their path, and LabelMe will not find them; use images: copy"
+}
 _OWN_TOP = ("version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth")
 
 
@@ -78,10 +83,12 @@ class LabelMeExporter:
             for record, path in named(run, self._path, counts):
                 if not self._pictures.write(record, str(path), draft, counts):
                     continue
-                text = self._file(record, self._image_path(record, path, directory), names, counts)
+                image_path = self._image_path(record, path, directory)
+                counts["backslashes"] += "\\" in image_path
+                text = self._file(record, image_path, names, counts)
                 draft.write(with_suffix(path, ".json"), [text])
                 counts["images"] += 1
-        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES, _BACKSLASH)
         notes = (*noted(counts, *tables), *self._outlines.notes())
         return reported(draft.files, counts, notes)
 
@@ -100,7 +107,7 @@ class LabelMeExporter:
         return compare(run, read, self._policy, lambda _, instance: self._outlines.why(instance))
 
     def _path(self, record: ImageRecord) -> str:
-        return picture_path(record, self._pictures)
+        return picture_path(record, self._pictures).replace("\\", "%5C")
 
     def _image_path(self, record: ImageRecord, path: PurePosixPath, directory: Path) -> str:
         """The picture from the JSON's own folder."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from autolabel.core.errors import ConfigError, ExportError
@@ -42,12 +43,13 @@ def samples(folder):
 
 
 def drawn(detection, size_hw):
-    """The mask where FiftyOne draws it (its own rounding, in `fiftyone.utils.eta`): an array in its box."""
+    """The mask where FiftyOne draws it: an array in its box, whose corners `BoundingBox.coords_in` cuts to whole pixels
+    after `to_detected_object` has added the sides."""
     data = base64.b64decode(detection["mask"]["$binary"]["base64"])
     mask = np.load(io.BytesIO(zlib.decompress(data)))
     x, y, w, h = detection["bounding_box"]
-    x0, y0 = int(np.round(x * size_hw[1])), int(np.round(y * size_hw[0]))
-    assert mask.shape == (int(np.round(h * size_hw[0])), int(np.round(w * size_hw[1])))
+    x0, y0 = int(size_hw[1] * x), int(size_hw[0] * y)
+    assert mask.shape == (int(size_hw[0] * (y + h)) - y0, int(size_hw[1] * (x + w)) - x0)
     image = np.zeros(size_hw, np.uint8)
     image[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]] = mask
     return image
@@ -73,6 +75,27 @@ def test_noise_is_exact(tmp_path_factory, masks):
     items = [record("a.png", [instance(mask, i) for i, mask in enumerate(masks)])]
     _, back = exported(items, folder / "out", images="none")
     assert (back.objects, back.deviations) == (len(masks), ())
+
+
+@given(st.integers(1, 100_000).flatmap(lambda size: st.tuples(st.just(size), *[st.integers(0, size)] * 2)))
+@example((49, 3, 4))  # 3 / 49 * 49 is below 3
+def test_no_corner_is_cut_to_the_pixel_before(drawn_in):
+    size, *ends = drawn_in
+    first, last = sorted(ends)
+    begin, length = module._span(first, last, size)
+    assert (int(size * begin), int(size * (begin + length))) == (first, last)
+    assert begin + length <= 1 + 1e-15
+
+
+def test_a_corner_a_hair_too_far_left_is_noticed(tmp_path, make):
+    item = make("a.png", [SHAPES["disc"]])
+    exported([item], tmp_path / "out")
+    file = tmp_path / "out" / "samples.json"
+    top = json.loads(file.read_bytes())
+    top["samples"][0]["segmentations"]["detections"][0]["bounding_box"][0] -= 1e-9
+    file.write_text(json.dumps(top))
+    back = FiftyOneExporter(**SETTINGS).read_back(ListReader([item]), tmp_path / "out")
+    assert [d.index for d in back.deviations] == [0]
 
 
 def test_a_sample_says_all_that_is_known(tmp_path, make):

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
@@ -77,6 +79,50 @@ def test_every_mask_comes_back_as_a_brush(tmp_path):
     assert [r["value"]["brushlabels"] for r in prediction["result"][:2]] == [[c.name] for c in CATEGORIES]
     assert len({region["id"] for region in prediction["result"]}) == len(SMALL)
     assert (report.images, report.instances, report.counts["images_left_out"]) == (1, len(SMALL), 1)
+
+
+def test_without_an_address_pictures_are_named_for_local_files_which_serves_no_file_right_in_its_root(tmp_path):
+    """ "Local files" of Label Studio 1.23.2: a storage must be a folder below the document root."""
+    items = [photo(tmp_path, name, [SHAPES["disc"]]) for name in ("a.png", "cam 1/ä.png")]
+    report, back = exported(items, tmp_path / "out", image_root=None)
+    served = [parse_qs(urlsplit(task["data"]["image"]).query)["d"] for task in tasks(tmp_path / "out")]
+    assert served == [["photos/a.png"], ["photos/cam 1/ä.png"]]
+    assert back.deviations == ()
+    assert f"LOCAL_FILES_DOCUMENT_ROOT={tmp_path}," in report.notes[-1]
+    assert str(tmp_path / "photos") in report.notes[-1]
+
+
+def test_copies_are_named_for_local_files_around_the_export(tmp_path):
+    items = [photo(tmp_path, "images/a.png", [SHAPES["disc"]])]
+    report, back = exported(items, tmp_path / "out", image_root=None, images="copy")
+    ((place,),) = [parse_qs(urlsplit(t["data"]["image"]).query)["d"] for t in tasks(tmp_path / "out")]
+    assert (tmp_path / "out" / place).is_file()
+    assert place == "images/a.png"
+    assert back.deviations == ()
+    assert f"LOCAL_FILES_DOCUMENT_ROOT={tmp_path / 'out'}," in report.notes[-1]
+
+
+def test_a_picture_whose_path_does_not_end_in_its_id_is_named_with_its_own_folder(tmp_path):
+    item = replace(photo(tmp_path, "a.png", [SHAPES["disc"]]), image_id="other/b.png")
+    exported([item], tmp_path / "out", image_root=None)
+    assert tasks(tmp_path / "out")[0]["data"]["image"] == "/data/local-files/?d=photos/a.png"
+
+
+def test_pictures_from_all_over_the_disk_are_named_from_its_root(tmp_path):
+    item = photo(tmp_path, "a.png", [SHAPES["disc"]])
+    path = Path(item.path).resolve()
+    report, back = exported([replace(item, image_id=str(path)[1:])], tmp_path / "out", image_root=None)
+    assert tasks(tmp_path / "out")[0]["data"]["image"] == f"/data/local-files/?d={str(path)[1:]}"
+    assert back.deviations == ()
+    assert "LOCAL_FILES_DOCUMENT_ROOT=/," in report.notes[-1]
+    assert f"'/{path.parts[1]}'" in report.notes[-1]
+
+
+def test_pictures_at_an_address_keep_it(tmp_path):
+    item = replace(photo(tmp_path, "a.png", [SHAPES["disc"]]), path="s3://bucket/cam/a.png")
+    report, _ = exported([item], tmp_path / "out", image_root=None)
+    assert tasks(tmp_path / "out")[0]["data"]["image"] == "s3://bucket/cam/a.png"
+    assert report.notes == ()
 
 
 @settings(max_examples=15, deadline=None)
@@ -192,7 +238,7 @@ def test_a_class_without_name_is_an_error(tmp_path):
     ("key", "value"),
     [
         ("images", "move"),
-        ("image_root", None),
+        ("image_root", 3),
         ("shape", "box"),
         ("from_name", ""),
         ("images_per_file", 0),
