@@ -1,4 +1,5 @@
-"""Fit the quality score that ships as the default, on the nano segmenter's answers to the training pictures.
+"""Fit the quality score that ships as the default, on answers to the training pictures by the nano segmenter, alone
+and guided: the one's answers have no agreement, all of the other's have.
 
 python -m scripts.fit_quality                  # some minutes on one core; again after each new nano segmenter
 python -m benchmarks.quality                   # then: how it ranks on the validation pictures
@@ -23,8 +24,8 @@ logger = logging.getLogger("fit_quality")
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--pictures", type=int, default=150, help="of each data set")
-    parser.add_argument("--segment", default="nano", help="a choice of configs/segment")
+    parser.add_argument("--pictures", type=int, default=100, help="of each data set")
+    parser.add_argument("--segment", nargs="+", default=["nano", "nano_guided"], help="choices of configs/segment")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=default_path())
     return parser.parse_args()
@@ -33,16 +34,19 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    segmenter = build(compose("label", [f"segment={args.segment}", "source.path=x"]).segment)
     refs = choose(args.data, "train", args.pictures)
     objects: list[Known] = []
-    for number, found in enumerate(answers(segmenter, refs, args.seed), 1):
-        objects += found
-        if number % 50 == 0:
-            logger.info("%d of %d pictures, %d objects", number, len(refs), len(objects))
+    weights = set()
+    for choice in args.segment:
+        segmenter = build(compose("label", [f"segment={choice}", "source.path=x"]).segment)
+        weights.add(segmenter.identity["weights"])
+        for number, found in enumerate(answers(segmenter, refs, args.seed), 1):
+            objects += found
+            if number % 50 == 0:
+                logger.info("%s: %d of %d pictures, %d objects", choice, number, len(refs), len(objects))
     data = (
         f"true and moved boxes of at most {args.pictures} training pictures each of DUTS-TR, COCO train2017 and CCP, "
-        f"answered by segment={args.segment} with weights sha256 {segmenter.identity['weights']}"
+        f"answered by segment={','.join(args.segment)} with weights sha256 {', '.join(sorted(weights))}"
     )
     calibration = fit(objects, data=data, prior=None)
     unfinished = args.out.with_suffix(f".{os.getpid()}.part")
