@@ -1,7 +1,8 @@
-"""Average the nano segmenter's weights of two trainings of which one went on from the other (Wortsman et al. 2022, "Model
-soups"). What the two disagree about at random cancels out; it is measured as any other weights are, before it is shipped.
+"""Average the nano segmenter's weights of trainings that went on from one another or from the same ones (Wortsman et al.
+2022, "Model soups"). What they disagree about at random cancels out; the result is measured as any other weights are,
+before it is shipped.
 
-    python -m scripts.average_nano_segmenter --earlier A.safetensors --later B.safetensors --share 0.6 --out C.safetensors
+    python -m scripts.average_nano_segmenter --weights A.safetensors B.safetensors C.safetensors --shares 2 1 1 --out D.safetensors
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
@@ -19,24 +21,32 @@ from scripts.train_nano_segmenter import export_weights
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--earlier", type=Path, required=True)
-    parser.add_argument("--later", type=Path, required=True, help="its JSON says what the result is made of")
-    parser.add_argument("--share", type=float, required=True, help="of the later one, 0 to 1")
+    parser.add_argument(
+        "--weights", type=Path, nargs="+", required=True, help="the JSON of the last says what it is"
+    )
+    parser.add_argument("--shares", type=float, nargs="+", required=True, help="one each, of their sum")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     args = parser.parse_args()
-    if not 0 <= args.share <= 1:
-        parser.error(f"--share must be in [0, 1], got {args.share}")
-    earlier, later = load_file(args.earlier), load_file(args.later)
+    if len(args.shares) != len(args.weights) or min(args.shares) <= 0:
+        parser.error(f"{len(args.weights)} weights need as many shares above 0, got {args.shares}")
+    shares = [share / sum(args.shares) for share in args.shares]
+    parts = [load_file(path) for path in args.weights]
     model = build_segmenter()
     # In float32: a half of float16 has not the digits.
-    model.load_state_dict({k: earlier[k].float().lerp(later[k].float(), args.share) for k in later}, strict=True)
-    about = json.loads(args.later.with_suffix(".json").read_text("utf-8"))
-    about["averaged"] = {
-        name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "share": round(share, 6)}
-        for name, path, share in (("earlier", args.earlier, 1 - args.share), ("later", args.later, args.share))
+    mean = {
+        key: sum(share * part[key].float() for share, part in zip(shares, parts, strict=True)) for key in parts[0]
     }
+    model.load_state_dict(mean, strict=True)
+    about = json.loads(args.weights[-1].with_suffix(".json").read_text("utf-8"))
+    about["averaged"] = [described(path, share) for path, share in zip(args.weights, shares, strict=True)]
     changed = ("sha256", "bytes", "params", "exported", "watched_objects")
     export_weights(model, args.out, {key: value for key, value in about.items() if key not in changed})
+
+
+def described(path: Path, share: float) -> dict[str, Any]:
+    about = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    told = {key: about[key] for key in ("trained_minutes", "images", "optimizer", "seed") if key in about}
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "share": round(share, 6), **told}
 
 
 if __name__ == "__main__":
