@@ -10,7 +10,7 @@ import torch
 
 from autolabel.core.types import Prompts
 from autolabel.ops.boxes import iou_xyxy
-from autolabel.ops.masks import bounds_xyxy, encode
+from autolabel.ops.masks import bounds_xyxy, encode, iou
 from autolabel.segment import sam2
 from autolabel.segment.inputs import by_shape, inner_points, to_logits, to_model_xy
 from tests.records import disc
@@ -205,7 +205,10 @@ def test_the_inner_point_lies_inside_and_an_empty_map_gives_its_highest_place():
 def test_tiny_at_its_own_size_agrees_in_three_steps(loaded):
     ours = asking(loaded, (TINY, "random:3"), masks="best_iou", refine_steps=2, refine_with="point")
     answers = ours.segment([frame()], [Prompts(boxes_xyxy=BOXES)])[0]
-    agree(answers, reference(ours._model, "best_iou", 2, "point"))
+    masks, ious = reference(ours._model, "best_iou", 2, "point")
+    # Not to the byte: last digits depend on where arrays lie in memory, and three steps in a row may show one.
+    assert min(iou(answer.mask, mask) for answer, mask in zip(answers, masks, strict=True)) >= 0.999
+    assert np.allclose([answer.predicted_iou for answer in answers], ious, atol=1e-4)
 
 
 def test_the_default_way_to_ask_is_one_mask_in_one_step():
