@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from autolabel.core.types import Rle, UInt8
-from autolabel.ops.masks import decode_crop
+from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.windows import window_pixels
 
 BAND_RATIO = 0.02
 """Width of the band of boundary IoU, of the picture's diagonal."""
@@ -41,21 +42,15 @@ def boundary_scores(found: Rle, truth: Rle) -> BoundaryScores:
 def _crops(found: Rle, truth: Rle) -> tuple[UInt8, UInt8, tuple[bool, bool]]:
     """Both masks in the box of both, with a row and a column of the picture in front where there is one, and
     whether the box reaches the picture's last row and last column."""
-    parts = [decode_crop(found), decode_crop(truth)]
-    solid = [(x, y, x + crop.shape[1], y + crop.shape[0]) for crop, x, y in parts if crop.size]
+    solid = [box for box in (bounds_xyxy(found), bounds_xyxy(truth)) if box is not None]
     if not solid:
         empty = np.zeros((0, 0), np.uint8)
         return empty, empty, (False, False)
     h, w = found.size_hw
     left, top = max(min(s[0] for s in solid) - 1, 0), max(min(s[1] for s in solid) - 1, 0)
     right, bottom = min(max(s[2] for s in solid) + 1, w), min(max(s[3] for s in solid) + 1, h)
-    placed = []
-    for crop, x, y in parts:
-        canvas = np.zeros((bottom - top, right - left), np.uint8)
-        if crop.size:
-            canvas[y - top : y - top + crop.shape[0], x - left : x - left + crop.shape[1]] = crop
-        placed.append(canvas)
-    return placed[0], placed[1], (bottom == h, right == w)
+    window = left, top, right, bottom
+    return window_pixels(found, window), window_pixels(truth, window), (bottom == h, right == w)
 
 
 def _band_iou(a: UInt8, b: UInt8, diagonal: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from autolabel.core.types import Frame, Prompts, Rle
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.masks import decode_crop, encode_crop
+from autolabel.ops.orientation import upright_boxes, upright_image, upright_points
 from autolabel.ops.windows import Window, cut
 
 
@@ -34,21 +35,22 @@ def prompts_view(prompts: Prompts, window: Window) -> Prompts:
     )
 
 
+_MIRRORED = 2
+"""EXIF's number for left and right exchanged."""
+
+
 def frame_mirrored(frame: Frame) -> Frame:
-    """Left and right exchanged; a copy, since models take no arrays that run backwards."""
-    return Frame(frame.ref, np.ascontiguousarray(frame.image_rgb[:, ::-1]), frame.info)
+    """Left and right exchanged, copied."""
+    return Frame(frame.ref, upright_image(frame.image_rgb, _MIRRORED), frame.info)
 
 
-def prompts_mirrored(prompts: Prompts, width: int) -> Prompts:
-    """The same questions about the mirror image of a picture `width` pixels wide."""
+def prompts_mirrored(prompts: Prompts, size_hw: tuple[int, int]) -> Prompts:
+    """The same questions about the mirror image of a picture of that size."""
     boxes, points = prompts.boxes_xyxy, prompts.points_xy
-    one = np.float32(width)
     return replace(
         prompts,
-        boxes_xyxy=None
-        if boxes is None
-        else np.stack([one - boxes[:, 2], boxes[:, 1], one - boxes[:, 0], boxes[:, 3]], axis=1),
-        points_xy=None if points is None else np.stack([one - points[..., 0], points[..., 1]], axis=-1),
+        boxes_xyxy=None if boxes is None else upright_boxes(boxes, size_hw, _MIRRORED),
+        points_xy=None if points is None else upright_points(points, size_hw, _MIRRORED),
         masks=None if prompts.masks is None else tuple(m and mask_mirrored(m) for m in prompts.masks),
     )
 

@@ -10,8 +10,8 @@ from itertools import product
 
 import numpy as np
 
-from autolabel.core.types import Int64, Rle
-from autolabel.ops.masks import decode, encode, run_lengths
+from autolabel.core.types import Int64, Rle, UInt8
+from autolabel.ops.masks import decode_crop, encode, run_lengths
 from autolabel.ops.rle import runs_to_rle
 
 Window = tuple[int, int, int, int]
@@ -49,8 +49,19 @@ def split_at_columns(starts: Int64, stops: Int64, height: int) -> tuple[Int64, I
 
 def cut(rle: Rle, window: Window) -> Rle:
     """The part of a mask that lies in a window."""
-    x0, y0, x1, y1 = window
-    return encode(decode(rle)[y0:y1, x0:x1])
+    return encode(window_pixels(rle, window))
+
+
+def window_pixels(rle: Rle, window: Window) -> UInt8:
+    """The same as an array of 0 and 1, (H, W) of the window; the whole mask is never made."""
+    left, top, right, bottom = window
+    found = np.zeros((bottom - top, right - left), np.uint8)
+    crop, x0, y0 = decode_crop(rle)
+    x1, y1 = min(x0 + crop.shape[1], right), min(y0 + crop.shape[0], bottom)
+    x, y = max(x0, left), max(y0, top)
+    if x < x1 and y < y1:
+        found[y - top : y1 - top, x - left : x1 - left] = crop[y - y0 : y1 - y0, x - x0 : x1 - x0]
+    return found
 
 
 def crop_windows(size_hw: tuple[int, int], layers: int, overlap: float) -> list[tuple[int, Window]]:

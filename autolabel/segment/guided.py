@@ -15,10 +15,10 @@ import numpy as np
 from autolabel.core.protocols import Segmenter
 from autolabel.core.types import Float32, Frame, PromptedMask, Prompts, Rle, UInt8
 from autolabel.ops.guided import guided_filter
-from autolabel.ops.masks import decode_crop, encode_crop, iou
+from autolabel.ops.masks import bounds_xyxy, encode_crop, iou
 from autolabel.ops.settings import flag, number
 from autolabel.ops.views import frame_mirrored, mask_mirrored, prompts_mirrored
-from autolabel.ops.windows import Window
+from autolabel.ops.windows import Window, window_pixels
 
 _REACH = 3
 """Radii around a mask within which it may change."""
@@ -49,7 +49,7 @@ class GuidedSegmenter:
         twice = [i for i, asked in enumerate(prompts) if self._mirror and asked.sieve is None and len(asked)]
         answers = self._inner.segment(
             [*frames, *(frame_mirrored(frames[i]) for i in twice)],
-            [*prompts, *(prompts_mirrored(prompts[i], frames[i].info.width) for i in twice)],
+            [*prompts, *(prompts_mirrored(prompts[i], frames[i].info.size_hw) for i in twice)],
         )
         mirrored = {
             i: {answer.prompt: mask_mirrored(answer.mask) for answer in answers[len(frames) + at]}
@@ -66,35 +66,21 @@ class GuidedSegmenter:
     def _filtered(self, answer: PromptedMask, other: Rle | None, image_rgb: UInt8) -> PromptedMask:
         if other is not None and answer.agreement is None:
             answer = replace(answer, agreement=iou(answer.mask, other))
-        crop, x0, y0 = decode_crop(answer.mask)
-        if not crop.size:
+        box = bounds_xyxy(answer.mask)
+        if box is None:
             return answer
-        radius = max(1, round(self._radius * max(crop.shape)))
-        window = _around((x0, y0, x0 + crop.shape[1], y0 + crop.shape[0]), _REACH * radius, answer.mask.size_hw)
-        before = _in_window(answer.mask, window)
-        votes = before if other is None else (before + _in_window(other, window)) * np.float32(0.5)
-        left, top, right, bottom = window
-        inside = guided_filter(image_rgb[top:bottom, left:right], votes, radius, self._eps) > 0.5
-        kept = np.count_nonzero(inside & (before > 0)) / np.count_nonzero(inside | (before > 0))
+        radius = max(1, round(self._radius * max(box[2] - box[0], box[3] - box[1])))
+        window = left, top, right, bottom = _widened(box, _REACH * radius, answer.mask.size_hw)
+        before = window_pixels(answer.mask, window)
+        votes = [before] if other is None else [before, window_pixels(other, window)]
+        mean: Float32 = np.asarray(np.mean(votes, axis=0, dtype=np.float32))
+        inside = guided_filter(image_rgb[top:bottom, left:right], mean, radius, self._eps) > 0.5
+        kept = np.count_nonzero(inside & before) / np.count_nonzero(inside | before)
         if kept < self._min_iou or not inside.any():
             return answer
         return replace(answer, mask=encode_crop(inside.view(np.uint8), left, top, answer.mask.size_hw))
 
 
-def _around(box: Window, margin: int, size_hw: tuple[int, int]) -> Window:
+def _widened(box: Window, margin: int, size_hw: tuple[int, int]) -> Window:
     x0, y0, x1, y1 = box
     return max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, size_hw[1]), min(y1 + margin, size_hw[0])
-
-
-def _in_window(rle: Rle, window: Window) -> Float32:
-    """The part of a mask in the window, 0 and 1; the whole mask is never made."""
-    left, top, right, bottom = window
-    found = np.zeros((bottom - top, right - left), np.float32)
-    crop, x0, y0 = decode_crop(rle)
-    x1, y1 = x0 + crop.shape[1], y0 + crop.shape[0]
-    shared = max(x0, left), max(y0, top), min(x1, right), min(y1, bottom)
-    if shared[0] < shared[2] and shared[1] < shared[3]:
-        found[shared[1] - top : shared[3] - top, shared[0] - left : shared[2] - left] = crop[
-            shared[1] - y0 : shared[3] - y0, shared[0] - x0 : shared[2] - x0
-        ]
-    return found

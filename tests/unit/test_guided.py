@@ -146,7 +146,7 @@ def test_mirroring_twice_changes_nothing(scene):
     assert mask_mirrored(mask_mirrored(rle)) == rle
     assert decode(mask_mirrored(rle)).tolist() == decode(rle)[:, ::-1].tolist()
     asked = boxes((1, 2, 30, 40), (np.nan,) * 4)
-    back = prompts_mirrored(prompts_mirrored(asked, WIDTH), WIDTH)
+    back = prompts_mirrored(prompts_mirrored(asked, (HEIGHT, WIDTH)), (HEIGHT, WIDTH))
     np.testing.assert_array_equal(back.boxes_xyxy, asked.boxes_xyxy)
 
 
