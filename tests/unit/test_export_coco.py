@@ -170,6 +170,14 @@ def test_names_with_stray_bytes_and_newlines_come_back(tmp_path):
     assert report.counts["not_utf8"] == 1
 
 
+def test_bare_pictures_are_written_like_those_with_more_to_tell(tmp_path):
+    records = [record(name) for name in ("a\nb.jpg", "caf\udce9.jpg", 'q"uote.jpg', "日本.jpg")]
+    _, bare = export(ListReader(records), tmp_path / "bare")
+    _, more = export(ListReader([replace(one, split="train") for one in records]), tmp_path / "more")
+    expected = [[*image.items(), ("split", "train")] for image in load(bare)["images"]]
+    assert [list(image.items()) for image in load(more)["images"]] == expected
+
+
 def test_an_empty_run_is_a_valid_file(tmp_path):
     _, path = export(ListReader([], categories=()), tmp_path)
     content = load(path)

@@ -122,6 +122,13 @@ def test_steps_are_those_of_the_predictor(loaded, model, choice, steps, refine_w
     )
 
 
+def test_steps_left_out_would_be_seen(loaded, model):
+    ours = asking(loaded, model, masks="best_iou", refine_steps=0, refine_with="point")
+    answers = ours.segment([frame()], [Prompts(boxes_xyxy=BOXES)])[0]
+    with pytest.raises(AssertionError):
+        nearly_agree(answers, reference(ours._model, "best_iou", 3, "point"))
+
+
 def test_points_boxes_and_masks_are_asked_as_the_predictor_does(loaded, model):
     ours = asking(loaded, model)
     picture = frame()
