@@ -42,6 +42,10 @@ BOTH_TORCHES = (
 )
 
 
+WORTH_IT = 1.2
+"""A gain in a few milliseconds of timing that is more than noise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line: how it is, what it is about, and what to do when it is not well."""
@@ -292,8 +296,16 @@ def _imported(step: str, found: Mapping[str, Any]) -> list[Finding]:
     if step == "torchvision":
         return [Finding("ok", f"torchvision {found['version']} fits torch")]
     if step == "torch":
-        return [_cuda(found)]
+        return [_cuda(found), linear(found["linear"])]
     return [Finding("ok", f"{step} can be imported")]
+
+
+def linear(speeds: Mapping[str, float]) -> Finding:
+    """Which library computes SAM 2's linear layers faster on this processor, when float32 and a CPU are used."""
+    told = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+    gain = speeds.get("onednn", 0.0) / speeds["torch"]
+    advice = f"on this CPU segment.linear=onednn computes them {gain:.1f} times as fast" if gain > WORTH_IT else ""
+    return Finding("ok", f"float32 linear layers, GFLOP/s: {told}", advice)
 
 
 def _cuda(found: Mapping[str, Any]) -> Finding:

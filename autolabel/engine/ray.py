@@ -3,7 +3,8 @@
 Ray Data streams the units through a pool of actors, each with a labeler of its own. References go out, records come
 back, pictures never travel; this process is the one writer, and hands out a unit for each that came back, so what is
 in flight is bounded whatever the size of the manifest. The feed keeps a unit until it is done: whoever died, Ray asks
-for it again by its number. A result that comes twice is dropped.
+for it again by its number. A result that comes twice is dropped. From outside a cluster (`ray://`), where Ray Data does
+not run, its pipeline lives in an actor there, and the rest is the same.
 """
 
 from __future__ import annotations
@@ -90,12 +91,7 @@ class RayEngine:
         object_store_mb: int,
     ) -> None:
         if address is not None and (not isinstance(address, str) or not address.strip()):
-            raise ConfigError(f"engine.address must be auto, host:port or null, got {address!r}")
-        if address is not None and address.startswith("ray://"):
-            raise ConfigError(
-                f"engine.address={address}: Ray Data does not run through the Ray client; run the command on a node of "
-                "the cluster with engine.address=auto (ray job submit does that from outside), or use part=K/N"
-            )
+            raise ConfigError(f"engine.address must be auto, host:port, ray://host:port or null, got {address!r}")
         many = 10**6
         if cpus is not None and address is not None:
             raise ConfigError("engine.cpus is for a Ray that is started here; with engine.address it must be null")
@@ -130,6 +126,11 @@ class RayEngine:
                 try:
                     task.stream(waiting, fresh)
                     return
+                except ConnectionError as error:
+                    raise AutolabelError(
+                        f"engine=ray lost {self.address}: {one_line(error)}; what was committed is safe, the same "
+                        "command continues"
+                    ) from error
                 except ray_error() as error:
                     losses = 1 if task.committed > committed else losses + 1
                     if losses > self.max_restarts:
@@ -193,7 +194,12 @@ class RayEngine:
                         where = (
                             "start Ray here" if self.address is None else f"reach engine.address={self.address}"
                         )
-                        raise AutolabelError(f"engine=ray cannot {where}: {one_line(error)}") from error
+                        token = (
+                            "; where it asks for a token, RAY_AUTH_MODE=token and the token must be here"
+                            if from_outside(self.address)
+                            else ""
+                        )
+                        raise AutolabelError(f"engine=ray cannot {where}: {one_line(error)}{token}") from error
         self._mine = True
 
     def share(self) -> Share:
@@ -244,11 +250,10 @@ class Task:
         desk.fill(size.in_flight())
         if not waiting:
             return
-        Unhurried.begin()
-        for place, data in rows(self._pipeline(desk.feed, share, size.actors)):
+        results = relayed if from_outside(self._engine.address) else rows
+        for place, data in results(Pipeline(self._engine, self._labeler, desk.feed, share, size.actors)):
             unit = desk.back(place)
             if unit is not None and data is not None:  # else of a task that was run twice
-                Unhurried.unit_came()
                 self._commit(unit, pickle.loads(data))
                 desk.fill(size.in_flight())
             if not waiting:
@@ -266,23 +271,36 @@ class Task:
         self._sink.commit(unit, returned.records or faulty(unit, "unit_error", returned.fault))
         self.committed += 1
 
-    def _pipeline(self, feed: Any, share: Share, actors: int) -> Any:
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What Ray Data does with the units of a feed."""
+
+    engine: RayEngine
+    labeler: bytes
+    feed: Any
+    share: Share
+    actors: int
+
+    def data(self) -> Any:
+        """The records, as a Ray data set, where Ray Data runs."""
         from ray.data import ActorPoolStrategy, read_datasource
 
-        engine = self._engine
+        engine, share = self.engine, self.share
         pool = ActorPoolStrategy(
             # A Ray of our own cannot grow, and Ray Data ends actors that it thinks are too many.
-            min_size=actors if engine.address is None else engine.min_actors or 1,
+            min_size=self.actors if engine.address is None else engine.min_actors or 1,
             max_size=engine.max_actors,
-            initial_size=actors,
+            initial_size=self.actors,
             max_tasks_in_flight_per_actor=AT_ONCE + QUEUED,
             max_concurrent_calls_per_actor=AT_ONCE,
             enable_true_multi_threading=True,
         )
-        units = read_datasource(feed_source(feed), override_num_blocks=1, num_cpus=0, label_selector=this_node())
+        source = feed_source(self.feed)
+        units = read_datasource(source, override_num_blocks=1, num_cpus=0, label_selector=this_node())
         return units.map_batches(
             Actor,
-            fn_constructor_args=(self._labeler, feed, share.cpus, engine.memory_mb, engine.max_restarts),
+            fn_constructor_args=(self.labeler, self.feed, share.cpus, engine.memory_mb, engine.max_restarts),
             batch_size=1,
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -514,10 +532,40 @@ def feed_source(feed: Any) -> Any:
     return FeedSource()
 
 
-def rows(data: Any) -> Iterator[tuple[int, bytes | None]]:
+def rows(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
     """What a pipeline gives, in whatever order it is done."""
-    for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    Unhurried.begin()
+    for table in pipeline.data().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        Unhurried.unit_came()
         yield from pairs(table)
+
+
+def relayed(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
+    """The same by an actor of the cluster, which goes with what it began when nobody listens any more."""
+    ray = imported()
+    relay = ray.remote(Relay).options(num_cpus=0).remote(pipeline)
+    try:
+        while (row := ray.get(relay.next.remote())) is not None:
+            yield row
+    finally:
+        ray.kill(relay)
+
+
+class Relay:
+    """Where Ray Data runs for one that is outside."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._rows = rows(pipeline)
+
+    def next(self) -> tuple[int, bytes | None] | None:
+        """What is done next; None after the last."""
+        with quiet():
+            return next(self._rows, None)
+
+
+def from_outside(address: str | None) -> bool:
+    """Whether it is reached through the Ray client."""
+    return address is not None and address.startswith("ray://")
 
 
 def pairs(table: Any) -> Iterator[tuple[int, bytes | None]]:

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import signal
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.fakes import album
-from tests.reliability.test_ray_faults import Bench, with_node, workers
+from tests.reliability.test_ray_faults import A_UNIT, PICTURES, Bench, gone, with_node, workers
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install autolabel-sam2[ray]")
 pytestmark = pytest.mark.slow
@@ -95,5 +97,41 @@ def test_a_node_that_joins_later_gets_an_actor(tmp_path):
             time.sleep(0.5)
         process.terminate()
         bench.ended("run", process, 130)
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Ray leaves its log files to the collector
+def test_through_the_client_from_outside_a_run_is_killed_and_continued(tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    pytest.importorskip("grpc", reason="the Ray client is not installed: pip install autolabel-sam2[ray]")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # where somebody has a token, Ray asks for it
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else whatever else runs here goes first
+    bench = Bench(tmp_path)
+    assert bench.inline("expected") == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster = Cluster()
+    try:
+        with_node(
+            cluster,
+            include_dashboard=False,
+            num_cpus=2,
+            object_store_memory=100 << 20,
+            ray_client_server_port=port,
+        )
+        address = f"engine.address=ray://127.0.0.1:{port}"
+        process = bench.ray("run", address, "detect.delay_s=0.3")
+        bench.until("run", 2, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert 0 < bench.units("run") < PICTURES // A_UNIT
+        bench.ended("run", bench.ray("run", address, "detect.delay_s=0.3"), 0)
+        assert bench.content("run") == bench.content("expected")
+        assert gone(workers(os.getpid()), 60)
     finally:
         cluster.shutdown()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from autolabel.app import doctor, probe
 from autolabel.app.doctor import Finding
@@ -17,7 +18,13 @@ from autolabel.weights.policy import Policy
 from autolabel.weights.registry import SHIPPED
 from autolabel.weights.verify import Row
 
-GOOD_TORCH = {"version": "2.15.0+cu132", "cuda": "13.2", "devices": [], "threads": 2}
+GOOD_TORCH = {
+    "version": "2.15.0+cu132",
+    "cuda": "13.2",
+    "devices": [],
+    "threads": 2,
+    "linear": {"torch": 85.0, "onednn": 80.0},
+}
 GOOD = [
     {"step": "pycocotools", "found": {}},
     {"step": "cv2", "found": {"version": "5.0.0"}},
@@ -130,6 +137,25 @@ def test_a_gpu_is_described_by_what_matters() -> None:
     device = {"name": "H200", "bytes": 139 << 30, "capability": [9, 0]}
     lines = [*GOOD[:2], {"step": "torch", "found": {**GOOD_TORCH, "devices": [device]}}, *GOOD[3:]]
     assert any("H200 (139 GiB, 9.0, bfloat16)" in f.what for f in doctor.imports(lines, ""))
+
+
+@pytest.mark.parametrize(
+    ("speeds", "advice"),
+    [
+        ({"torch": 108.0, "onednn": 240.0}, "on this CPU segment.linear=onednn computes them 2.2 times as fast"),
+        ({"torch": 85.0, "onednn": 90.0}, ""),
+        ({"torch": 85.0}, ""),
+    ],
+)
+def test_the_faster_library_for_linear_layers_is_told_where_it_pays(speeds: dict[str, float], advice: str) -> None:
+    finding = doctor.linear(speeds)
+    assert (finding.state, finding.advice) == ("ok", advice)
+    assert f"torch {speeds['torch']:.0f}" in finding.what
+
+
+def test_the_probe_times_both_libraries() -> None:
+    assert all(speed > 0 for speed in probe._linear(torch).values())
+    assert "torch" in probe._linear(torch)
 
 
 def test_every_step_of_the_probe_has_its_remedy() -> None:

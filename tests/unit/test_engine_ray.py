@@ -54,13 +54,6 @@ def test_settings_that_contradict_each_other_are_refused():
         RayEngine(**{**SETTINGS, "address": "auto", "cpus": 2})
 
 
-def test_the_client_of_ray_is_refused_with_the_way_round_it():
-    with pytest.raises(
-        ConfigError, match=r"ray://head:10001: Ray Data does not run through the Ray client; .*auto"
-    ):
-        RayEngine(**{**SETTINGS, "address": "ray://head:10001"})
-
-
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra) as caught:

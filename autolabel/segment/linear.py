@@ -1,0 +1,65 @@
+"""Linear layers of a model by another library, where that is faster on this processor.
+
+torch computes float32 linear layers on a CPU by the BLAS that it was built with (MKL). oneDNN, which torch has too, was
+twice as fast on a processor with AVX-512 of another make than MKL's, with an error of 5e-6 of the mean feature, and no
+faster where there is AVX2 alone. The operator has no public name; `torch.set_float32_matmul_precision("medium")` leads to
+it as well, but for the whole process, and to bfloat16 where a processor is quick at that.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from autolabel.core.errors import ConfigError
+
+FEWEST_ROWS = 64
+"""Fewer than that stay with torch, which is quicker at them."""
+MOST_ERROR = 1e-5
+"""Of the mean absolute output of a layer."""
+
+
+def use_onednn(model: Any, *, key: str) -> None:
+    """Every linear layer of a float32 model on a CPU is computed by oneDNN from now on. Raises ConfigError, in the name
+    of the setting, where this torch cannot do that, or where its numbers are not those of float32."""
+    import torch
+
+    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
+    for layer in layers:
+        layer.__class__ = by_onednn(key)
+    if layers:
+        error = check(max(layers, key=lambda layer: layer.weight.numel()))
+        if not error <= MOST_ERROR:
+            raise ConfigError(
+                f"{key}=onednn: its numbers differ by {error:.0e} here, more than float32's; use {key}=torch"
+            )
+
+
+def check(layer: Any) -> float:
+    """The largest difference between oneDNN and torch on a seeded input, of the mean absolute output."""
+    import torch
+    from torch.nn.functional import linear
+
+    rows = torch.randn(4 * FEWEST_ROWS, layer.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = linear(rows, layer.weight, layer.bias)
+        return float((layer(rows) - expected).abs().max() / expected.abs().mean())
+
+
+@cache
+def by_onednn(key: str) -> Any:
+    """The class of such a layer."""
+    import torch
+
+    try:
+        multiply = torch.ops.mkldnn._linear_pointwise
+    except AttributeError as error:
+        raise ConfigError(f"{key}=onednn: this torch has no such linear layers; use {key}=torch") from error
+
+    class OneDnnLinear(torch.nn.Linear):
+        def forward(self, rows: Any) -> Any:
+            if rows.numel() < FEWEST_ROWS * self.in_features:
+                return super().forward(rows)
+            return multiply(rows.contiguous(), self.weight, self.bias, "none", [], "")
+
+    return OneDnnLinear

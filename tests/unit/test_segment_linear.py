@@ -1,0 +1,89 @@
+"""Linear layers by oneDNN: the numbers of float32, and one line where that cannot be."""
+
+import numpy as np
+import pytest
+import torch
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.types import Prompts
+from autolabel.ops.masks import iou
+from autolabel.segment import linear
+from autolabel.segment.linear import FEWEST_ROWS, MOST_ERROR, by_onednn, check, use_onednn
+from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
+
+KEY = "segment.linear"
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+
+
+def two_layers():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Linear(96, 384), torch.nn.GELU(), torch.nn.Linear(384, 96, bias=False)
+    ).eval()
+
+
+@pytest.mark.parametrize("shape", [(4, 50, 96), (FEWEST_ROWS, 96), (FEWEST_ROWS - 1, 96), (96,), (0, 96)])
+def test_a_model_gives_the_same_numbers_but_for_last_digits(shape):
+    model, rows = two_layers(), torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model(rows)
+        use_onednn(model, key=KEY)
+        found = model(rows)
+    assert [type(layer) is by_onednn(KEY) for layer in model] == [True, False, True]
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_that_are_not_together_in_memory_are_taken_too():
+    model, rows = two_layers(), torch.randn(96, 300).T
+    expected = model(rows)
+    use_onednn(model, key=KEY)
+    torch.testing.assert_close(model(rows), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_masks_of_sam2_stay():
+    plain, other = segmenter(), segmenter(linear="onednn")
+    assert any(type(layer) is by_onednn(KEY) for layer in other._model.modules())
+    assert not any(type(layer) is by_onednn(KEY) for layer in plain._model.modules())
+    asked = [Prompts(boxes_xyxy=BOXES)]
+    (expected,), (found,) = plain.segment([frame()], asked), other.segment([frame()], asked)
+    assert min(iou(a.mask, b.mask) for a, b in zip(expected, found, strict=True)) > 0.999
+    np.testing.assert_allclose([a.predicted_iou for a in found], [a.predicted_iou for a in expected], atol=1e-4)
+
+
+def test_numbers_of_another_precision_are_refused(monkeypatch):
+    model = two_layers()
+    use_onednn(model, key=KEY)
+    assert check(model[0]) <= MOST_ERROR
+    monkeypatch.setattr(linear, "check", lambda layer: 3e-3)
+    with pytest.raises(
+        ConfigError, match=r"segment\.linear=onednn: its numbers differ by 3e-03 .* segment\.linear=torch"
+    ):
+        use_onednn(two_layers(), key=KEY)
+
+
+def test_the_check_sees_bfloat16():
+    layer = two_layers()[0]
+    layer.forward = lambda rows: torch.nn.functional.linear(
+        rows.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16()
+    )
+    assert check(layer) > MOST_ERROR
+
+
+def test_a_torch_without_it_is_one_line(monkeypatch):
+    by_onednn.cache_clear()
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    with pytest.raises(
+        ConfigError, match=r"segment\.linear=onednn: this torch has no such .* use segment\.linear=torch"
+    ):
+        by_onednn(KEY)
+
+
+def test_it_is_for_float32_alone():
+    with pytest.raises(
+        ConfigError, match=r"segment\.linear=onednn is for float32 on a CPU, this is bfloat16 on cpu"
+    ):
+        segmenter(linear="onednn", precision="bfloat16")
+    with pytest.raises(ConfigError, match=r"segment\.linear must be one of torch, onednn, got 'mkl'"):
+        segmenter(linear="mkl")
