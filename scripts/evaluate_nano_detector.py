@@ -33,12 +33,11 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
+from autolabel.detect.yolo import letterbox
 from scripts.nano.compose import VEHICLES, is_object
 from scripts.nano.dataset import Picture, load_pictures
 
 WEIGHTS_DIR = Path("autolabel/weights/nano")
-STRIDE = 32
-
 Boxes = NDArray[np.float32]  # (N, 5): x0, y0, x1, y1 in pixels of the picture, confidence; best first
 Predict = Callable[[NDArray[np.uint8]], Boxes]
 
@@ -63,24 +62,17 @@ def detect(
     iou: float,
     max_det: int = 100,
 ) -> Boxes:
-    """Letterbox to a multiple of the stride, run, suppress duplicates. The longest side becomes `image_size`."""
+    """Letterbox as `detect=nano` does, run, suppress duplicates."""
     h, w = image_rgb.shape[:2]
-    scale = image_size / max(h, w)
-    new_h, new_w = round(h * scale), round(w * scale)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    padded_hw = [-(-side // STRIDE) * STRIDE for side in (new_h, new_w)]
-    top, left = (padded_hw[0] - new_h) // 2, (padded_hw[1] - new_w) // 2
-    canvas = np.full((*padded_hw, 3), 114, np.uint8)
-    canvas[top : top + new_h, left : left + new_w] = cv2.resize(image_rgb, (new_w, new_h), interpolation=method)
-
+    fit = letterbox(image_rgb, image_size, stretch=False, shrink="area")
     parameter = next(model.parameters())
-    batch = torch.from_numpy(canvas).to(parameter.device).permute(2, 0, 1)[None].float() / 255
+    batch = torch.from_numpy(fit.image_rgb).to(parameter.device).permute(2, 0, 1)[None].float() / 255
     predictions = model(batch.contiguous(memory_format=torch.channels_last))[0][0].float().cpu()  # (5, anchors)
     predictions = predictions[:, predictions[4] > conf]
     centers, sizes, scores = predictions[:2].T, predictions[2:4].T, predictions[4]
     boxes = torch.cat([centers - sizes / 2, centers + sizes / 2], 1)
     kept = nms(boxes, scores, iou)[:max_det]
-    boxes = (boxes[kept] - torch.tensor([left, top, left, top])) / scale
+    boxes = (boxes[kept] - torch.tensor(fit.offset_xy * 2)) / torch.tensor(fit.scale_xy * 2)
     boxes[:, 0::2].clamp_(0, w)
     boxes[:, 1::2].clamp_(0, h)
     return torch.cat([boxes, scores[kept, None]], 1).numpy()

@@ -26,6 +26,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
 from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks, upload
+from autolabel.ops.settings import one_of
 from autolabel.weights.quiet import ultralytics_at_bay
 
 _PAD_VALUE = 114
@@ -60,7 +61,8 @@ class YoloDetector:
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
     threshold; models without NMS (YOLO26, RT-DETR) ignore it. `batch` images go through the network at once, 0
-    chooses by device. `classes` are the names to keep, null for all.
+    chooses by device. `classes` are the names to keep, null for all. `shrink` is how a larger picture comes onto the
+    model's square: `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, their mean.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class YoloDetector:
         precision: str,
         classes: list[str] | None,
         agnostic_nms: bool,
+        shrink: str = "bilinear",
     ) -> None:
         _check_fraction("detect.conf", conf)
         _check_fraction("detect.iou", iou)
@@ -88,6 +91,7 @@ class YoloDetector:
             raise ConfigError(f"detect.agnostic_nms must be true or false, got {agnostic_nms!r}")
         self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
         self._image_size, self._agnostic_nms = image_size, agnostic_nms
+        self._shrink = one_of("detect.shrink", shrink, ("bilinear", "area"))
         self._device = choose_device(device, key="detect.device")
         # On a CPU a batch gains nothing, and one picture alone is computed by other kernels than several: its
         # boxes move by a thousandth of a pixel. One at a time they never do.
@@ -149,7 +153,7 @@ class YoloDetector:
 
     def _fitted(self, images: Sequence[UInt8]) -> list[Fitted]:
         """Each on its square; before a GPU by threads, which one alone cannot feed."""
-        fit = partial(letterbox, side=self._image_size, stretch=self._stretch)
+        fit = partial(letterbox, side=self._image_size, stretch=self._stretch, shrink=self._shrink)
         if self._device.type == "cpu" or len(images) == 1:
             return [fit(image) for image in images]
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
@@ -196,10 +200,10 @@ class Fitted:
     offset_xy: tuple[int, int]
 
 
-def letterbox(image_rgb: UInt8, side: int, *, stretch: bool) -> Fitted:
+def letterbox(image_rgb: UInt8, side: int, *, stretch: bool, shrink: str = "bilinear") -> Fitted:
     """The picture on a grey (side, side) square: centred with its aspect kept, or stretched to all of it.
 
-    Sizes, rounding and interpolation are those of ultralytics' `LetterBox` and `scale_boxes`.
+    Sizes, rounding and bilinear interpolation are those of ultralytics' `LetterBox` and `scale_boxes`.
     """
     import cv2
 
@@ -208,7 +212,8 @@ def letterbox(image_rgb: UInt8, side: int, *, stretch: bool) -> Fitted:
     new_w, new_h = (side, side) if stretch else (max(round(w * gain), 1), max(round(h * gain), 1))
     resized = image_rgb
     if (new_w, new_h) != (w, h):
-        resized = cv2.resize(image_rgb, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+        method = cv2.INTER_AREA if shrink == "area" and new_w * new_h < w * h else cv2.INTER_LINEAR
+        resized = cv2.resize(image_rgb, (new_w, new_h), interpolation=method)
     left, top = round((side - new_w) / 2 - 0.1), round((side - new_h) / 2 - 0.1)
     square = np.full((side, side, 3), _PAD_VALUE, np.uint8)
     square[top : top + new_h, left : left + new_w] = resized

@@ -221,7 +221,7 @@ def test_an_unknown_architecture_names_those_like_it():
     ("setting", "value"),
     [("conf", 3), ("conf", "abc"), ("iou", -0.1), ("max_det", 0), ("image_size", 100), ("batch", -1),
      ("device", "tpu"), ("device", 0), ("precision", "int4"), ("weights", "random:x"), ("classes", "person"),
-     ("classes", []), ("agnostic_nms", "no")],
+     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest")],
 )  # fmt: skip
 def test_a_setting_out_of_range_names_its_key(setting, value):
     given_ = {"weights": "random:0", "architecture": "yolo11n.yaml", setting: value}
@@ -238,6 +238,28 @@ def test_the_letterbox_is_that_of_ultralytics(height, width, side):
     for stretch in (False, True):
         expected = LetterBox((side, side), scale_fill=stretch)(image=image)
         assert np.array_equal(letterbox(image, side, stretch=stretch).image_rgb, expected)
+
+
+def test_a_picture_that_is_made_smaller_by_area_keeps_all_its_pixels():
+    board = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
+    plain, mean = (letterbox(board, 64, stretch=False, shrink=how) for how in ("bilinear", "area"))
+    assert (plain.scale_xy, plain.offset_xy) == (mean.scale_xy, mean.offset_xy)
+    means = board.reshape(32, 8, 64, 8, 3).mean(axis=(1, 3))
+    assert np.abs(mean.image_rgb[16:48] - means).max() <= 0.5
+    assert np.abs(plain.image_rgb[16:48] - means).max() > 50
+    for small in (board[:20, :30], board[:64, :64]):  # nothing to lose
+        equal = [letterbox(small, 64, stretch=False, shrink=how).image_rgb for how in ("bilinear", "area")]
+        assert np.array_equal(*equal)
+
+
+def test_the_way_to_shrink_reaches_the_network(checkpoint):
+    weights = checkpoint("yolo11n.yaml")
+    seen = {}
+    for how in ("bilinear", "area"):
+        ours = detector(weights, shrink=how)
+        (fit,) = ours._fitted([FRAMES[0].image_rgb])
+        seen[how] = fit.image_rgb
+    assert not np.array_equal(seen["bilinear"], seen["area"])
 
 
 def test_the_process_is_as_it_was(checkpoint):
