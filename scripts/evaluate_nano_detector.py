@@ -64,7 +64,7 @@ def detect(
 ) -> Boxes:
     """Letterbox as `detect=nano` does, run, suppress duplicates."""
     h, w = image_rgb.shape[:2]
-    fit = letterbox(image_rgb, image_size, stretch=False, shrink="area")
+    fit = letterbox(image_rgb, image_size, stretch=False, shrink="area", stride=32)
     parameter = next(model.parameters())
     batch = torch.from_numpy(fit.image_rgb).to(parameter.device).permute(2, 0, 1)[None].float() / 255
     predictions = model(batch.contiguous(memory_format=torch.channels_last))[0][0].float().cpu()  # (5, anchors)

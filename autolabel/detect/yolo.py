@@ -62,7 +62,8 @@ class YoloDetector:
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
     threshold; models without NMS (YOLO26, RT-DETR) ignore it. `batch` images go through the network at once, 0
     chooses by device. `classes` are the names to keep, null for all. `shrink` is how a larger picture comes onto the
-    model's square: `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, their mean.
+    model's square: `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, their mean. `pad` is what is filled up with grey: a `square`, or each side to
+    a multiple of the `stride`; pictures of one size share a batch then.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class YoloDetector:
         classes: list[str] | None,
         agnostic_nms: bool,
         shrink: str = "bilinear",
+        pad: str = "square",
     ) -> None:
         _check_fraction("detect.conf", conf)
         _check_fraction("detect.iou", iou)
@@ -92,6 +94,7 @@ class YoloDetector:
         self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
         self._image_size, self._agnostic_nms = image_size, agnostic_nms
         self._shrink = one_of("detect.shrink", shrink, ("bilinear", "area"))
+        self._pad = one_of("detect.pad", pad, ("square", "stride"))
         self._device = choose_device(device, key="detect.device")
         # On a CPU a batch gains nothing, and one picture alone is computed by other kernels than several: its
         # boxes move by a thousandth of a pixel. One at a time they never do.
@@ -103,6 +106,7 @@ class YoloDetector:
         stride = max(int(self._model.stride.max()), 32)
         if image_size % stride:
             raise ConfigError(f"detect.image_size must be a multiple of {stride} for {weights}, got {image_size}")
+        self._stride = stride
         self._stretch = type(self._model.model[-1]).__name__ == "RTDETRDecoder"
         self._keep = _class_indices(classes, loaded.names)
         self._categories = tuple(
@@ -143,7 +147,7 @@ class YoloDetector:
         def run(start: int, stop: int) -> list[Detections]:
             images = [frame.image_rgb for frame in frames[start:stop]]
             fitted = self._fitted(images)
-            found = self._forward(np.stack([fit.image_rgb for fit in fitted]))
+            found = self._each([fit.image_rgb for fit in fitted])
             return [
                 _to_detections(rows, fit, image.shape[:2])
                 for rows, fit, image in zip(found, fitted, images, strict=True)
@@ -153,14 +157,25 @@ class YoloDetector:
 
     def _fitted(self, images: Sequence[UInt8]) -> list[Fitted]:
         """Each on its square; before a GPU by threads, which one alone cannot feed."""
-        fit = partial(letterbox, side=self._image_size, stretch=self._stretch, shrink=self._shrink)
+        stride = self._stride if self._pad == "stride" else self._image_size
+        fit = partial(letterbox, side=self._image_size, stretch=self._stretch, shrink=self._shrink, stride=stride)
         if self._device.type == "cpu" or len(images) == 1:
             return [fit(image) for image in images]
         with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
             return list(pool.map(fit, images))
 
+    def _each(self, images: Sequence[UInt8]) -> list[Float32]:
+        """`_forward` for images of several sizes, those of one size together."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for i, image in enumerate(images):
+            by_size.setdefault(image.shape, []).append(i)
+        found: dict[int, Float32] = {}
+        for some in by_size.values():
+            found |= zip(some, self._forward(np.stack([images[i] for i in some])), strict=True)
+        return [found[i] for i in range(len(images))]
+
     def _forward(self, images: UInt8) -> list[Float32]:
-        """For images (B, side, side, 3), each (N, 6): box in pixels of the square, score, class index; best first."""
+        """For images (B, H, W, 3), each (N, 6): box in pixels of the padded image, score, class index; best first."""
         import torch
 
         with self._lock, torch.inference_mode():
@@ -193,15 +208,18 @@ class YoloDetector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """A picture on the square: pixel = scale * original pixel + offset, each as (x, y)."""
+    """A picture on its grey ground: pixel = scale * original pixel + offset, each as (x, y)."""
 
     image_rgb: UInt8
     scale_xy: tuple[float, float]
     offset_xy: tuple[int, int]
 
 
-def letterbox(image_rgb: UInt8, side: int, *, stretch: bool, shrink: str = "bilinear") -> Fitted:
-    """The picture on a grey (side, side) square: centred with its aspect kept, or stretched to all of it.
+def letterbox(
+    image_rgb: UInt8, side: int, *, stretch: bool, shrink: str = "bilinear", stride: int | None = None
+) -> Fitted:
+    """The picture with its longer side made `side`, centred on grey whose sides are multiples of `stride` (null: on a
+    square), or stretched to a square.
 
     Sizes, rounding and bilinear interpolation are those of ultralytics' `LetterBox` and `scale_boxes`.
     """
@@ -214,10 +232,12 @@ def letterbox(image_rgb: UInt8, side: int, *, stretch: bool, shrink: str = "bili
     if (new_w, new_h) != (w, h):
         method = cv2.INTER_AREA if shrink == "area" and new_w * new_h < w * h else cv2.INTER_LINEAR
         resized = cv2.resize(image_rgb, (new_w, new_h), interpolation=method)
-    left, top = round((side - new_w) / 2 - 0.1), round((side - new_h) / 2 - 0.1)
-    square = np.full((side, side, 3), _PAD_VALUE, np.uint8)
-    square[top : top + new_h, left : left + new_w] = resized
-    return Fitted(square, (new_w / w, new_h / h), (left, top))
+    stride = stride or side
+    full_w, full_h = (-(-new // stride) * stride for new in (new_w, new_h))
+    left, top = round((full_w - new_w) / 2 - 0.1), round((full_h - new_h) / 2 - 0.1)
+    ground = np.full((full_h, full_w, 3), _PAD_VALUE, np.uint8)
+    ground[top : top + new_h, left : left + new_w] = resized
+    return Fitted(ground, (new_w / w, new_h / h), (left, top))
 
 
 def _to_detections(rows: Float32, fitted: Fitted, size_hw: tuple[int, ...]) -> Detections:

@@ -125,9 +125,9 @@ class Composer:
         if rng.random() < (1.5 * plain if self.finishing else plain):
             return canvas
         style = rng.random()
-        if style < 0.26 and crowd:
+        if style < 0.4 and crowd:
             self._paste_row_of_people(canvas, behind=rng.random() < 0.6)
-        elif style < 0.62:
+        elif style < 0.66:
             self._paste_half_bodies(canvas)
         else:
             for _ in range(int(rng.integers(1, 8 if crowd else 4))):
@@ -222,7 +222,7 @@ class Composer:
             x0 = _between(rng, -0.5 * width, w - 0.5 * width)
             self._paste(canvas, person, tall, x0, ground_y - tall * rng.uniform(0.95, 1.08))
         for walks_in_from_the_left in (True, False):
-            if rng.random() < 0.4:
+            if rng.random() < 0.6:
                 self._paste_cut_by_side(canvas, height * rng.uniform(0.85, 1.3), ground_y, walks_in_from_the_left)
 
     def _paste_cut_by_side(self, canvas: Canvas, tall: float, ground_y: float, left: bool) -> None:

@@ -221,7 +221,7 @@ def test_an_unknown_architecture_names_those_like_it():
     ("setting", "value"),
     [("conf", 3), ("conf", "abc"), ("iou", -0.1), ("max_det", 0), ("image_size", 100), ("batch", -1),
      ("device", "tpu"), ("device", 0), ("precision", "int4"), ("weights", "random:x"), ("classes", "person"),
-     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest")],
+     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge")],
 )  # fmt: skip
 def test_a_setting_out_of_range_names_its_key(setting, value):
     given_ = {"weights": "random:0", "architecture": "yolo11n.yaml", setting: value}
@@ -238,6 +238,8 @@ def test_the_letterbox_is_that_of_ultralytics(height, width, side):
     for stretch in (False, True):
         expected = LetterBox((side, side), scale_fill=stretch)(image=image)
         assert np.array_equal(letterbox(image, side, stretch=stretch).image_rgb, expected)
+    expected = LetterBox((side, side), auto=True, stride=32)(image=image)
+    assert np.array_equal(letterbox(image, side, stretch=False, stride=32).image_rgb, expected)
 
 
 def test_a_picture_that_is_made_smaller_by_area_keeps_all_its_pixels():
@@ -250,6 +252,16 @@ def test_a_picture_that_is_made_smaller_by_area_keeps_all_its_pixels():
     for small in (board[:20, :30], board[:64, :64]):  # nothing to lose
         equal = [letterbox(small, 64, stretch=False, shrink=how).image_rgb for how in ("bilinear", "area")]
         assert np.array_equal(*equal)
+
+
+def test_pictures_of_several_sizes_are_answered_in_their_order(checkpoint):
+    ours = detector(checkpoint("yolo11n.yaml"), pad="stride", batch=8, conf=0.0)
+    frames = [*FRAMES, frame(60, 160, 7), *FRAMES]
+    together = ours.detect(frames)
+    for one, found in zip(frames, together, strict=True):
+        (alone,) = ours.detect([one])
+        np.testing.assert_allclose(found.boxes_xyxy, alone.boxes_xyxy, atol=0.5)
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-3)
 
 
 def test_the_way_to_shrink_reaches_the_network(checkpoint):
