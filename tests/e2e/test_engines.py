@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from autolabel.app.main import choices, main
 
@@ -30,6 +31,15 @@ def demo(run, engine):
         assert main(command) == 0
     files = sorted(p for p in (run / "export").rglob("*") if p.is_file())
     return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """As each of Ray's actors has: with more of them last digits change."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
