@@ -10,6 +10,7 @@ not run, its pipeline lives in an actor there, and the rest is the same.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import io
 import logging
 import math
@@ -17,6 +18,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -452,6 +454,7 @@ class Actor:
     """What Ray Data keeps in a process of its own: a labeler, and the units that come, one a call."""
 
     def __init__(self, labeler: bytes, feed: Any, cores: int, memory_mb: int, max_restarts: int) -> None:
+        end_with_parent()
         self._feed, self._max_restarts = feed, max_restarts
         self._broken = False
         use_cores(cores)
@@ -503,6 +506,14 @@ class Actor:
 def die() -> None:
     """End this process so that Ray starts another and gives it what this one had in hand."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """Have the kernel (Linux) end this process when Ray's node, which started it, is gone: on a busy machine some were seen
+    to wait for ever in their own clean-up."""
+    if sys.platform == "linux":
+        kill_when_parent_ends = 1  # PR_SET_PDEATHSIG, prctl(2)
+        ctypes.CDLL(None).prctl(kill_when_parent_ends, signal.SIGKILL)
 
 
 def feed_source(feed: Any) -> Any:
