@@ -22,3 +22,14 @@ def pytest_runtest_makereport():
         (title, said.encode("utf-8", "backslashreplace").decode()) for title, said in report.sections
     ]
     return report
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch with one thread, for figures that are to be the same to the last digit; with more of them those change."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -33,6 +33,7 @@ from autolabel.segment.linear import use_onednn
 from autolabel.segment.sam import SamSegmenter, to_model_image
 from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
+from autolabel.segment.sam2_encoder import ImageEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
                     "use segment.linear=torch"
                 )
             use_onednn(self._model, key="segment.linear")
+        self._encoder = ImageEncoder(self._model)
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size
         self._dense_pe = self._model.sam_prompt_encoder.get_dense_pe()
@@ -136,11 +138,11 @@ class Sam2Segmenter(SamSegmenter[Features]):
             self._buckets = self._in_buckets(compile_mode)
 
     def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
-        model, side, device = self._model, self._model.image_size, self._device
+        side, device = self._model.image_size, self._device
         return BucketSegmenter(
-            model,
+            self._model,
             to_input=lambda image_rgb: to_model_image(image_rgb, side, device),
-            encode=lambda images: encode_together(model, images),
+            encode=self._encoder,
             within=self._computing,
             images=self._encode_batch,
             prompts=self._prompt_chunk,
@@ -168,7 +170,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
             with self._computing():
                 side = self._model.image_size
                 batch = [to_model_image(image, side, self._device) for image in images_rgb[start:stop]]
-                return encode(self._model, torch.stack(batch))
+                return encode(self._encoder, torch.stack(batch))
 
         return in_chunks(len(images_rgb), self._encode_batch, run)
 
@@ -219,18 +221,9 @@ def fits_buckets(prompts: Prompts) -> bool:
     return prompts.sieve is None and all(mask is None for mask in masks)
 
 
-def encode_together(model: Any, images: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Of images (B, 3, R, R) the embedding and the features of the finer strides, finest first."""
-    levels = model.forward_image(images)["backbone_fpn"][-model.num_feature_levels :]
-    *high_res, embedding = levels
-    if model.directly_add_no_mem_embed:
-        embedding = embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
-    return embedding, tuple(high_res)
-
-
-def encode(model: Any, images: Any) -> list[Features]:
+def encode(encoder: ImageEncoder, images: Any) -> list[Features]:
     """Features of images (B, 3, R, R); what `SAM2ImagePredictor.set_image` keeps, one entry an image."""
-    embedding, high_res = encode_together(model, images)
+    embedding, high_res = encoder(images)
     return [Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res]) for i in range(len(images))]
 
 

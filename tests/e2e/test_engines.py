@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from autolabel.app.main import choices, main
 
@@ -33,13 +32,8 @@ def demo(run, engine):
     return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """As each of Ray's actors has: with more of them last digits change."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# As each of Ray's actors has: with more threads last digits change.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -49,12 +49,7 @@ def frame(height: int, width: int, seed: int = 0) -> Frame:
 FRAMES = [frame(h, w, seed) for seed, (h, w) in enumerate(SIZES_HW)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,7 @@ ONTOLOGY = {"lift": "yellow forklift", "person": ["person", "worker"]}
 ARCHITECTURES = ["yolov8s-worldv2.yaml", "yoloe-11s.yaml"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,7 @@ hf_models.needs_transformers()
 ONTOLOGY = {"lift": "yellow forklift", "person": ["person", "Worker"], "car": None}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def frame(height: int, width: int, seed: int = 0) -> Frame:

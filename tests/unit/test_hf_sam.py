@@ -21,12 +21,7 @@ CLICKS = (BOXES[:, None, :2] + 9).astype(np.float32)
 INSIDE, OUTSIDE = np.ones((3, 1), np.int64), np.zeros((3, 1), np.int64)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(**changed):

@@ -21,12 +21,7 @@ from autolabel.segment.sam3_hf import Sam3Model  # noqa: E402
 PHRASES = {"lift": "yellow forklift", "person": ["person", "worker"], "car": None}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -29,12 +29,7 @@ def segmenter(architecture: str = "nano", weights: str = "random:0", **settings)
     return Sam2Segmenter(weights=weights, architecture=architecture, **{**plain, **settings})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +102,7 @@ def test_no_prompts_one_and_many_keep_their_places(nano):
 
 
 def test_pictures_without_prompts_never_reach_the_encoder(nano, monkeypatch):
-    monkeypatch.setattr(nano._model, "forward_image", None)
+    monkeypatch.setattr(nano, "_encoder", None)
     assert nano.segment([frame(), frame()], [Prompts(boxes_xyxy=BOXES[:0])] * 2) == [[], []]
     assert nano.segment([], []) == []
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from autolabel.core.types import Prompts
 from autolabel.ops.boxes import iou_xyxy
@@ -20,15 +19,10 @@ POINTS = np.array([[[40, 60], [80, 100]], [[100, 30], [70, 50]], [[20, 90], [90,
 SIGNS = np.array([[1, 0], [1, 1], [1, 0]], np.int64)
 ROUGH = tuple(encode(disc(120, 160, x, y, r)) for x, y, r in ((50, 60, 30), (100, 40, 20), (80, 90, 25)))
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +159,8 @@ def test_prompts_of_different_shapes_are_answered_as_each_alone(loaded, model):
 def test_a_picture_is_encoded_once_however_much_is_asked(loaded, monkeypatch, steps):
     ours = asking(loaded, ("nano", "nano_segmenter"), masks="best_iou", refine_steps=steps, refine_with="point")
     seen = []
-    forward = ours._model.forward_image
-    monkeypatch.setattr(ours._model, "forward_image", lambda images: seen.append(len(images)) or forward(images))
+    encoder = ours._encoder
+    monkeypatch.setattr(ours, "_encoder", lambda images: seen.append(len(images)) or encoder(images))
     boxes = np.tile(BOXES, (4, 1))
     mixed = Prompts(boxes_xyxy=boxes, masks=(None, *ROUGH) * 3)
     (answers,) = ours.segment([frame()], [mixed])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from autolabel.app.compose import build, compose
 from autolabel.core.types import Frame, ImageInfo, ImageRef
@@ -15,19 +14,12 @@ from benchmarks.automatic import automatic, generated, generator_of, measured
 from tests.unit.test_segment_sam2 import TINY
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
 ]
 GRID = ["detect=none", "prompt=grid", "prompt.points_per_side=6", "prompt.min_predicted_iou=0.25",
         "prompt.min_stability=0.4", "source.path=x"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,23 @@
+"""Arithmetic in memory that is there already: a large array of its own costs more time in new pages than in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def activated(activation: Any, values: Any) -> Any:
+    """`activation(values)`, in the memory of `values` where it is GELU."""
+    import torch
+
+    if type(activation) is torch.nn.GELU:
+        return torch.ops.aten.gelu_(values, approximate=activation.approximate)
+    return activation(values)
+
+
+def added(values: Any, more: Any) -> Any:
+    """`values + more`, in the memory of `values` unless the sum is of a wider type."""
+    import torch
+
+    if torch.result_type(values, more) == values.dtype:
+        return values.add_(more)
+    return values + more

@@ -1,0 +1,193 @@
+"""SAM 2's image encoder for pictures: the library's numbers to the last digits of float32, with less work around them.
+Only arithmetic on modules that are handed in: it builds, loads and imports no model.
+
+The library's own (sam2/modeling/backbones) interpolates the same position embedding for every picture, makes sine
+codes of all levels that only video needs, keeps the first stage in an order in which every further operation must
+copy, and projects the two finest levels to their full width to reduce them at once (`conv_s0`, `conv_s1`): two linear
+maps in a row are one. Blocks and levels stay (B, H, W, C) from the patches to the end.
+
+Letters in shapes: B images, R the model's image side, H and W places of a level, C channels, S a window's side.
+"""
+
+# ruff: noqa: N803  (shape suffixes)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from autolabel.segment.in_place import activated, added
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Linear:
+    weight: Any  # (to, from)
+    bias: Any
+
+    @classmethod
+    def of_conv(cls, conv: Any) -> Linear:
+        return cls(conv.weight.flatten(1), conv.bias)
+
+    def __call__(self, values: Any) -> Any:
+        from torch.nn import functional
+
+        return functional.linear(values, self.weight, self.bias)
+
+    def after(self, first: Linear) -> Linear:
+        """This and `first` before it as one."""
+        weight, bias, first_weight, first_bias = (
+            values.cpu().double() for values in (self.weight, self.bias, first.weight, first.bias)
+        )
+        return Linear((weight @ first_weight).to(self.weight), (weight @ first_bias + bias).to(self.bias))
+
+    def without_bias(self) -> Linear:
+        return Linear(self.weight, None)
+
+
+class ImageEncoder:
+    """What `SAM2Base.forward_image` gives of a picture to the mask decoder. It holds what follows from the weights of
+    `model` alone, so it is made after they are loaded and where they are to stay."""
+
+    def __init__(self, model: Any) -> None:
+        import torch
+
+        self._model = model
+        self._trunk, self._neck = model.image_encoder.trunk, model.image_encoder.neck
+        self._by_library = not _is_usual(model)
+        if self._by_library:
+            return
+        lateral = [
+            Linear.of_conv(level.conv) for level in reversed(self._neck.convs)
+        ]  # finest first, as the trunk's
+        decoder = model.sam_mask_decoder
+        reduced = [Linear.of_conv(decoder.conv_s0), Linear.of_conv(decoder.conv_s1)]
+        with torch.inference_mode():
+            side = model.image_size // self._trunk.patch_embed.proj.stride[0]
+            self._place_1HWC = self._trunk._get_pos_embed((side, side)).contiguous()
+            self._lateral = lateral
+            self._direct = [last.after(first) for last, first in zip(reduced, lateral[:2], strict=True)]
+            self._reduce_coarser = [last.without_bias() for last in reduced]
+
+    def __call__(self, images_B3RR: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The embedding (B, C, R/16, R/16), and the features of strides 4 and 8 that masks are drawn with."""
+        if self._by_library:
+            embedding, fine = self._encode_by_library(images_B3RR)
+        else:
+            embedding, fine = self._levels(self._stages(images_B3RR))
+        if self._model.directly_add_no_mem_embed:
+            embedding = embedding + self._model.no_mem_embed.reshape(1, -1, 1, 1)
+        return embedding, fine
+
+    def _encode_by_library(self, images_B3RR: Any) -> tuple[Any, tuple[Any, ...]]:
+        levels = self._model.forward_image(images_B3RR)["backbone_fpn"][-self._model.num_feature_levels :]
+        *fine, embedding = levels
+        return embedding, tuple(fine)
+
+    def _stages(self, images_B3RR: Any) -> list[Any]:
+        """The trunk's stages (B, H, W, C), finest first."""
+        import torch
+
+        rows = images_B3RR.contiguous(memory_format=torch.channels_last)
+        # The order of the sum is the order in memory.
+        values = self._place_1HWC + self._trunk.patch_embed.proj(rows).permute(0, 2, 3, 1)
+        stages = []
+        for i, block in enumerate(self._trunk.blocks):
+            values = run_block(block, values)
+            if i in self._trunk.stage_ends:
+                stages.append(values)
+        return stages
+
+    def _levels(self, stages: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+        """The neck (sam2's FpnNeck) from the coarsest level to the finest; a level is a sum of the stage and of the level
+        above, so the two finest are reduced summand by summand."""
+        above = self._lateral[3](stages[3])
+        above = embedding = self._sum(self._lateral[2](stages[2]), 2, above)
+        stride_8 = self._reduced(1, stages[1], above)
+        if 0 in self._neck.fpn_top_down_levels:
+            above = self._sum(self._lateral[1](stages[1]), 1, above)
+        stride_4 = self._reduced(0, stages[0], above)
+        return _as_image(embedding), (_as_image(stride_4), _as_image(stride_8))
+
+    def _reduced(self, level: int, stage: Any, above: Any) -> Any:
+        direct = self._direct[level](stage)
+        if level not in self._neck.fpn_top_down_levels:
+            return direct
+        return self._sum(direct, level, self._reduce_coarser[level](above))
+
+    def _sum(self, values: Any, level: int, above: Any) -> Any:
+        from torch.nn import functional
+
+        if level not in self._neck.fpn_top_down_levels:
+            return values
+        mode = self._neck.fpn_interp_model
+        corners = None if mode == "nearest" else False
+        wider = functional.interpolate(
+            above.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode=mode, align_corners=corners
+        )
+        return values + wider.permute(0, 2, 3, 1)
+
+
+def run_block(block: Any, values: Any) -> Any:
+    """A MultiScaleBlock of sam2 (hieradet.py) on (B, H, W, C)."""
+    shortcut = values
+    values = block.norm1(values)
+    if block.dim != block.dim_out:
+        shortcut = block.proj(values)
+        if block.pool is not None:
+            shortcut = block.pool(shortcut.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    side = block.window_size
+    if side:
+        values = into_windows(values, side)
+    values = block.attn(values)
+    if side:
+        if block.q_stride:
+            side //= block.q_stride[0]
+        values = add_windows(shortcut, values, side)
+    else:
+        values = shortcut + values
+    widen, narrow = block.mlp.layers
+    return added(values, narrow(activated(block.mlp.act, widen(block.norm2(values)))))
+
+
+def into_windows(values: Any, side: int) -> Any:
+    """(B, H, W, C) to (B * windows, S, S, C), with zeros after the last row and column where S does not divide them."""
+    from torch.nn import functional
+
+    b, h, w, c = values.shape
+    down, right = -h % side, -w % side
+    if down or right:
+        values = functional.pad(values, (0, 0, 0, right, 0, down))
+    grid = values.view(b, (h + down) // side, side, (w + right) // side, side, c)
+    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, side, side, c)
+
+
+def add_windows(values: Any, windows: Any, side: int) -> Any:
+    """`values` (B, H, W, C) plus the windows that lie on them."""
+    b, h, w, c = values.shape
+    high, wide = -(-h // side), -(-w // side)
+    grid = windows.view(b, high, wide, side, side, c).permute(0, 1, 3, 2, 4, 5)
+    if (high * side, wide * side) == (h, w):
+        return (values.view(grid.shape) + grid).view(values.shape)
+    return values + grid.reshape(b, high * side, wide * side, c)[:, :h, :w]
+
+
+def _as_image(values: Any) -> Any:
+    """(B, H, W, C) to (B, C, H, W) in its own order: what is added to it is so, too."""
+    return values.permute(0, 3, 1, 2).contiguous()
+
+
+def _is_usual(model: Any) -> bool:
+    """Whether the trunk and the neck are those of the published models, down to what is taken for granted here. A checkpoint
+    with a YAML of its own may have others; those are left to the library."""
+    trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
+    return (
+        (type(trunk).__name__, type(neck).__name__) == ("Hiera", "FpnNeck")
+        and (trunk.return_interm_layers, len(trunk.stage_ends), len(neck.convs)) == (True, 4, 4)
+        and (model.image_encoder.scalp, model.num_feature_levels, neck.fuse_type) == (1, 3, "sum")
+        and model.use_high_res_features_in_sam
+        and all(
+            (level.conv.kernel_size, level.conv.stride, level.conv.padding) == ((1, 1), (1, 1), (0, 0))
+            for level in neck.convs
+        )
+        and all(len(block.mlp.layers) == 2 and not block.mlp.sigmoid_output for block in trunk.blocks)
+    )

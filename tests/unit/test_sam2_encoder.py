@@ -1,0 +1,97 @@
+"""The image encoder, against the library's own, over the shapes that published and other models have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from autolabel.segment.sam2 import load_model, read_architecture
+from autolabel.segment.sam2_encoder import ImageEncoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _inference():
+    with torch.inference_mode():
+        yield
+
+
+def built(architecture: str, image_size: int, **neck):
+    config = OmegaConf.create(read_architecture(architecture))
+    config.model.image_size = image_size
+    config.model.image_encoder.neck.update(neck)
+    model, _ = load_model(OmegaConf.to_yaml(config), "random:3")
+    return model.eval()
+
+
+def library(model, images):
+    """As `SAM2ImagePredictor.set_image_batch` prepares them."""
+    _, features, _, sizes = model._prepare_backbone_features(model.forward_image(images))
+    if model.directly_add_no_mem_embed:
+        features[-1] = features[-1] + model.no_mem_embed
+    return [
+        feature.permute(1, 2, 0).reshape(len(images), -1, *size)
+        for feature, size in zip(features, sizes, strict=True)
+    ]
+
+
+def largest_error(model, encoder: ImageEncoder, count: int) -> float:
+    side = model.image_size
+    images = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    embedding, fine = encoder(images)
+    expected = library(model, images)
+    assert [level.shape for level in (*fine, embedding)] == [level.shape for level in expected]
+    return max(
+        float((ours - theirs).abs().max() / theirs.abs().mean())
+        for ours, theirs in zip((*fine, embedding), expected, strict=True)
+    )
+
+
+# At 256 px the windows of 14 and 7 places do not divide the levels, so they are padded.
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "nano",
+        "sam2/sam2_hiera_t.yaml",
+        "sam2.1/sam2.1_hiera_t.yaml",
+        pytest.param("sam2.1/sam2.1_hiera_s.yaml", marks=pytest.mark.slow),
+        pytest.param("sam2.1/sam2.1_hiera_b+.yaml", marks=pytest.mark.slow),
+        pytest.param("sam2.1/sam2.1_hiera_l.yaml", marks=pytest.mark.slow),
+    ],
+)
+def test_features_are_the_librarys(architecture):
+    model = built(architecture, 256)
+    encoder = ImageEncoder(model)
+    assert not encoder._by_library
+    assert max(largest_error(model, encoder, count) for count in (1, 2)) < 1e-5
+
+
+@pytest.mark.parametrize("levels", [[0, 1, 2, 3], [0, 2, 3], [1, 2, 3], [0, 1], [3]])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_every_way_down_through_the_levels_gives_the_librarys_features(levels, mode):
+    model = built("nano", 128, fpn_top_down_levels=levels, fpn_interp_model=mode)
+    encoder = ImageEncoder(model)
+    assert not encoder._by_library
+    assert largest_error(model, encoder, 2) < 1e-5
+
+
+@pytest.mark.parametrize("neck", [{"fuse_type": "avg"}, {"kernel_size": 3, "padding": 1}])
+def test_an_unusual_neck_is_left_to_the_library(neck):
+    model = built("nano", 128, **neck)
+    encoder = ImageEncoder(model)
+    assert encoder._by_library
+    assert largest_error(model, encoder, 2) == 0.0
+
+
+def test_bfloat16_is_as_far_from_float32_as_the_librarys():
+    model = built("nano", 128)
+    images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    exact = library(model, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        embedding, fine = ImageEncoder(model)(images)
+        theirs = library(model, images)
+    for ours, other, truth in zip((*fine, embedding), theirs, exact, strict=True):
+        scale = truth.abs().mean()
+        assert (ours - truth).abs().mean() / scale < 1.5 * (other - truth).abs().mean() / scale
