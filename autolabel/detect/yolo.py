@@ -61,9 +61,9 @@ class YoloDetector:
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
     threshold; models without NMS (YOLO26, RT-DETR) ignore it. `batch` images go through the network at once, 0
-    chooses by device. `classes` are the names to keep, null for all. `shrink` is how a larger picture comes onto the
-    model's square: `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, their mean. `pad` is what is filled up with grey: a `square`, or each side to
-    a multiple of the `stride`; pictures of one size share a batch then.
+    chooses by device. `classes` are the names to keep, None for all. `shrink` is how a larger picture is made smaller:
+    `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, the mean of all. `pad` is what is filled
+    up with grey: a `square`, or each side to a multiple of the model's `stride`; pictures of one size share a batch then.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class YoloDetector:
         return in_chunks(len(frames), self._batch, run)
 
     def _fitted(self, images: Sequence[UInt8]) -> list[Fitted]:
-        """Each on its square; before a GPU by threads, which one alone cannot feed."""
+        """Each on its grey ground; before a GPU by threads, which one alone cannot feed."""
         stride = self._stride if self._pad == "stride" else self._image_size
         fit = partial(letterbox, side=self._image_size, stretch=self._stretch, shrink=self._shrink, stride=stride)
         if self._device.type == "cpu" or len(images) == 1:
@@ -218,7 +218,7 @@ class Fitted:
 def letterbox(
     image_rgb: UInt8, side: int, *, stretch: bool, shrink: str = "bilinear", stride: int | None = None
 ) -> Fitted:
-    """The picture with its longer side made `side`, centred on grey whose sides are multiples of `stride` (null: on a
+    """The picture with its longer side made `side`, centred on grey whose sides are multiples of `stride` (None: on a
     square), or stretched to a square.
 
     Sizes, rounding and bilinear interpolation are those of ultralytics' `LetterBox` and `scale_boxes`.

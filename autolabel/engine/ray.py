@@ -128,11 +128,6 @@ class RayEngine:
                 try:
                     task.stream(waiting, fresh)
                     return
-                except ConnectionError as error:
-                    raise AutolabelError(
-                        f"engine=ray lost {self.address}: {one_line(error)}; what was committed is safe, the same "
-                        "command continues"
-                    ) from error
                 except ray_error() as error:
                     losses = 1 if task.committed > committed else losses + 1
                     if losses > self.max_restarts:
@@ -554,12 +549,17 @@ def rows(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
 def relayed(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
     """The same by an actor of the cluster, which goes with what it began when nobody listens any more."""
     ray = imported()
-    relay = ray.remote(Relay).options(num_cpus=0).remote(pipeline)
     try:
-        while (row := ray.get(relay.next.remote())) is not None:
-            yield row
-    finally:
-        ray.kill(relay)
+        relay = ray.remote(Relay).options(num_cpus=0).remote(pipeline)
+        try:
+            while (row := ray.get(relay.next.remote())) is not None:
+                yield row
+        finally:
+            ray.kill(relay)
+    except ConnectionError as error:  # the client's, which has no way back to a cluster that it lost
+        raise AutolabelError(
+            f"engine=ray lost its cluster: {one_line(error)}; what was committed is safe, the same command continues"
+        ) from error
 
 
 class Relay:

@@ -11,7 +11,7 @@ import pytest
 
 from autolabel.app.compose import compose
 from autolabel.app.recipe import Recipe, RemoteLabeler, built
-from autolabel.core.errors import ConfigError, MissingExtra
+from autolabel.core.errors import AutolabelError, ConfigError, MissingExtra
 from autolabel.core.protocols import Unit
 from autolabel.engine import ray as ray_module
 from autolabel.engine.inline import InlineEngine
@@ -65,6 +65,32 @@ def test_the_engine_that_nobody_runs_loads_no_ray():
     code = "import sys, autolabel.engine.ray, autolabel.app.label; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+class LostRay:
+    """Ray's client after its connection broke: whatever is asked of an actor, and its end, is a ConnectionError."""
+
+    def remote(self, *_):
+        return self
+
+    def options(self, **_):
+        return self
+
+    @property
+    def next(self):
+        raise ConnectionError("GRPC connection failed: the server\nhas gone away")
+
+    def kill(self, _):
+        raise ConnectionError("Client is shutting down.")
+
+
+def test_a_cluster_that_the_client_loses_is_one_line(monkeypatch):
+    monkeypatch.setattr(ray_module, "imported", LostRay)
+    with pytest.raises(
+        AutolabelError, match=r"^engine=ray lost its cluster: .*; what was committed is safe"
+    ) as told:
+        list(ray_module.relayed(None))
+    assert "\n" not in str(told.value)
 
 
 def test_settings_of_our_own_ray_leave_those_of_the_person_alone_and_are_taken_back(monkeypatch):
