@@ -175,6 +175,16 @@ class SamSegmenter(ABC, Generic[F]):
 def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
     """The (3, R, R) float32 input of the encoder, as `SAM2Transforms` makes it; the resize runs on `device`."""
     import torch
+
+    if device.type != "cpu":
+        return _stretched_by_torch(image_rgb, side, device)
+    from autolabel.ops.stretch import normalized
+
+    return torch.from_numpy(normalized(image_rgb, side, np.array(_MEAN_RGB), np.array(_STD_RGB)))
+
+
+def _stretched_by_torch(image_rgb: UInt8, side: int, device: Any) -> Any:
+    import torch
     from torch.nn import functional
 
     image = upload(image_rgb, device).permute(2, 0, 1).contiguous().float().div_(255)
