@@ -18,6 +18,9 @@ from typing import Any
 
 from autolabel.segment.in_place import activated, added
 
+_ROWS_AT_ONCE = 512
+"""Of queries; 128 to 4096 made no clear difference where it was measured."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
@@ -132,13 +135,11 @@ def run_block(block: Any, values: Any) -> Any:
     shortcut = values
     values = block.norm1(values)
     if block.dim != block.dim_out:
-        shortcut = block.proj(values)
-        if block.pool is not None:
-            shortcut = block.pool(shortcut.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        shortcut = pooled(block.pool, block.proj(values))
     side = block.window_size
     if side:
         values = into_windows(values, side)
-    values = block.attn(values)
+    values = attend(block.attn, values)
     if side:
         if block.q_stride:
             side //= block.q_stride[0]
@@ -147,6 +148,45 @@ def run_block(block: Any, values: Any) -> Any:
         values = shortcut + values
     widen, narrow = block.mlp.layers
     return added(values, narrow(activated(block.mlp.act, widen(block.norm2(values)))))
+
+
+def attend(attention: Any, values: Any) -> Any:
+    """A MultiScaleAttention of sam2 (hieradet.py) within each of (B, H, W, C)."""
+    from torch.nn import functional
+
+    b, h, w, _ = values.shape
+    queries, keys, offered = attention.qkv(values).view(b, h * w, 3, attention.num_heads, -1).unbind(2)
+    if attention.q_pool is not None:
+        queries = pooled(attention.q_pool, queries.reshape(b, h, w, -1))
+        h, w = queries.shape[1:3]
+        queries = queries.reshape(b, h * w, attention.num_heads, -1)
+    # Torch's fused kernel on a CPU is slower at bfloat16 than its own matrix products.
+    by = attention_by_products if _is_bfloat16_on_cpu(queries) else functional.scaled_dot_product_attention
+    seen = by(queries.transpose(1, 2), keys.transpose(1, 2), offered.transpose(1, 2))
+    return attention.proj(seen.transpose(1, 2).reshape(b, h, w, -1))
+
+
+def attention_by_products(queries: Any, keys: Any, offered: Any) -> Any:
+    """`scaled_dot_product_attention` of (B, G, L, c) by matrix products, some rows at a time: all scores of an image's
+    4096 places would not stay in a cache."""
+    import torch
+
+    queries = queries * queries.shape[-1] ** -0.5
+    parts = [
+        (part @ keys.transpose(-2, -1)).softmax(dim=-1) @ offered for part in queries.split(_ROWS_AT_ONCE, dim=2)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _is_bfloat16_on_cpu(values: Any) -> bool:
+    import torch
+
+    return values.device.type == "cpu" and values.dtype == torch.bfloat16
+
+
+def pooled(pool: Any, values: Any) -> Any:
+    """(B, H, W, C) smaller; as it is for None."""
+    return values if pool is None else pool(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def into_windows(values: Any, side: int) -> Any:

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from autolabel.segment.sam2 import load_model, read_architecture
-from autolabel.segment.sam2_encoder import ImageEncoder
+from autolabel.segment.sam2_encoder import ImageEncoder, attention_by_products
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,6 +83,16 @@ def test_an_unusual_neck_is_left_to_the_library(neck):
     encoder = ImageEncoder(model)
     assert encoder._by_library
     assert largest_error(model, encoder, 2) == 0.0
+
+
+@pytest.mark.parametrize(("rows", "places"), [(1100, 1100), (16, 64), (512, 600)])
+def test_attention_by_products_is_torchs(rows, places):
+    dice = torch.Generator().manual_seed(0)
+    queries, keys, values = (torch.randn(3, 2, n, 24, generator=dice) for n in (rows, places, places))
+    torch.testing.assert_close(
+        attention_by_products(queries, keys, values),
+        torch.nn.functional.scaled_dot_product_attention(queries, keys, values),
+    )
 
 
 def test_bfloat16_is_as_far_from_float32_as_the_librarys():
