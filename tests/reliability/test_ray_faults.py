@@ -184,7 +184,6 @@ def test_after_a_killed_driver_no_process_stays_and_another_engine_continues(ben
     process = bench.ray("run")
     bench.until("run", 3, process)
     started = list(below(process.pid))
-    os.kill(workers(process.pid)[0], signal.SIGSTOP)  # an actor that can end nothing by itself
     process.kill()
     process.wait()
     committed = bench.units("run")

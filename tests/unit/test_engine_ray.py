@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -65,6 +66,43 @@ def test_the_engine_that_nobody_runs_loads_no_ray():
     code = "import sys, autolabel.engine.ray, autolabel.app.label; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+PARENT = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+time.sleep(600)
+"""
+CHILD = """
+import os, signal, time
+from autolabel.engine.ray import end_with_parent
+for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+end_with_parent()
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part in it is Linux's")
+def test_a_process_that_no_signal_ends_goes_with_the_one_that_started_it():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    try:
+        parent.communicate(timeout=60)  # what the child holds open, too, comes to its end with it
+    except subprocess.TimeoutExpired:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("it stayed")
+
+
+def test_an_actor_is_such_a_process(monkeypatch):
+    told = []
+    monkeypatch.setattr(ray_module, "end_with_parent", lambda: told.append(True))
+    monkeypatch.setattr(ray_module, "use_cores", lambda cores: None)
+    with pytest.raises(EOFError):  # there is no labeler in nothing
+        ray_module.Actor(b"", None, 1, 100, 1)
+    assert told == [True]
 
 
 class LostRay:
