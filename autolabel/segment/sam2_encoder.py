@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from autolabel.ops.device import runs_bf16
 from autolabel.segment.in_place import activated, added
 
 _ROWS_AT_ONCE = 512
@@ -160,8 +161,7 @@ def attend(attention: Any, values: Any) -> Any:
         queries = pooled(attention.q_pool, queries.reshape(b, h, w, -1))
         h, w = queries.shape[1:3]
         queries = queries.reshape(b, h * w, attention.num_heads, -1)
-    # Torch's fused kernel on a CPU is slower at bfloat16 than its own matrix products.
-    by = attention_by_products if _is_bfloat16_on_cpu(queries) else functional.scaled_dot_product_attention
+    by = attention_by_products if _quick_products(queries) else functional.scaled_dot_product_attention
     seen = by(queries.transpose(1, 2), keys.transpose(1, 2), offered.transpose(1, 2))
     return attention.proj(seen.transpose(1, 2).reshape(b, h, w, -1))
 
@@ -178,10 +178,11 @@ def attention_by_products(queries: Any, keys: Any, offered: Any) -> Any:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _is_bfloat16_on_cpu(values: Any) -> bool:
+def _quick_products(values: Any) -> bool:
+    """Whether torch's fused attention would be slower: bfloat16 on a CPU that has units for it."""
     import torch
 
-    return values.device.type == "cpu" and values.dtype == torch.bfloat16
+    return values.device.type == "cpu" and values.dtype == torch.bfloat16 and runs_bf16("cpu")
 
 
 def pooled(pool: Any, values: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from autolabel.segment import sam2_encoder
 from autolabel.segment.sam2 import load_model, read_architecture
 from autolabel.segment.sam2_encoder import ImageEncoder, attention_by_products
 
@@ -95,7 +96,9 @@ def test_attention_by_products_is_torchs(rows, places):
     )
 
 
-def test_bfloat16_is_as_far_from_float32_as_the_librarys():
+@pytest.mark.parametrize("quick", [False, True])
+def test_bfloat16_is_as_far_from_float32_as_the_librarys(monkeypatch, quick):
+    monkeypatch.setattr(sam2_encoder, "runs_bf16", lambda kind: quick)
     model = built("nano", 128)
     images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     exact = library(model, images)
