@@ -24,12 +24,12 @@ _ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Linear:
+class Projection:
     weight: Any  # (to, from)
     bias: Any
 
     @classmethod
-    def of_conv(cls, conv: Any) -> Linear:
+    def of_conv(cls, conv: Any) -> Projection:
         return cls(conv.weight.flatten(1), conv.bias)
 
     def __call__(self, values: Any) -> Any:
@@ -37,15 +37,15 @@ class Linear:
 
         return functional.linear(values, self.weight, self.bias)
 
-    def after(self, first: Linear) -> Linear:
+    def after(self, first: Projection) -> Projection:
         """This and `first` before it as one."""
         weight, bias, first_weight, first_bias = (
             values.cpu().double() for values in (self.weight, self.bias, first.weight, first.bias)
         )
-        return Linear((weight @ first_weight).to(self.weight), (weight @ first_bias + bias).to(self.bias))
+        return Projection((weight @ first_weight).to(self.weight), (weight @ first_bias + bias).to(self.bias))
 
-    def without_bias(self) -> Linear:
-        return Linear(self.weight, None)
+    def without_bias(self) -> Projection:
+        return Projection(self.weight, None)
 
 
 class ImageEncoder:
@@ -60,11 +60,10 @@ class ImageEncoder:
         self._by_library = not _is_usual(model)
         if self._by_library:
             return
-        lateral = [
-            Linear.of_conv(level.conv) for level in reversed(self._neck.convs)
-        ]  # finest first, as the trunk's
+        # Finest first, as the trunk's stages.
+        lateral = [Projection.of_conv(level.conv) for level in reversed(self._neck.convs)]
         decoder = model.sam_mask_decoder
-        reduced = [Linear.of_conv(decoder.conv_s0), Linear.of_conv(decoder.conv_s1)]
+        reduced = [Projection.of_conv(decoder.conv_s0), Projection.of_conv(decoder.conv_s1)]
         with torch.inference_mode():
             side = model.image_size // self._trunk.patch_embed.proj.stride[0]
             self._place_1HWC = self._trunk._get_pos_embed((side, side)).contiguous()
