@@ -33,3 +33,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def inference():
+    """Torch without gradients."""
+    import torch
+
+    with torch.inference_mode():
+        yield

@@ -36,10 +36,8 @@ def _linear(torch: Any) -> dict[str, float]:
     for name in list(ways):  # the first call of each warms up
         try:
             ways[name]()
-        except (
-            AttributeError,
-            RuntimeError,
-        ):  # a private operator of torch: not in every build, or of another form
+        except (AttributeError, RuntimeError):
+            # A private operator of torch is not in every build, or of another form.
             del ways[name]
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(3):

@@ -2,8 +2,9 @@
 
 torch computes float32 linear layers on a CPU by the BLAS that it was built with (MKL). oneDNN, which torch has too, was
 twice as fast in single layers on an AMD processor with AVX-512, with an error of 5e-6 of the mean feature, and no faster
-on one with AVX2 alone; a whole run was measured on the latter only. The operator has no public name; `torch.set_float32_matmul_precision("medium")` leads to
-it as well, but for the whole process, and to bfloat16 where a processor is quick at that.
+on one with AVX2 alone; a whole run was measured on the latter only. The operator has no public name;
+`torch.set_float32_matmul_precision("medium")` leads to it as well, but for the whole process, and to bfloat16 where a
+processor is quick at that.
 """
 
 from __future__ import annotations

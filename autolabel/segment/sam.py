@@ -37,6 +37,10 @@ _STD_RGB = (0.229, 0.224, 0.225)
 # sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
 _MASK_INPUT_LIMIT = 32.0
 
+ARITHMETIC = "2"
+"""Of our own computing, from pixels to logits. It counts up whenever the last digits of an answer may change, so that a
+run of before is not continued with others."""
+
 F = TypeVar("F")
 """What a network keeps of one encoded picture."""
 
@@ -58,7 +62,7 @@ class SamSegmenter(ABC, Generic[F]):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return self._identity
+        return {**self._identity, "arithmetic": ARITHMETIC}
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         """Masks of all prompts of all frames. Frames without prompts cost nothing.

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,8 @@ _import_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What the decoder needs of one image: `embedding` (1, C, R/16, R/16), `high_res` of strides 4 and 8, and
-    what of the decoding is the same for all prompts."""
+    """What is kept of one image: `embedding` (1, C, R/16, R/16), `high_res` of strides 4 and 8, and once prompts are
+    there, `side`, what of the decoding is the same for all of them."""
 
     embedding: Any
     high_res: list[Any]
@@ -124,7 +123,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
         self._encoder = ImageEncoder(self._model)
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size
-        self._dense_pe = self._model.sam_prompt_encoder.get_dense_pe()
+        self._decoder = MaskDecoder(self._model)
         self._identity = {
             "weights": digest,
             "architecture": hashlib.sha256(text.encode()).hexdigest(),
@@ -175,30 +174,23 @@ class Sam2Segmenter(SamSegmenter[Features]):
         return in_chunks(len(images_rgb), self._encode_batch, run)
 
     def _prepared(self, features: Features, groups: Sequence[Inputs]) -> Features:
-        """With what is the same for all prompts of the image; prompts with masks share nothing."""
-        if all(inputs.masks is not None for inputs in groups):
-            return features
         with self._computing():
             stride_4, stride_8 = features.high_res
-            return replace(features, side=self._many.image_side(features.embedding, (stride_4, stride_8)))
-
-    @cached_property
-    def _many(self) -> MaskDecoder:
-        return MaskDecoder(self._model)
+            return replace(features, side=self._decoder.image_side(features.embedding, (stride_4, stride_8)))
 
     def _decode(self, features: Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
-        """`mask_input` is (N, h, w) or None."""
-        points = None
+        assert features.side is not None, "prompts are asked of what `_prepared` gave"
+        points = masks = None
         if asked.xy is not None and asked.labels is not None:
-            points = (
-                self._tensor(to_model_xy(asked.xy, view.size_hw, self._model.image_size)),
-                self._tensor(asked.labels),
-            )
-        if features.side is not None and mask_input is None:
-            sparse, _ = self._model.sam_prompt_encoder(points=points, boxes=None, masks=None)
-            return self._many.answer(self._many(features.side, None, sparse), three)
-        masks = None if mask_input is None else self._tensor(mask_input)[:, None].float()
-        return decode(self._model, self._dense_pe, features, points, masks, three)
+            xy = to_model_xy(asked.xy, view.size_hw, self._model.image_size)
+            points = self._tensor(xy), self._tensor(asked.labels)
+        if mask_input is not None:
+            masks = self._tensor(mask_input)[:, None].float()
+        sparse, dense = self._model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
+        side = features.side
+        if masks is not None:
+            side = self._decoder.with_masks(side, features.embedding, dense)
+        return self._decoder.answer(self._decoder(side, None, sparse), three)
 
 
 def chosen_batching(batching: str, compile_mode: str, *, on_cuda: bool) -> str:
@@ -225,23 +217,6 @@ def encode(encoder: ImageEncoder, images: Any) -> list[Features]:
     """Features of images (B, 3, R, R); what `SAM2ImagePredictor.set_image` keeps, one entry an image."""
     embedding, high_res = encoder(images)
     return [Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res]) for i in range(len(images))]
-
-
-def decode(
-    model: Any, dense_pe: Any, features: Features, points: tuple[Any, Any] | None, masks: Any | None, three: bool
-) -> Decoded:
-    """The decoder's answer to N prompts: points (N, P, 2) with labels (N, P), mask input (N, 1, h, w), or both."""
-    sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
-    low_res, iou, _, object_logit = model.sam_mask_decoder(
-        image_embeddings=features.embedding,
-        image_pe=dense_pe,
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=three,
-        repeat_image=len(sparse) > 1,
-        high_res_features=features.high_res,
-    )
-    return Decoded(low_res.float(), iou, object_logit)
 
 
 # Architecture and weights

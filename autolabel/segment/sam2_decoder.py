@@ -8,7 +8,7 @@ the first layer those of the image, shared by its prompts, are then all that an 
 places in nested squares (2 x 2, and again), in which an upscaling by a transposed convolution is a matrix product,
 and put into the order of an image at the end. The numbers are those of the library to the last digits of float32.
 
-Twice as fast as the library for a box, as fast for about 30 points, slower for more (SAM 2.1 tiny on a CPU).
+Twice as fast as the library for a box, a fifth faster for 20 points, slower for 40 (SAM 2.1 tiny on a CPU).
 
 Letters in shapes: I images, N prompts, T tokens of a prompt, C channels, K = h * w places of the embedding, G heads.
 """
@@ -17,7 +17,7 @@ Letters in shapes: I images, N prompts, T tokens of a prompt, C channels, K = h 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autolabel.segment import answers
@@ -28,8 +28,8 @@ from autolabel.segment.in_place import activated, added
 class ImageSide:
     """Of I images, before any prompt: `keys` (I, K, C), and `placed`, the same with the code of their places.
 
-    `stride_8` (I, K, C) and `stride_4` (I, 4K, C/2) are what masks are drawn with, in nested squares. Where prompts bring
-    a mask, every prompt is its own image.
+    `stride_8` (I, K, C) and `stride_4` (I, 4K, C/2) are what masks are drawn with, in nested squares. Prompts that bring
+    a mask have keys of their own, (N, K, C).
     """
 
     keys: Any
@@ -62,8 +62,8 @@ class Decoded:
 
 
 class MaskDecoder:
-    """The decoder of a SAM2Base (`model`), whose weights it shares. Prompts without a mask ask of `image_side(...)`
-    as it is; prompts with masks of `image_side(..., dense=)`."""
+    """The decoder of a SAM2Base (`model`), whose weights it shares. Prompts ask of `image_side(...)`, those with a mask of
+    what `with_masks` makes of it."""
 
     def __init__(self, model: Any) -> None:
         self._decoder = model.sam_mask_decoder
@@ -76,21 +76,27 @@ class MaskDecoder:
         up_to_8, _, _, up_to_4, _ = self._decoder.output_upscaling
         self._to_8, self._to_4 = _as_matrix(up_to_8), _as_matrix(up_to_4)
 
-    def image_side(self, embedding: Any, high_res: tuple[Any, Any], dense: Any | None = None) -> ImageSide:
-        """Of `embedding` (I, C, h, w); `dense` (I, C, h, w) is the masks' embedding, else that of no mask."""
-        if dense is None:
-            dense = self._prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        keys = (embedding + dense).flatten(2).transpose(1, 2).contiguous()
+    def image_side(self, embedding: Any, high_res: tuple[Any, Any]) -> ImageSide:
+        """Of `embedding` (I, C, h, w) and features of strides 4 and 8, for prompts without a mask."""
         up_to_8, _, _, up_to_4, _ = self._decoder.output_upscaling
         stride_4, stride_8 = high_res
+        no_mask = self._prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         # What the transposed convolutions add to every place is added here, once.
         return ImageSide(
-            keys,
-            keys + self._pe_1KC,
+            *self._keys(embedding, no_mask),
             _nested(stride_8 + up_to_8.bias[:, None, None], 1),
             _nested(stride_4 + up_to_4.bias[:, None, None], 2),
             embedding.shape[-2:],
         )
+
+    def with_masks(self, image: ImageSide, embedding: Any, dense_NChw: Any) -> ImageSide:
+        """For prompts that each bring a mask to one `image` of `embedding` (1, C, h, w); `dense_NChw` embeds the masks."""
+        keys, placed = self._keys(embedding, dense_NChw)
+        return replace(image, keys=keys, placed=placed)
+
+    def _keys(self, embedding: Any, dense: Any) -> tuple[Any, Any]:
+        keys = (embedding + dense).flatten(2).transpose(1, 2).contiguous()
+        return keys, keys + self._pe_1KC
 
     def __call__(self, images: ImageSide, image_of_prompt_N: Any | None, sparse_NPC: Any) -> Decoded:
         """`image_of_prompt_N` holds rows of `images`; None when prompt i asks of image i, or all ask of the only

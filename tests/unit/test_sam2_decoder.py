@@ -11,14 +11,7 @@ from autolabel.segment.sam2_encoder import ImageEncoder
 
 PROMPTS = 5
 
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _inference():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread", "inference")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +32,9 @@ def prompts(model, n: int = PROMPTS, seed: int = 1) -> torch.Tensor:
     return model.sam_prompt_encoder(points=(corners.sort(dim=1).values, labels), boxes=None, masks=None)[0]
 
 
-def side(decoder: MaskDecoder, *features, dense=None) -> ImageSide:
+def side(decoder: MaskDecoder, *features) -> ImageSide:
     levels = [torch.cat([f.high_res[i] for f in features]) for i in range(2)]
-    return decoder.image_side(torch.cat([f.embedding for f in features]), (levels[0], levels[1]), dense)
+    return decoder.image_side(torch.cat([f.embedding for f in features]), (levels[0], levels[1]))
 
 
 def library(model, features, sparse, dense=None) -> Decoded:
@@ -89,8 +82,8 @@ def test_masks_as_prompts_give_the_librarys_numbers(model, features):
     dense = model.sam_prompt_encoder(points=None, boxes=None, masks=earlier)[1]
     sparse = prompts(model)
     decoder = MaskDecoder(model)
-    repeated = side(decoder, *[features[0]] * PROMPTS, dense=dense)
-    assert_close(decoder(repeated, None, sparse), library(model, features[0], sparse, dense))
+    masked = decoder.with_masks(side(decoder, features[0]), features[0].embedding, dense)
+    assert_close(decoder(masked, None, sparse), library(model, features[0], sparse, dense))
 
 
 def test_a_decoder_that_is_not_sam_2s_is_refused(model):

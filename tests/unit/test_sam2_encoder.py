@@ -10,13 +10,7 @@ from autolabel.segment import sam2_encoder
 from autolabel.segment.sam2 import load_model, read_architecture
 from autolabel.segment.sam2_encoder import ImageEncoder, attention_by_products
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _inference():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread", "inference")
 
 
 def built(architecture: str, image_size: int, **neck):
