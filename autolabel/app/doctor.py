@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import autolabel
 from autolabel.app import probe
 from autolabel.core.errors import AutolabelError, ConfigError
+from autolabel.segment.linear import is_faster
 from autolabel.weights.policy import Policy, from_environment
 from autolabel.weights.registry import SHIPPED
 from autolabel.weights.verify import Row, survey
@@ -296,16 +297,20 @@ def _imported(step: str, found: Mapping[str, Any]) -> list[Finding]:
     if step == "torchvision":
         return [Finding("ok", f"torchvision {found['version']} fits torch")]
     if step == "torch":
-        return [_cuda(found), linear(found["linear"])]
+        return [_cuda(found), linear(found["linear"], "onednn" if is_faster(found["cpu"]) else "torch")]
     return [Finding("ok", f"{step} can be imported")]
 
 
-def linear(speeds: Mapping[str, float]) -> Finding:
-    """Which library computes SAM 2's linear layers faster on this processor, when float32 and a CPU are used."""
+def linear(speeds: Mapping[str, float], auto: str) -> Finding:
+    """Which library computes SAM 2's linear layers faster on this processor, when float32 and a CPU are used, and whether
+    that is the one that `auto` means here."""
     told = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
-    gain = speeds.get("onednn", 0.0) / speeds["torch"]
-    advice = f"on this CPU segment.linear=onednn computes them {gain:.1f} times as fast" if gain > WORTH_IT else ""
-    return Finding("ok", f"float32 linear layers, GFLOP/s: {told}", advice)
+    faster = max(speeds, key=lambda name: speeds[name])
+    gain = speeds[faster] / speeds.get(auto, speeds[faster])
+    advice = (
+        f"on this CPU segment.linear={faster} computes them {gain:.1f} times as fast" if gain > WORTH_IT else ""
+    )
+    return Finding("ok", f"float32 linear layers, GFLOP/s: {told}; segment.linear=auto is {auto} here", advice)
 
 
 def _cuda(found: Mapping[str, Any]) -> Finding:

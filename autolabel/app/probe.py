@@ -23,6 +23,7 @@ def _torch() -> dict[str, Any]:
         "devices": [{"name": d.name, "bytes": d.total_memory, "capability": [d.major, d.minor]} for d in devices],
         "threads": torch.get_num_threads(),
         "linear": _linear(torch),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
     }
 
 

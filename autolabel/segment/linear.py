@@ -9,35 +9,84 @@ processor is quick at that.
 
 from __future__ import annotations
 
+import logging
+import platform
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from autolabel.core.errors import ConfigError
+from autolabel.ops.settings import one_of
 
+logger = logging.getLogger(__name__)
+
+WAYS = ("auto", "torch", "onednn")
 FEWEST_ROWS = 64
 """Fewer than that stay with torch, which is quicker at them."""
 MOST_ERROR = 1e-5
 """Of the mean absolute output of a layer."""
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key: str) -> None:
+    """`torch` leaves `model` as it is; `onednn` needs float32 on a CPU, else ConfigError; `auto` is oneDNN where it is
+    known to be faster, which a processor decides and no timing: a run that goes on must compute as before."""
+    import torch
+
+    one_of(key, way, WAYS)
+    fits = (device_kind, precision) == ("cpu", "float32")
+    if way == "onednn":
+        if not fits:
+            raise ConfigError(
+                f"{key}=onednn is for float32 on a CPU, this is {precision} on {device_kind}; use {key}=torch"
+            )
+        use_onednn(model, key=key)
+    elif way == "auto" and fits and is_faster(torch.backends.cpu.get_cpu_capability()):
+        try:
+            use_onednn(model, key=key)
+        except ConfigError as error:
+            logger.info("%s=auto is torch: %s", key, error)
+        else:
+            logger.info("%s=auto is onednn on this processor", key)
+
+
+def is_faster(capability: str) -> bool:
+    """Whether oneDNN is known to beat torch's BLAS on this processor, which torch calls `capability`: where it is an AMD
+    with AVX-512."""
+    return capability.startswith("AVX512") and "AuthenticAMD" in _maker()
+
+
+def _maker() -> str:
+    """`AuthenticAMD ...` or `GenuineIntel ...`."""
+    try:
+        return _CPUINFO.read_text("utf-8")
+    except OSError:  # not on Linux
+        return platform.processor()
 
 
 def use_onednn(model: Any, *, key: str) -> None:
     """Every linear layer of a float32 model on a CPU is computed by oneDNN from now on. Raises ConfigError, in the name
-    of the setting, where this torch cannot do that, or where its numbers are not those of float32."""
+    of the setting, where this torch cannot do that, or where its numbers are not those of float32; `model` is as before
+    then."""
     import torch
 
     layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear]
     if not layers:
         return
+    largest = max(layers, key=lambda layer: layer.weight.numel())
     try:
-        for layer in layers:
-            layer.__class__ = by_onednn()
-        error = check(max(layers, key=lambda layer: layer.weight.numel()))
+        largest.__class__ = by_onednn()
+        error = check(largest)
     except (AttributeError, RuntimeError) as failure:  # the operator has no public name, so its form may change
+        largest.__class__ = torch.nn.Linear
         raise ConfigError(f"{key}=onednn: this torch has no such linear layers; use {key}=torch") from failure
     if not error <= MOST_ERROR:
+        largest.__class__ = torch.nn.Linear
         raise ConfigError(
             f"{key}=onednn: its numbers differ by {error:.0e} here, more than float32's; use {key}=torch"
         )
+    for layer in layers:
+        layer.__class__ = by_onednn()
 
 
 def check(layer: Any) -> float:

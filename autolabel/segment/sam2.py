@@ -28,7 +28,7 @@ from autolabel.ops.settings import one_of
 from autolabel.segment.answers import Decoded, View
 from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
-from autolabel.segment.linear import use_onednn
+from autolabel.segment.linear import choose_linear
 from autolabel.segment.sam import SamSegmenter, to_model_image
 from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
@@ -45,7 +45,6 @@ _DECODER_DEFAULTS = {
 # Makes the masks of random weights about as large and as clear as those of trained ones.
 _RANDOM_HEAD_GAIN = 300.0
 _BATCHING = ("auto", "image", "bucket")
-_LINEAR = ("torch", "onednn")
 _COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 _import_lock = threading.Lock()
@@ -75,8 +74,8 @@ class Sam2Segmenter(SamSegmenter[Features]):
 
     `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together, in a
     few fixed sizes (`sam2_buckets.py`), as far as they are boxes and points without refine steps. `auto`: buckets on
-    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`. `linear` is `torch` or `onednn`, which
-    computes the linear layers of float32 on a CPU.
+    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`. `linear` says which
+    library computes the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
     """
 
     _buckets: BucketSegmenter | None = None
@@ -113,13 +112,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
         text = read_architecture(architecture)
         model, digest = load_model(text, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
-        if one_of("segment.linear", linear, _LINEAR) == "onednn":
-            if (self._device.type, self._precision) != ("cpu", "float32"):
-                raise ConfigError(
-                    f"segment.linear=onednn is for float32 on a CPU, this is {self._precision} on {self._device.type}; "
-                    "use segment.linear=torch"
-                )
-            use_onednn(self._model, key="segment.linear")
+        choose_linear(
+            self._model, linear, device_kind=self._device.type, precision=self._precision, key="segment.linear"
+        )
         self._encoder = ImageEncoder(self._model)
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size

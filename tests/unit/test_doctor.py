@@ -24,6 +24,7 @@ GOOD_TORCH = {
     "devices": [],
     "threads": 2,
     "linear": {"torch": 85.0, "onednn": 80.0},
+    "cpu": "AVX2",
 }
 GOOD = [
     {"step": "pycocotools", "found": {}},
@@ -140,17 +141,30 @@ def test_a_gpu_is_described_by_what_matters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("speeds", "advice"),
+    ("speeds", "auto", "advice"),
     [
-        ({"torch": 108.0, "onednn": 240.0}, "on this CPU segment.linear=onednn computes them 2.2 times as fast"),
-        ({"torch": 85.0, "onednn": 90.0}, ""),
-        ({"torch": 85.0}, ""),
+        (
+            {"torch": 108.0, "onednn": 240.0},
+            "torch",
+            "on this CPU segment.linear=onednn computes them 2.2 times as fast",
+        ),
+        ({"torch": 108.0, "onednn": 240.0}, "onednn", ""),
+        (
+            {"torch": 90.0, "onednn": 45.0},
+            "onednn",
+            "on this CPU segment.linear=torch computes them 2.0 times as fast",
+        ),
+        ({"torch": 85.0, "onednn": 90.0}, "torch", ""),
+        ({"torch": 85.0}, "onednn", ""),  # a torch without the operator
     ],
 )
-def test_the_faster_library_for_linear_layers_is_told_where_it_pays(speeds: dict[str, float], advice: str) -> None:
-    finding = doctor.linear(speeds)
+def test_a_library_for_linear_layers_is_named_where_auto_is_not_the_faster_one(
+    speeds: dict[str, float], auto: str, advice: str
+) -> None:
+    finding = doctor.linear(speeds, auto)
     assert (finding.state, finding.advice) == ("ok", advice)
     assert f"torch {speeds['torch']:.0f}" in finding.what
+    assert f"segment.linear=auto is {auto} here" in finding.what
 
 
 def test_the_probe_times_both_libraries() -> None:

@@ -8,7 +8,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.types import Prompts
 from autolabel.ops.masks import iou
 from autolabel.segment import linear
-from autolabel.segment.linear import FEWEST_ROWS, MOST_ERROR, by_onednn, check, use_onednn
+from autolabel.segment.linear import FEWEST_ROWS, MOST_ERROR, by_onednn, check, choose_linear, use_onednn
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
 
 KEY = "segment.linear"
@@ -97,5 +97,52 @@ def test_it_is_for_float32_alone():
         ConfigError, match=r"segment\.linear=onednn is for float32 on a CPU, this is bfloat16 on cpu"
     ):
         segmenter(linear="onednn", precision="bfloat16")
-    with pytest.raises(ConfigError, match=r"segment\.linear must be one of torch, onednn, got 'mkl'"):
+    with pytest.raises(ConfigError, match=r"segment\.linear must be one of auto, torch, onednn, got 'mkl'"):
         segmenter(linear="mkl")
+
+
+def kinds(model):
+    return {type(layer) for layer in model if type(layer) is not torch.nn.GELU}
+
+
+def chosen(way, device_kind="cpu", precision="float32"):
+    model = two_layers()
+    choose_linear(model, way, device_kind=device_kind, precision=precision, key=KEY)
+    return kinds(model)
+
+
+AMD, INTEL = "vendor_id\t: AuthenticAMD\n", "vendor_id\t: GenuineIntel\n"
+
+
+@pytest.mark.parametrize(
+    ("maker", "capability", "faster"),
+    [(AMD, "AVX512", True), (AMD, "AVX2", False), (INTEL, "AVX512", False), ("", "DEFAULT", False)],
+)
+def test_auto_is_onednn_where_that_is_known_to_be_faster(tmp_path, monkeypatch, maker, capability, faster):
+    (tmp_path / "cpuinfo").write_text(maker)
+    monkeypatch.setattr(linear, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert chosen("auto") == ({by_onednn()} if faster else {torch.nn.Linear})
+
+
+def test_a_processor_without_cpuinfo_says_its_maker_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(linear, "_CPUINFO", tmp_path / "absent")
+    for says, faster in (
+        ("AMD64 Family 25 Model 97, AuthenticAMD", True),
+        ("Intel64 Family 6, GenuineIntel", False),
+    ):
+        monkeypatch.setattr(linear.platform, "processor", lambda says=says: says)
+        assert linear.is_faster("AVX512") is faster
+
+
+def test_auto_leaves_a_gpu_and_bfloat16_alone(monkeypatch):
+    monkeypatch.setattr(linear, "is_faster", lambda capability: True)
+    assert chosen("auto", device_kind="cuda") == chosen("auto", precision="bfloat16") == {torch.nn.Linear}
+    assert chosen("torch") == {torch.nn.Linear}
+
+
+@pytest.mark.parametrize("found", [absent, of_another_form])
+def test_auto_is_torch_where_onednn_fails(monkeypatch, found):
+    monkeypatch.setattr(linear, "is_faster", lambda capability: True)
+    monkeypatch.setattr(linear, "by_onednn", found)
+    assert chosen("auto") == {torch.nn.Linear}
