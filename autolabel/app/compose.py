@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import AutolabelError, ConfigError
+from autolabel.ops.names import nearest
 from autolabel.ops.storage import is_url
 
 if TYPE_CHECKING:
@@ -112,7 +113,39 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
             TypeError,
             OSError,
         ) as error:
-            raise ConfigError(_readable(error)) from error
+            raise ConfigError(_no_such_name(error, name, overrides, config_dir) or _readable(error)) from error
+
+
+def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_dir: str | None) -> str | None:
+    """One line for a choice or a setting that there is not, with what may have been meant; None for other errors."""
+    from hydra.errors import MissingConfigException
+
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={choice}: {group} has no such choice; {nearest(choice, error.options)}"
+    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    if unknown is None:
+        return None
+    key = unknown[1]
+    others = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
+    if len(others) == len(overrides):  # it is set in a file, not here
+        return None
+    known = list(_settings(compose(name, others, config_dir)))
+    group, _, leaf = key.rpartition(".")
+    beside = [one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == group]
+    meant = nearest(leaf, beside) if beside else nearest(key, known)
+    return f"{key}: there is no such setting; {meant}"
+
+
+def _settings(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every key that a person sets, sections too: `segment`, `segment.weights`; not Hydra's `_target_`."""
+    for key in map(str, config):
+        if key.startswith("_"):
+            continue
+        yield f"{prefix}{key}"
+        below = None if OmegaConf.is_missing(config, key) else config[key]
+        if isinstance(below, DictConfig):
+            yield from _settings(below, f"{prefix}{key}.")
 
 
 def as_hydra(override: str) -> str:

@@ -73,6 +73,23 @@ def test_a_wrong_setting_is_one_clear_line(override):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("detect=nanoo", "detect=nanoo: detect has no such choice; did you mean nano?"),
+        ("experiment=x", "experiment=x: experiment has no such choice; there are balanced, convert, fast"),
+        ("detec=nano", "detec: there is no such setting; did you mean detect?"),
+        ("segment.weigts=a", "segment.weigts: there is no such setting; did you mean weights?"),
+        ("segment.foo=a", "segment.foo: there is no such setting; there are architecture, batching"),
+        ("detct.conf=0.3", "detct.conf: there is no such setting; did you mean detect.conf"),
+    ],
+)
+def test_a_mistyped_name_is_told_with_the_right_one(override, line):
+    with pytest.raises(ConfigError) as caught:
+        compose("label", ["source.path=x", override])
+    assert str(caught.value).startswith(line)
+
+
 def test_composing_leaves_no_hydra_state():
     from hydra.core.global_hydra import GlobalHydra
 
