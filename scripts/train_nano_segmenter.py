@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -72,11 +73,10 @@ PHASES = (
     # Stored pictures are smaller than 512 px: whole ones would be enlarged and soft, four of them are not.
     Phase(start=0.72, size_px=512, batch=4, boxes=6, clicks=2, mosaic_rate=0.45),
 )
-# From weights that already know what a prompt means; what 256 px teaches holds at 512 px, for a quarter of the time.
+# From weights that already know what a prompt means. Small objects are learnt at 512 px and lost again below.
 CONTINUED_PHASES = (
-    Phase(start=0.0, size_px=256, batch=8, boxes=7, clicks=3, mosaic_rate=0.4),
-    Phase(start=0.5, size_px=384, batch=6, boxes=7, clicks=3, mosaic_rate=0.45),
-    Phase(start=0.82, size_px=512, batch=4, boxes=8, clicks=3, mosaic_rate=0.45),  # what small objects look like
+    Phase(start=0.0, size_px=384, batch=6, boxes=8, clicks=3, mosaic_rate=0.5),
+    Phase(start=0.5, size_px=512, batch=4, boxes=9, clicks=3, mosaic_rate=0.55),
 )
 SMOKE_PHASES = (
     Phase(start=0.0, size_px=128, batch=2, boxes=2, clicks=1, mosaic_rate=0.3),
@@ -85,6 +85,7 @@ SMOKE_PHASES = (
 CORRECTION_RATE = 0.25  # of the steps: a second round with a click where the first was wrong
 EMPTY_BOX_RATE = 0.4  # of the fully labelled scenes: one box with nothing in it
 EMA_DECAY = 0.995
+NEAR_SIDE = 64  # points a side of the grid around an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Batch:
     images_B3SS: Tensor
     image_of_prompt_N: Tensor
     targets_Nhw: Tensor  # coverage 0..1 at a quarter of the input
+    fine_NSS: Tensor  # coverage 0..255 at the size of the input
     has_object_N: Tensor
     points_NT2: Tensor
     labels_NT: Tensor
@@ -137,39 +139,41 @@ def make_batches(rng: np.random.Generator, maker: SceneMaker, phase: Phase, devi
         if len(scene.masks):
             scenes.append(scene)
     images = normalize(np.stack([scene.image_rgb for scene in scenes]), device)
-    targets = [_quarter(scene.masks) for scene in scenes]
+    quarters = [_quarter(scene.masks) for scene in scenes]
 
     boxes, clicks = _Prompts(), _Prompts()
-    for b, (scene, coverage) in enumerate(zip(scenes, targets, strict=True)):
+    for b, (scene, coverage) in enumerate(zip(scenes, quarters, strict=True)):
         solid = scene.masks >= 128
         order = _each_before_again(rng, len(solid), phase.boxes + phase.clicks)
         for i in order[: phase.boxes]:
             box = jittered_box(rng, solid[i], phase.size_px)
-            boxes.add(b, coverage[i], True, box.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
+            boxes.add(b, coverage[i], scene.masks[i], box.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
         for i in order[phase.boxes :]:
-            clicks.add(b, coverage[i], True, random_click(rng, solid[i])[None], [POSITIVE])
+            clicks.add(b, coverage[i], scene.masks[i], random_click(rng, solid[i])[None], [POSITIVE])
         if scene.complete_labels and rng.random() < EMPTY_BOX_RATE:
             nothing = empty_box(rng, scene)
             if nothing is not None:
-                boxes.add(b, np.zeros_like(coverage[0]), False, nothing.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
+                empty = np.zeros_like(scene.masks[0])
+                boxes.add(b, _quarter(empty[None])[0], empty, nothing.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
     return boxes.as_batch(images), clicks.as_batch(images)
 
 
 class _Prompts:
     def __init__(self) -> None:
-        self._rows: list[tuple[int, np.ndarray, bool, np.ndarray, list[int]]] = []
+        self._rows: list[tuple[int, np.ndarray, np.ndarray, np.ndarray, list[int]]] = []
 
-    def add(self, image: int, target: np.ndarray, has_object: bool, points: np.ndarray, labels: list[int]) -> None:
-        self._rows.append((image, target, has_object, points, labels))
+    def add(self, image: int, target: np.ndarray, fine: np.ndarray, points: np.ndarray, labels: list[int]) -> None:
+        self._rows.append((image, target, fine, points, labels))
 
     def as_batch(self, images: Tensor) -> Batch:
-        image, target, has_object, points, labels = zip(*self._rows, strict=True)
+        image, target, fine, points, labels = zip(*self._rows, strict=True)
         device = images.device
         return Batch(
             images_B3SS=images,
             image_of_prompt_N=torch.tensor(image, device=device),
             targets_Nhw=torch.from_numpy(np.stack(target)).to(device),
-            has_object_N=torch.tensor(has_object, device=device),
+            fine_NSS=torch.from_numpy(np.stack(fine)).to(device),
+            has_object_N=torch.tensor([bool(mask.any()) for mask in fine], device=device),
             points_NT2=torch.from_numpy(np.stack(points)).to(device),
             labels_NT=torch.tensor(labels, device=device),
         )
@@ -189,45 +193,75 @@ def _each_before_again(rng: np.random.Generator, count: int, wanted: int) -> lis
 # --- loss ------------------------------------------------------------------------------------------------
 
 
-def mask_losses(logits_N4hw: Tensor, targets_Nhw: Tensor) -> Tensor:
-    """(N, 4). Cross-entropy near the object and over the picture, and dice: a small object counts like a large."""
-    targets = targets_Nhw[:, None].expand_as(logits_N4hw)
-    entropy = functional.binary_cross_entropy_with_logits(logits_N4hw, targets, reduction="none")
-    near = _neighbourhood(targets_Nhw)[:, None]
-    near_mean = (entropy * near).sum((2, 3)) / near.sum((2, 3)).clamp(min=1)
-    probability = logits_N4hw.sigmoid()
+def mask_losses(logits_N4hw: Tensor, near_N4GG: Tensor, targets_Nhw: Tensor, truth_N1GG: Tensor) -> Tensor:
+    """(N, 4). Cross-entropy and dice on a grid around the object, and both over the picture.
+
+    On the grid an answer is read between its logits, as a picture's mask is: where logits outside are larger than those
+    inside, a small object's mask shrinks, which its logits alone do not show. And a small object counts like a large.
+    """
+    coarse = targets_Nhw[:, None].expand_as(logits_N4hw)
+    truth = truth_N1GG.expand_as(near_N4GG)
+    close, everywhere = (
+        functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((2, 3))
+        for logits, wanted in ((near_N4GG, truth), (logits_N4hw, coarse))
+    )
+    return close + dice(near_N4GG, truth) + 2 * everywhere + 0.5 * dice(logits_N4hw, coarse)
+
+
+def dice(logits: Tensor, targets: Tensor) -> Tensor:
+    probability = logits.sigmoid()
     overlap = (probability * targets).sum((2, 3))
-    dice = 1 - (2 * overlap + 0.5) / (probability.sum((2, 3)) + targets.sum((2, 3)) + 0.5)
-    return near_mean + 2 * entropy.mean((2, 3)) + dice
+    return 1 - (2 * overlap + 0.5) / (probability.sum((2, 3)) + targets.sum((2, 3)) + 0.5)
 
 
-def _neighbourhood(targets_Nhw: Tensor) -> Tensor:
-    """1 inside the object's box grown by a third of its sides, else 0."""
-    h, w = targets_Nhw.shape[1:]
-    ranges = []
-    for length, present in ((h, (targets_Nhw > 0).any(2)), (w, (targets_Nhw > 0).any(1))):
-        at = torch.arange(length, device=targets_Nhw.device)
-        first = torch.where(present, at, length).amin(1)
+def points_around(fine_NSS: Tensor) -> Tensor:
+    """(N, NEAR_SIDE, NEAR_SIDE, 2), xy in -1..1: evenly over the object's box grown by a third of its sides, from a start
+    that is another one each time."""
+    size = fine_NSS.shape[1]
+    axes = []
+    for along in (1, 2):
+        present = (fine_NSS > 0).any(along)
+        at = torch.arange(size, device=fine_NSS.device)
+        first = torch.where(present, at, size).amin(1)
         last = torch.where(present, at, -1).amax(1)
-        margin = ((last - first) / 3).clamp(min=2)
-        ranges.append((at >= (first - margin)[:, None]) & (at <= (last + margin)[:, None]))
-    rows, columns = ranges
-    return (rows[:, :, None] & columns[:, None, :]).float()
+        margin = ((last + 1 - first) / 3).clamp(min=size / 64)
+        low, high = (first - margin).clamp(min=0), (last + 1 + margin).clamp(max=size)
+        share = (torch.arange(NEAR_SIDE, device=at.device) + torch.rand(len(low), 1, device=at.device)) / NEAR_SIDE
+        axes.append((low[:, None] + share * (high - low)[:, None]) * (2 / size) - 1)
+    x, y = axes
+    return torch.stack([x[:, None, :].expand(-1, NEAR_SIDE, -1), y[:, :, None].expand(-1, -1, NEAR_SIDE)], dim=3)
 
 
-def real_ious(logits_N4hw: Tensor, targets_Nhw: Tensor) -> Tensor:
-    masks, truth = logits_N4hw > 0, (targets_Nhw > 0.5)[:, None]
-    return (masks & truth).sum((2, 3)) / (masks | truth).sum((2, 3)).clamp(min=1)
+def read_at(maps_NChw: Tensor, grid: Tensor) -> Tensor:
+    """Maps at points, between their values as `interpolate` reads them."""
+    return functional.grid_sample(maps_NChw, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def real_ious(logits_N4hw: Tensor, near_N4GG: Tensor, truth_N1GG: Tensor, grid: Tensor) -> Tensor:
+    """(N, 4), as they will be at a picture's size: counted on the grid, and among the logits where the grid is not."""
+    low, high = grid[:, 0, 0], grid[:, -1, -1]
+    share = ((high - low) / 2 * NEAR_SIDE / (NEAR_SIDE - 1)).prod(1)[:, None]  # of the picture's area
+    inside = []
+    for axis, length in enumerate(reversed(logits_N4hw.shape[2:])):
+        centres = (torch.arange(length, device=grid.device) + 0.5) * (2 / length) - 1
+        inside.append((centres >= low[:, axis, None]) & (centres <= high[:, axis, None]))
+    covered = inside[1][:, None, :, None] & inside[0][:, None, None, :]
+    masks, truth = near_N4GG > 0, truth_N1GG > 0.5
+    both, either = ((found.float().mean((2, 3)) * share) for found in (masks & truth, masks | truth))
+    far = ((logits_N4hw > 0) & ~covered).float().mean((2, 3))
+    return both / (either + far).clamp(min=1e-9)
 
 
 def prompt_loss(decoded: Decoded, batch: Batch, single: float, several: float) -> tuple[Tensor, dict[str, float]]:
     """`single` weighs mask token 0, `several` the best of the other three, of which none may be forgotten."""
-    losses = mask_losses(decoded.logits_N4hw, batch.targets_Nhw)
+    grid = points_around(batch.fine_NSS)
+    near, truth = read_at(decoded.logits_N4hw, grid), read_at(batch.fine_NSS[:, None].float(), grid) / 255
+    losses = mask_losses(decoded.logits_N4hw, near, batch.targets_Nhw, truth)
     best = losses[:, 1:].amin(1) * 0.9 + losses[:, 1:].mean(1) * 0.1
     there = batch.has_object_N.float()
     masks = ((single * losses[:, 0] + several * best) * there).sum() / there.sum().clamp(min=1)
     with torch.no_grad():
-        ious = real_ious(decoded.logits_N4hw, batch.targets_Nhw)
+        ious = real_ious(decoded.logits_N4hw, near, truth, grid)
     predicted = (functional.mse_loss(decoded.ious_N4, ious, reduction="none").mean(1) * there).mean()
     objects = functional.binary_cross_entropy_with_logits(decoded.object_logits_N, there)
     seen = batch.has_object_N
@@ -255,6 +289,7 @@ def corrected(batch: Batch, decoded: Decoded, with_mask: bool) -> tuple[Batch, T
         images_B3SS=batch.images_B3SS,
         image_of_prompt_N=batch.image_of_prompt_N,
         targets_Nhw=batch.targets_Nhw,
+        fine_NSS=batch.fine_NSS,
         has_object_N=batch.has_object_N,
         points_NT2=torch.cat([batch.points_NT2, click[:, None]], 1),
         labels_NT=torch.cat([batch.labels_NT, label], 1),
@@ -399,6 +434,7 @@ class Trainer:
                 images_B3SS=torch.empty(0),
                 image_of_prompt_N=torch.arange(n),
                 targets_Nhw=ellipses,
+                fine_NSS=(ellipses * 255).to(torch.uint8),
                 has_object_N=torch.ones(n, dtype=torch.bool),
                 points_NT2=boxes_N22,
                 labels_NT=torch.tensor([TOP_LEFT, BOTTOM_RIGHT]).expand(n, -1),
@@ -563,6 +599,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="weights of an earlier run to go on from, e.g. the shipped ones")
+    parser.add_argument("--last-phase", action="store_true", help="at the last input size from the start")
     parser.add_argument("--smoke", action="store_true", help="a few tiny steps, end to end, under a minute")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -589,7 +626,11 @@ def main() -> None:
     # On AMD this sends float32 products to oneDNN, which is faster and as exact; AMX and CUDA would round.
     torch.set_float32_matmul_precision("medium")
     phases = CONTINUED_PHASES if args.init else PHASES
-    Trainer(args, SMOKE_PHASES if args.smoke else phases).run()
+    if args.smoke:
+        phases = SMOKE_PHASES
+    if args.last_phase:
+        phases = (dataclasses.replace(phases[-1], start=0.0),)
+    Trainer(args, phases).run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""What the nano segmenter is trained to do with small objects."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from scripts.train_nano_segmenter import NEAR_SIDE, mask_losses, points_around, read_at, real_ious
+
+SIDE = 256
+
+
+def square(*corners: tuple[int, int, int, int]) -> torch.Tensor:
+    fine = torch.zeros(len(corners), SIDE, SIDE, dtype=torch.uint8)
+    for mask, (x0, y0, x1, y1) in zip(fine, corners, strict=True):
+        mask[y0:y1, x0:x1] = 255
+    return fine
+
+
+def read(logits: torch.Tensor, fine: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The grid of an object, and on it an answer and the truth."""
+    torch.manual_seed(0)
+    grid = points_around(fine)
+    return grid, read_at(logits, grid), read_at(fine[:, None].float(), grid) / 255
+
+
+def test_an_answer_is_read_between_its_logits_as_interpolate_does():
+    logits = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    centres = (torch.arange(64) + 0.5) / 32 - 1
+    grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=2).expand(2, -1, -1, -1)
+    expected = functional.interpolate(logits, (64, 64), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(read_at(logits, grid), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("box", [(100, 40, 112, 70), (0, 0, 6, 6), (0, 0, SIDE, SIDE), (200, 3, SIDE, 9)])
+def test_the_points_cover_an_object_and_what_is_around_it_in_the_picture(box):
+    torch.manual_seed(0)
+    points = (points_around(square(box))[0] + 1) * SIDE / 2
+    assert points.shape == (NEAR_SIDE, NEAR_SIDE, 2)
+    low, high = points.amin((0, 1)), points.amax((0, 1))
+    step = (high - low) / (NEAR_SIDE - 1)
+    assert (low >= 0).all()
+    assert (high <= SIDE).all()
+    assert (low <= torch.tensor(box[:2]) + step).all()
+    assert (high >= torch.tensor(box[2:]) - step).all()
+
+
+def test_a_mask_that_shrinks_between_its_logits_is_to_grow():
+    """Every logit has the right sign, but those outside are so sure that half of the object is lost between them."""
+    fine = square((96, 96, 108, 108))
+    inside = functional.avg_pool2d(fine[:, None].float(), 4) > 127
+    ring = (functional.max_pool2d(inside.float(), 3, stride=1, padding=1) > 0) & ~inside
+    logits = torch.where(inside, 4.0, -12.0).expand(1, 4, -1, -1).clone().requires_grad_()
+    mask = functional.interpolate(logits, SIDE, mode="bilinear")[0, 0] > 0
+    assert mask.sum() < 0.7 * (fine > 0).sum()
+    _, near, truth = read(logits, fine)
+    coarse = functional.avg_pool2d(fine[:, None].float() / 255, 4)[:, 0]
+    (slope,) = torch.autograd.grad(mask_losses(logits, near, coarse, truth)[0, 0], logits)
+    assert slope[0, 0][ring[0, 0]].sum() < 0
+
+
+@pytest.mark.parametrize("found", [(96, 96, 108, 108), (99, 96, 111, 110), (40, 90, 200, 120), (0, 0, 8, 8)])
+def test_an_iou_is_that_of_the_picture(found):
+    fine, mask = square((96, 96, 108, 108)), square(found)
+    logits = functional.avg_pool2d(mask[:, None].float(), 4).sub(127).expand(1, 4, -1, -1)
+    drawn, object_ = functional.interpolate(logits, SIDE, mode="bilinear")[0, 0] > 0, fine[0] > 0
+    expected = (drawn & object_).sum() / (drawn | object_).sum()
+    grid, near, truth = read(logits, fine)
+    assert real_ious(logits, near, truth, grid)[0, 0] == pytest.approx(float(expected), abs=0.05)
