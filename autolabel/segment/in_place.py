@@ -18,6 +18,6 @@ def added(values: Any, more: Any) -> Any:
     """`values + more`, in the memory of `values` unless the sum is of a wider type."""
     import torch
 
-    if torch.result_type(values, more) == values.dtype:
+    if torch.promote_types(values.dtype, more.dtype) == values.dtype:
         return values.add_(more)
     return values + more
