@@ -40,6 +40,7 @@ COLUMNS = {
     "box_iou_over_half": "box: share over 0.5",
     "click_iou": "one click",
     "click_best_iou": "click, best of 3",
+    "three_clicks_iou": "three clicks",
     "filled_box_iou": "filled box",
     "ellipse_iou": "ellipse",
     "grabcut_iou": "GrabCut",

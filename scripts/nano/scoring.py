@@ -20,6 +20,7 @@ from torch.nn import functional
 from scripts.nano.dataset import ObjectMask, Picture
 from scripts.nano.segmenter import (
     BOTTOM_RIGHT,
+    NEGATIVE,
     POSITIVE,
     TOP_LEFT,
     decode,
@@ -31,6 +32,7 @@ from scripts.nano.segmenter import (
 
 Mask = NDArray[np.bool_]
 PROMPTS_A_CALL = 8
+MASK_INPUT_LIMIT = 32.0  # sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to
 # COCO's limits of small and medium, in pixels of the stored picture.
 SMALL_PX, MEDIUM_PX = 32**2, 96**2
 
@@ -41,6 +43,7 @@ class Score(NamedTuple):
     box_predicted_iou: float
     click_iou: float  # one click, the mask the model believes in
     click_best_iou: float  # one click, the best of its three masks
+    three_clicks_iou: float  # and two more, each where the answer before was most wrong
     filled_box_iou: float
     ellipse_iou: float
     grabcut_iou: float | None
@@ -93,21 +96,34 @@ def _score_some(
     corners = np.array([t.bbox_xyxy for t in targets], np.float32).reshape(-1, 2, 2) * to_input
     clicks = np.array([[_innermost(truth)] for truth in truths], np.float32) * to_input
 
-    def ask(points: NDArray[np.float32], labels: list[int]) -> Any:
+    def ask(points: NDArray[np.float32], labels: list[list[int]], earlier: torch.Tensor | None = None) -> Any:
         device = features[0].device
         return decode(
             model,
             features,
             torch.zeros(len(points), dtype=torch.long, device=device),
             torch.from_numpy(points).to(device),
-            torch.tensor(labels, device=device).expand(len(points), -1),
+            torch.tensor(labels, device=device),
+            None if earlier is None else earlier[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT),
         )
 
-    box_logits, box_predicted = single_mask(model, ask(corners, [TOP_LEFT, BOTTOM_RIGHT]))
-    clicked = ask(clicks, [POSITIVE])
+    box_logits, box_predicted = single_mask(model, ask(corners, [[TOP_LEFT, BOTTOM_RIGHT]] * len(targets)))
+    clicked = ask(clicks, [[POSITIVE]] * len(targets))
     box_masks = _at_size(box_logits[:, None], (h, w))[:, 0]
     click_masks = _at_size(clicked.logits_N4hw[:, 1:], (h, w))
     believed = clicked.ious_N4[:, 1:].argmax(dim=1).tolist()
+
+    logits = clicked.logits_N4hw[torch.arange(len(targets)), 1 + clicked.ious_N4[:, 1:].argmax(dim=1)]
+    signs = [[POSITIVE] for _ in targets]
+    for _ in range(2):
+        corrections = [
+            corrective_click(m, t) for m, t in zip(_at_size(logits[:, None], (h, w))[:, 0], truths, strict=True)
+        ]
+        at = np.array([[xy] for xy, _ in corrections], np.float32) * to_input
+        clicks = np.concatenate([clicks, at], axis=1)
+        signs = [[*before, sign] for before, (_, sign) in zip(signs, corrections, strict=True)]
+        logits, _ = single_mask(model, ask(clicks, signs, logits))
+    corrected_masks = _at_size(logits[:, None], (h, w))[:, 0]
     for i, (target, truth) in enumerate(zip(targets, truths, strict=True)):
         click_ious = [iou(mask, truth) for mask in click_masks[i]]
         yield Score(
@@ -116,6 +132,7 @@ def _score_some(
             box_predicted_iou=float(box_predicted[i]),
             click_iou=click_ious[believed[i]],
             click_best_iou=max(click_ious),
+            three_clicks_iou=iou(corrected_masks[i], truth),
             filled_box_iou=iou(filled_box(target, (h, w)), truth),
             ellipse_iou=iou(inscribed_ellipse(target, (h, w)), truth),
             grabcut_iou=iou(grab_cut(picture.image_rgb, target), truth) if grabcut else None,
@@ -182,8 +199,25 @@ def _at_size(logits_NMhw: torch.Tensor, size_hw: tuple[int, int]) -> NDArray[np.
     return (resized > 0).cpu().numpy()
 
 
+def corrective_click(mask: Mask, truth: Mask) -> tuple[tuple[float, float], int]:
+    """The most inside pixel of what is missing or too much, whichever is deeper, and its sign; of a mask without fault the
+    object's own. As interactive segmentation is scored (Sofiiuk et al. 2022, RITM)."""
+    missing, wrong = truth & ~mask, mask & ~truth
+    if not (missing.any() or wrong.any()):
+        return _innermost(truth), POSITIVE
+    return (_innermost(missing), POSITIVE) if _depth(missing) >= _depth(wrong) else (_innermost(wrong), NEGATIVE)
+
+
+def _depth(region: Mask) -> float:
+    return float(_depths(region).max())
+
+
+def _depths(region: Mask) -> NDArray[np.float32]:
+    return cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+
+
 def _innermost(truth: Mask) -> tuple[float, float]:
     """The pixel farthest from the outline: a careful person's click."""
-    depth = cv2.distanceTransform(np.pad(truth, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    depth = _depths(truth)
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(x), float(y)

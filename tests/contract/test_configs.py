@@ -77,7 +77,10 @@ def test_a_wrong_setting_is_one_clear_line(override):
     ("override", "line"),
     [
         ("detect=nanoo", "detect=nanoo: detect has no such choice; did you mean nano?"),
-        ("experiment=x", "experiment=x: experiment has no such choice; there are balanced, convert, convert_offline"),
+        (
+            "experiment=x",
+            "experiment=x: experiment has no such choice; there are balanced, convert, convert_offline",
+        ),
         ("detec=nano", "detec: there is no such setting; did you mean detect?"),
         ("segment.weigts=a", "segment.weigts: there is no such setting; did you mean weights?"),
         ("segment.foo=a", "segment.foo: there is no such setting; there are architecture, batching"),

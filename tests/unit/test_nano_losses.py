@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from scripts.nano.scoring import corrective_click
+from scripts.nano.segmenter import NEGATIVE, POSITIVE
 from scripts.train_nano_segmenter import NEAR_SIDE, mask_losses, points_around, read_at, real_ious
 
 SIDE = 256
@@ -66,3 +68,17 @@ def test_an_iou_is_that_of_the_picture(found):
     expected = (drawn & object_).sum() / (drawn | object_).sum()
     grid, near, truth = read(logits, fine)
     assert real_ious(logits, near, truth, grid)[0, 0] == pytest.approx(float(expected), abs=0.05)
+
+
+def test_a_corrective_click_is_where_the_answer_is_most_wrong():
+    truth = square((40, 40, 80, 80))[0].numpy() > 0
+    half, more = truth.copy(), truth.copy()
+    half[:, 60:] = False
+    more[100:140, 100:160] = True
+    (x, y), sign = corrective_click(half, truth)
+    assert (60 <= x < 80, 40 <= y < 80, sign) == (True, True, POSITIVE)
+    (x, y), sign = corrective_click(more, truth)
+    assert (100 <= x < 160, 100 <= y < 140, sign) == (True, True, NEGATIVE)
+    (x, y), sign = corrective_click(truth, truth)
+    assert truth[int(y), int(x)]
+    assert sign == POSITIVE
