@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -120,31 +121,60 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
     """One line for a choice or a setting that there is not, with what may have been meant; None for other errors."""
     from hydra.errors import MissingConfigException
 
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException):
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={choice}: {group} has no such choice; {nearest(choice, error.options)}"
+        said = [
+            override
+            for override in overrides
+            if override.lstrip("+~").partition("=")[0].partition("@")[0] == group
+            and choice in re.split(r"[=,\[\] ]+", override)
+        ]
+        there = _choices(group, config_dir)
+        if said and there:
+            return f"{said[0]}: {group} has no choice {choice!r}; {nearest(choice, there)}"
+        return None  # a file asks for it, and Hydra says which
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown is None:
         return None
     key = unknown[1]
+    group, _, package = key.partition("@")
+    if package:
+        return f"{key}: what is chosen has no {package}"
     others = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
     if len(others) == len(overrides):  # it is set in a file, not here
         return None
-    known = list(_settings(compose(name, others, config_dir)))
-    group, _, leaf = key.rpartition(".")
-    beside = [one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == group]
-    meant = nearest(leaf, beside) if beside else nearest(key, known)
-    return f"{key}: there is no such setting; {meant}"
+    return f"{key}: there is no such setting; {_meant(key, list(_settings(compose(name, others, config_dir))))}"
+
+
+def _choices(group: str, config_dir: str | None) -> list[str]:
+    folders = [configs_dir(), *([Path(config_dir).expanduser()] if config_dir else [])]
+    return [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+
+
+def _meant(key: str, known: Sequence[str]) -> str:
+    """The part of `key` that is not among the `known` settings, and what there is in its place."""
+    parts = key.split(".")
+    depth = next(i for i in range(len(parts)) if ".".join(parts[: i + 1]) not in known)
+    section, part = ".".join(parts[:depth]), parts[depth]
+    deeper = [one for one in known if one.startswith(f"{parts[0]}.") and one.endswith(f".{parts[-1]}")]
+    if deeper:
+        return f"did you mean {' or '.join(deeper[:3])}?"
+    beside = [one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == section]
+    within = f"{section} has no {part!r}: " if depth < len(parts) - 1 and section else ""
+    return within + (nearest(part, beside) if beside else f"{section} is switched off or has no settings")
 
 
 def _settings(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Every key that a person sets, sections too: `segment`, `segment.weights`; not Hydra's `_target_`."""
+    """Every key that a person sets, sections too: `segment`, `segment.weights`; not Hydra's `_target_`. Nothing is
+    resolved: what an interpolation asks for may not be there."""
     for key in map(str, config):
         if key.startswith("_"):
             continue
         yield f"{prefix}{key}"
-        below = None if OmegaConf.is_missing(config, key) else config[key]
-        if isinstance(below, DictConfig):
+        below = config._get_node(key)
+        if isinstance(below, DictConfig) and not (
+            below._is_none() or below._is_missing() or below._is_interpolation()
+        ):
             yield from _settings(below, f"{prefix}{key}.")
 
 
@@ -243,8 +273,19 @@ def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
 
 
 def build_all(configs: DictConfig | None) -> dict[str, Any]:
-    """Named components in the order they are written; a null entry is switched off."""
-    return {str(name): build(config) for name, config in (configs or {}).items() if config is not None}
+    """Named components in the order they are written; a null entry is switched off. ConfigError for one that has settings
+    but names no class."""
+    built = {}
+    for name, config in (configs or {}).items():
+        if config is None:
+            continue
+        if "_target_" not in config:
+            key = config._get_full_key("")
+            raise ConfigError(
+                f"{key} has settings, but nothing that is chosen has such a part: {key}=null leaves it out"
+            )
+        built[str(name)] = build(config)
+    return built
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -271,14 +312,14 @@ def flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 def _readable(error: Exception) -> str:
     """Hydra's and OmegaConf's messages, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if "Config search path:" in lines:
+        lines = lines[: lines.index("Config search path:")]
     return "; ".join(
         line for line in lines if not line.startswith(("Set the environment variable HYDRA", "See https"))
     )
 
 
 def _absolute(directory: str) -> str:
-    from pathlib import Path
-
     path = Path(directory).expanduser().resolve()
     if not path.is_dir():
         raise ConfigError(f"--config-dir {directory}: there is no such folder")

@@ -297,7 +297,8 @@ def _imported(step: str, found: Mapping[str, Any]) -> list[Finding]:
     if step == "torchvision":
         return [Finding("ok", f"torchvision {found['version']} fits torch")]
     if step == "torch":
-        return [_cuda(found), linear(found["linear"], "onednn" if is_faster(found["cpu"]) else "torch")]
+        auto = "onednn" if is_faster(found["cpu"]) and "onednn" in found["linear"] else "torch"
+        return [_cuda(found), linear(found["linear"], auto)]
     return [Finding("ok", f"{step} can be imported")]
 
 
@@ -306,7 +307,7 @@ def linear(speeds: Mapping[str, float], auto: str) -> Finding:
     that is the one that `auto` means here."""
     told = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
     faster = max(speeds, key=lambda name: speeds[name])
-    gain = speeds[faster] / speeds.get(auto, speeds[faster])
+    gain = speeds[faster] / speeds[auto]
     advice = (
         f"on this CPU segment.linear={faster} computes them {gain:.1f} times as fast" if gain > WORTH_IT else ""
     )

@@ -30,7 +30,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key: str) -> None:
     """`torch` leaves `model` as it is; `onednn` needs float32 on a CPU, else ConfigError; `auto` is oneDNN where it is
-    known to be faster, which a processor decides and no timing: a run that goes on must compute as before."""
+    known to be faster. A processor decides that and no timing, so a run that goes on on the same one computes as before."""
     import torch
 
     one_of(key, way, WAYS)
@@ -57,7 +57,7 @@ def is_faster(capability: str) -> bool:
 
 
 def _maker() -> str:
-    """`AuthenticAMD ...` or `GenuineIntel ...`."""
+    """A text with `AuthenticAMD` or `GenuineIntel` in it."""
     try:
         return _CPUINFO.read_text("utf-8")
     except OSError:  # not on Linux

@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from autolabel.app.compose import compose, expand, is_override, parse
+from autolabel.app.compose import build_all, compose, expand, is_override, parse
 from autolabel.app.main import COMMANDS, choices
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
@@ -74,23 +74,57 @@ def test_a_wrong_setting_is_one_clear_line(override):
 
 
 @pytest.mark.parametrize(
-    ("override", "line"),
+    ("overrides", "line"),
     [
-        ("detect=nanoo", "detect=nanoo: detect has no such choice; did you mean nano?"),
+        (["detect=nanoo"], "detect=nanoo: detect has no choice 'nanoo'; did you mean nano?"),
         (
-            "experiment=x",
-            "experiment=x: experiment has no such choice; there are balanced, convert, convert_offline",
+            ["experiment=x"],
+            "experiment=x: experiment has no choice 'x'; there are balanced, convert, convert_offline",
         ),
-        ("detec=nano", "detec: there is no such setting; did you mean detect?"),
-        ("segment.weigts=a", "segment.weigts: there is no such setting; did you mean weights?"),
-        ("segment.foo=a", "segment.foo: there is no such setting; there are architecture, batching"),
-        ("detct.conf=0.3", "detct.conf: there is no such setting; did you mean detect.conf"),
+        (["export=[coco,yol]"], "export=[coco,yol]: export has no choice 'yol'; did you mean yolo"),
+        (["segment=zoom", "segment@segment.inner=nanoo"], "segment@segment.inner=nanoo: segment has no choice"),
+        (["segment@segment.inner=nano"], "segment@segment.inner: what is chosen has no segment.inner"),
+        (["detec=nano"], "detec: there is no such setting; did you mean detect?"),
+        (["segment.weigts=a"], "segment.weigts: there is no such setting; did you mean weights?"),
+        (["segment.foo=a"], "segment.foo: there is no such setting; there are architecture, batching"),
+        (["detct.conf=0.3"], "detct.conf: there is no such setting; did you mean detect?"),
+        (
+            ["export.voc.imags=copy"],
+            "export.voc.imags: there is no such setting; export has no 'voc': there are coco",
+        ),
+        (
+            ["refine.bleed=null", "refine.bleed.clip=true"],
+            "refine.bleed.clip: there is no such setting; refine.bleed is",
+        ),
+        (
+            ["segment=guided", "segment.weights=x"],
+            "segment.weights: there is no such setting; did you mean segment.inner.w",
+        ),
+        (
+            ["segment.weights=${oc.env:UNSET_}", "detec=nano"],
+            "detec: there is no such setting; did you mean detect?",
+        ),
+        (["hydra.foo=1"], "hydra.foo: there is no such setting"),
     ],
 )
-def test_a_mistyped_name_is_told_with_the_right_one(override, line):
+def test_a_mistyped_name_is_told_with_the_right_one(overrides, line):
     with pytest.raises(ConfigError) as caught:
-        compose("label", ["source.path=x", override])
+        compose("label", ["source.path=x", *overrides])
     assert str(caught.value).startswith(line)
+
+
+def test_what_a_persons_own_file_misspells_is_told_with_the_file(tmp_path):
+    (tmp_path / "segment").mkdir()
+    (tmp_path / "segment" / "mine.yaml").write_text("defaults:\n  - nanoo\n")
+    with pytest.raises(ConfigError, match=r"^In 'segment/mine': .*'segment/nanoo'") as caught:
+        compose("label", ["source.path=x", "segment=mine"], str(tmp_path))
+    assert "search path" not in str(caught.value)
+
+
+def test_settings_of_a_part_that_is_not_chosen_are_refused():
+    config = compose("label", ["source.path=x", "experiment=offline", "refine=none"])
+    with pytest.raises(ConfigError, match=r"^refine\.bleed has settings, .* refine\.bleed=null leaves it out"):
+        build_all(config.refine)
 
 
 def test_composing_leaves_no_hydra_state():

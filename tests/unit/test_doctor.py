@@ -155,7 +155,7 @@ def test_a_gpu_is_described_by_what_matters() -> None:
             "on this CPU segment.linear=torch computes them 2.0 times as fast",
         ),
         ({"torch": 85.0, "onednn": 90.0}, "torch", ""),
-        ({"torch": 85.0}, "onednn", ""),  # a torch without the operator
+        ({"torch": 85.0}, "torch", ""),
     ],
 )
 def test_a_library_for_linear_layers_is_named_where_auto_is_not_the_faster_one(
@@ -165,6 +165,13 @@ def test_a_library_for_linear_layers_is_named_where_auto_is_not_the_faster_one(
     assert (finding.state, finding.advice) == ("ok", advice)
     assert f"torch {speeds['torch']:.0f}" in finding.what
     assert f"segment.linear=auto is {auto} here" in finding.what
+
+
+def test_auto_is_torch_for_a_torch_that_has_no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "is_faster", lambda capability: True)
+    for speeds, auto in (({"torch": 85.0}, "torch"), ({"torch": 85.0, "onednn": 80.0}, "onednn")):
+        (_, finding) = doctor._imported("torch", {**GOOD_TORCH, "linear": speeds})
+        assert f"segment.linear=auto is {auto} here" in finding.what
 
 
 def test_the_probe_times_both_libraries() -> None:

@@ -42,8 +42,10 @@ def test_the_points_cover_an_object_and_what_is_around_it_in_the_picture(box):
     step = (high - low) / (NEAR_SIDE - 1)
     assert (low >= 0).all()
     assert (high <= SIDE).all()
-    assert (low <= torch.tensor(box[:2]) + step).all()
-    assert (high >= torch.tensor(box[2:]) - step).all()
+    around = torch.tensor([-3, -3, 3, 3])  # it reaches beyond the object, as far as the picture does
+    wanted = (torch.tensor(box).float() + around).clamp(0, SIDE)
+    assert (low <= wanted[:2] + step).all()
+    assert (high >= wanted[2:] - step).all()
 
 
 def test_a_mask_that_shrinks_between_its_logits_is_to_grow():
@@ -78,6 +80,10 @@ def test_a_corrective_click_is_where_the_answer_is_most_wrong():
     (x, y), sign = corrective_click(half, truth)
     assert (60 <= x < 80, 40 <= y < 80, sign) == (True, True, POSITIVE)
     (x, y), sign = corrective_click(more, truth)
+    assert (100 <= x < 160, 100 <= y < 140, sign) == (True, True, NEGATIVE)
+    both = more.copy()
+    both[:, 74:80] = False  # six columns are missing, forty rows are too much
+    (x, y), sign = corrective_click(both, truth)
     assert (100 <= x < 160, 100 <= y < 140, sign) == (True, True, NEGATIVE)
     (x, y), sign = corrective_click(truth, truth)
     assert truth[int(y), int(x)]

@@ -14,7 +14,7 @@ from autolabel.core.errors import ConfigError, ImageError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
 from autolabel.ops.device import in_chunks
 from autolabel.ops.masks import encode
-from autolabel.segment import sam2
+from autolabel.segment import sam, sam2
 from autolabel.segment.answers import logits_rle, matching_arithmetic
 from autolabel.segment.sam2 import Sam2Segmenter
 from tests.records import disc
@@ -178,6 +178,12 @@ def test_random_weights_are_those_of_their_seed_and_leave_the_generator_alone(na
     assert again.segment([frame()], asked) == nano.segment([frame()], asked)
     assert other.segment([frame()], asked) != nano.segment([frame()], asked)
     assert again.identity == nano.identity != other.identity
+
+
+def test_other_arithmetic_is_another_identity(nano, monkeypatch):
+    before = dict(nano.identity)
+    monkeypatch.setattr(sam, "ARITHMETIC", "next")
+    assert nano.identity == {**before, "arithmetic": "next"} != before
 
 
 def test_weights_that_do_not_fit_are_refused_with_their_keys(nano, tmp_path):
