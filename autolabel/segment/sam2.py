@@ -74,8 +74,8 @@ class Sam2Segmenter(SamSegmenter[Features]):
 
     `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together, in a
     few fixed sizes (`sam2_buckets.py`), as far as they are boxes and points without refine steps. `auto`: buckets on
-    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`. `linear` says which
-    library computes the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
+    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`. `linear` says which library computes
+    the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
     """
 
     _buckets: BucketSegmenter | None = None
