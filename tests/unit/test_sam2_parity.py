@@ -72,9 +72,9 @@ def test_features_are_those_of_the_reference(exact, photograph):
     [
         ({"batching": "image"}, 0.9999, 0.999),
         ({"batching": "bucket", "prompt_chunk": 8}, 0.9999, 0.999),
-        pytest.param({"precision": "bfloat16"}, 0.9, 0.7, marks=pytest.mark.slow),
+        pytest.param({"precision": "bfloat16"}, 0.9, 0.6, marks=pytest.mark.slow),
         pytest.param(
-            {"precision": "bfloat16", "batching": "bucket", "prompt_chunk": 8}, 0.9, 0.7, marks=pytest.mark.slow
+            {"precision": "bfloat16", "batching": "bucket", "prompt_chunk": 8}, 0.9, 0.6, marks=pytest.mark.slow
         ),
     ],
 )

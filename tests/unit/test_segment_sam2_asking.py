@@ -217,9 +217,9 @@ def test_the_inner_point_lies_inside_and_an_empty_map_gives_its_highest_place():
 
 @pytest.mark.slow
 def test_tiny_at_its_own_size_agrees_in_three_steps(loaded):
-    ours = asking(loaded, (TINY, "random:3"), masks="best_iou", refine_steps=2, refine_with="point")
+    ours = asking(loaded, (TINY, "random:3"), masks="best_iou", refine_steps=2, refine_with="prompt")
     answers = ours.segment([frame()], [Prompts(boxes_xyxy=BOXES)])[0]
-    nearly_agree(answers, reference(ours._model, "best_iou", 2, "point"))
+    nearly_agree(answers, reference(ours._model, "best_iou", 2, "prompt"))
 
 
 def test_the_default_way_to_ask_is_one_mask_in_one_step():
