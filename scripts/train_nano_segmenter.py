@@ -36,7 +36,7 @@ from scripts.nano.dataset import load_pictures
 from scripts.nano.geometry import teach_boxes
 from scripts.nano.muon import Muon
 from scripts.nano.scenes import Scene, SceneMaker
-from scripts.nano.scoring import choose, score, summarize
+from scripts.nano.scoring import MASK_INPUT_LIMIT, choose, score, summarize
 from scripts.nano.segmenter import (
     BOTTOM_RIGHT,
     NEGATIVE,
@@ -197,7 +197,7 @@ def mask_losses(logits_N4hw: Tensor, near_N4GG: Tensor, targets_Nhw: Tensor, tru
     """(N, 4). Cross-entropy and dice on a grid around the object, and both over the picture.
 
     On the grid an answer is read between its logits, as a picture's mask is: where logits outside are larger than those
-    inside, a small object's mask shrinks, which its logits alone do not show. And a small object counts like a large.
+    inside, a small object's mask shrinks, which its logits alone do not show. There, a small object counts like a large.
     """
     coarse = targets_Nhw[:, None].expand_as(logits_N4hw)
     truth = truth_N1GG.expand_as(near_N4GG)
@@ -285,16 +285,12 @@ def corrected(batch: Batch, decoded: Decoded, with_mask: bool) -> tuple[Batch, T
     at = torch.multinomial(weights, 1)
     click = torch.cat([at % w, at // w], 1) * 4 + torch.rand(n, 2, device=logits.device) * 4 - 0.5
     label = torch.where(truth.flatten(1).gather(1, at), POSITIVE, NEGATIVE)
-    asked = Batch(
-        images_B3SS=batch.images_B3SS,
-        image_of_prompt_N=batch.image_of_prompt_N,
-        targets_Nhw=batch.targets_Nhw,
-        fine_NSS=batch.fine_NSS,
-        has_object_N=batch.has_object_N,
+    asked = dataclasses.replace(
+        batch,
         points_NT2=torch.cat([batch.points_NT2, click[:, None]], 1),
         labels_NT=torch.cat([batch.labels_NT, label], 1),
     )
-    return asked, logits[:, None].clamp(-32, 32) if with_mask else None
+    return asked, logits[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT) if with_mask else None
 
 
 def step_loss(

@@ -111,19 +111,19 @@ def _score_some(
     clicked = ask(clicks, [[POSITIVE]] * len(targets))
     box_masks = _at_size(box_logits[:, None], (h, w))[:, 0]
     click_masks = _at_size(clicked.logits_N4hw[:, 1:], (h, w))
-    believed = clicked.ious_N4[:, 1:].argmax(dim=1).tolist()
+    believed = clicked.ious_N4[:, 1:].argmax(dim=1)
 
-    logits = clicked.logits_N4hw[torch.arange(len(targets)), 1 + clicked.ious_N4[:, 1:].argmax(dim=1)]
-    signs = [[POSITIVE] for _ in targets]
-    for _ in range(2):
-        corrections = [
-            corrective_click(m, t) for m, t in zip(_at_size(logits[:, None], (h, w))[:, 0], truths, strict=True)
-        ]
-        at = np.array([[xy] for xy, _ in corrections], np.float32) * to_input
-        clicks = np.concatenate([clicks, at], axis=1)
-        signs = [[*before, sign] for before, (_, sign) in zip(signs, corrections, strict=True)]
-        logits, _ = single_mask(model, ask(clicks, signs, logits))
-    corrected_masks = _at_size(logits[:, None], (h, w))[:, 0]
+    def after_corrections(logits: torch.Tensor, points: NDArray[np.float32]) -> NDArray[np.bool_]:
+        signs = [[POSITIVE] for _ in targets]
+        for _ in range(2):
+            found = _at_size(logits[:, None], (h, w))[:, 0]
+            more = [corrective_click(mask, truth) for mask, truth in zip(found, truths, strict=True)]
+            points = np.concatenate([points, np.array([[xy] for xy, _ in more], np.float32) * to_input], axis=1)
+            signs = [[*before, sign] for before, (_, sign) in zip(signs, more, strict=True)]
+            logits, _ = single_mask(model, ask(points, signs, logits))
+        return _at_size(logits[:, None], (h, w))[:, 0]
+
+    corrected_masks = after_corrections(clicked.logits_N4hw[torch.arange(len(targets)), 1 + believed], clicks)
     for i, (target, truth) in enumerate(zip(targets, truths, strict=True)):
         click_ious = [iou(mask, truth) for mask in click_masks[i]]
         yield Score(
