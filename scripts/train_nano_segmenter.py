@@ -82,7 +82,6 @@ SMOKE_PHASES = (
     Phase(start=0.0, size_px=128, batch=2, boxes=2, clicks=1, mosaic_rate=0.3),
     Phase(start=0.7, size_px=256, batch=1, boxes=2, clicks=1, mosaic_rate=0.3),
 )
-CORRECTION_RATE = 0.25  # of the steps: a second round with a click where the first was wrong
 EMPTY_BOX_RATE = 0.4  # of the fully labelled scenes: one box with nothing in it
 EMA_DECAY = 0.995
 NEAR_SIDE = 64  # points a side of the grid around an object
@@ -294,7 +293,7 @@ def corrected(batch: Batch, decoded: Decoded, with_mask: bool) -> tuple[Batch, T
 
 
 def step_loss(
-    model: Any, boxes: Batch, clicks: Batch, rng: np.random.Generator
+    model: Any, boxes: Batch, clicks: Batch, rng: np.random.Generator, correction_rate: float
 ) -> tuple[Tensor, dict[str, float]]:
     features = encode(model, boxes.images_B3SS)
 
@@ -305,7 +304,7 @@ def step_loss(
     box_loss, box_report = prompt_loss(box_answer, boxes, single=1.0, several=0.35)
     click_loss, click_report = prompt_loss(click_answer, clicks, single=0.25, several=1.0)
     loss = box_loss + click_loss * len(clicks.targets_Nhw) / len(boxes.targets_Nhw)
-    if rng.random() < CORRECTION_RATE:
+    if rng.random() < correction_rate:
         first, answer = (boxes, box_answer) if rng.random() < 0.6 else (clicks, click_answer)
         again, mask_input = corrected(first, answer, with_mask=bool(rng.random() < 0.6))
         more, _ = prompt_loss(ask(again, mask_input), again, single=1.0, several=0.2)
@@ -477,7 +476,7 @@ class Trainer:
         boxes, clicks = make_batches(self._rng, self._maker, phase, self._args.device)
         half = self._args.device.startswith("cuda")
         with torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext():
-            loss, report = step_loss(model, boxes, clicks, self._rng)
+            loss, report = step_loss(model, boxes, clicks, self._rng, self._args.correction_rate)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         share = learning_rate_share(progress, self._step, warmup_steps=50 if not self._args.smoke else 2)
@@ -512,6 +511,8 @@ class Trainer:
             "images": self._images,
             "seed": self._args.seed,
             "optimizer": f"{self._args.optimizer}, peak learning rate {self._args.lr}",
+            "phases": [dataclasses.asdict(phase) for phase in self._phases],
+            "correction_rate": self._args.correction_rate,
             "threads": torch.get_num_threads(),
             "hardware": _hardware(self._args.device),
             "torch": torch.__version__,
@@ -596,6 +597,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="weights of an earlier run to go on from, e.g. the shipped ones")
     parser.add_argument("--last-phase", action="store_true", help="at the last input size from the start")
+    parser.add_argument(
+        "--clicks", type=int, help="a picture, the rest of its prompts boxes; default: the phase's"
+    )
+    parser.add_argument(
+        "--correction-rate",
+        type=float,
+        default=0.25,
+        help="share of the steps with a second round: a click where the first was wrong",
+    )
     parser.add_argument("--smoke", action="store_true", help="a few tiny steps, end to end, under a minute")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -626,6 +636,12 @@ def main() -> None:
         phases = SMOKE_PHASES
     if args.last_phase:
         phases = (dataclasses.replace(phases[-1], start=0.0),)
+    if args.clicks is not None:
+        phases = tuple(
+            dataclasses.replace(p, boxes=p.boxes + p.clicks - args.clicks, clicks=args.clicks) for p in phases
+        )
+        if args.clicks < 1 or min(p.boxes for p in phases) < 1:
+            raise SystemExit("--clicks: at least one click and one box a picture")
     Trainer(args, phases).run()
 
 

@@ -90,7 +90,8 @@ class MaskDecoder:
         )
 
     def with_masks(self, image: ImageSide, embedding: Any, dense_NChw: Any) -> ImageSide:
-        """For prompts that each bring a mask to one `image` of `embedding` (1, C, h, w); `dense_NChw` embeds the masks."""
+        """For prompts that each bring a mask to one `image` of `embedding` (1, C, h, w), or to N images, a row a prompt;
+        `dense_NChw` embeds the masks."""
         keys, placed = self._keys(embedding, dense_NChw)
         return replace(image, keys=keys, placed=placed)
 

@@ -53,8 +53,6 @@ class ImageEncoder:
     `model` alone, so it is made after they are loaded and where they are to stay."""
 
     def __init__(self, model: Any) -> None:
-        import torch
-
         self._model = model
         self._trunk, self._neck = model.image_encoder.trunk, model.image_encoder.neck
         self._by_library = not _is_usual(model)
@@ -64,12 +62,11 @@ class ImageEncoder:
         lateral = [Projection.of_conv(level.conv) for level in reversed(self._neck.convs)]
         decoder = model.sam_mask_decoder
         reduced = [Projection.of_conv(decoder.conv_s0), Projection.of_conv(decoder.conv_s1)]
-        with torch.inference_mode():
-            side = model.image_size // self._trunk.patch_embed.proj.stride[0]
-            self._place_1HWC = self._trunk._get_pos_embed((side, side)).contiguous()
-            self._lateral = lateral
-            self._direct = [last.after(first) for last, first in zip(reduced, lateral[:2], strict=True)]
-            self._reduce_coarser = [last.without_bias() for last in reduced]
+        side = model.image_size // self._trunk.patch_embed.proj.stride[0]
+        self._place_1HWC = self._trunk._get_pos_embed((side, side)).contiguous()
+        self._lateral = lateral
+        self._direct = [last.after(first) for last, first in zip(reduced, lateral[:2], strict=True)]
+        self._reduce_coarser = [last.without_bias() for last in reduced]
 
     def __call__(self, images_B3RR: Any) -> tuple[Any, tuple[Any, ...]]:
         """The embedding (B, C, R/16, R/16), and the features of strides 4 and 8 that masks are drawn with."""

@@ -70,6 +70,7 @@ def test_smoke_run_exports_weights_that_load_strictly(data_root: Path, tmp_path:
     out = train(data_root, tmp_path / "work")
     about = json.loads(out.with_suffix(".json").read_text("utf-8"))
     assert about["steps"] == 6
+    assert [(phase["boxes"], phase["clicks"]) for phase in about["phases"]] == [(2, 1), (2, 1)]
     assert about["bytes"] == out.stat().st_size < 12e6
     check = (
         "from pathlib import Path; from scripts.nano.segmenter import build_segmenter, load_weights;"
