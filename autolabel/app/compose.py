@@ -103,7 +103,10 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
     with _own_hydra_state():
         try:
             with initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="autolabel"):
-                return hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
+                config = hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
+                # Hydra refuses a key that there is not, but for `+key=` and in files; ours are tested.
+                added = config_dir is not None or any(override.startswith("+") for override in overrides)
+                unread = _unread(config, hydra_compose(name)) if added else None
         # ValueError: `detect=null`. The others: a configuration file of somebody's own that is no YAML.
         except (
             HydraException,
@@ -115,6 +118,32 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
             OSError,
         ) as error:
             raise ConfigError(_no_such_name(error, name, overrides, config_dir) or _readable(error)) from error
+    if unread:
+        raise ConfigError(unread)
+    return config
+
+
+def _unread(config: DictConfig, usual: DictConfig) -> str | None:
+    """One line for a key, at the top or in a section of plain values such as `images`, that is not in the `usual`
+    configuration; None without one, or where another value refers to it (`${root}`), as a person's own files may."""
+    plain_sections = [
+        str(key)
+        for key in usual
+        if isinstance(section := usual._get_node(key), DictConfig)
+        and not any(isinstance(section._get_node(one), DictConfig) for one in section)
+        and "_target_" not in section
+    ]
+    text = OmegaConf.to_yaml(config, resolve=False)
+    for section in ["", *plain_sections]:
+        there = config._get_node(section) if section else config
+        if not isinstance(there, DictConfig):
+            continue
+        known = list(map(str, usual._get_node(section) if section else usual))
+        for key in map(str, there):
+            full = f"{section}.{key}" if section else key
+            if key not in known and not re.search(rf"\$\{{{re.escape(full)}[.\[}}]", text):
+                return f"{full}: there is no such setting, nothing reads it; {nearest(key, known)}"
+    return None
 
 
 def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_dir: str | None) -> str | None:

@@ -121,6 +121,38 @@ def test_what_a_persons_own_file_misspells_is_told_with_the_file(tmp_path):
     assert "search path" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("unit_siz: 3", "unit_siz: there is no such setting, nothing reads it; did you mean unit_size?"),
+        ("promt: {pad: 0.1}", "promt: there is no such setting, nothing reads it; did you mean prompt"),
+        (
+            "images: {max_pixel: 9}",
+            "images.max_pixel: there is no such setting, nothing reads it; did you mean max_pixels?",
+        ),
+    ],
+)
+def test_a_setting_in_a_persons_own_file_that_nothing_reads_is_refused(tmp_path, text, line):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        compose("label", ["source.path=x", "experiment=mine"], str(tmp_path))
+    assert str(caught.value).startswith(line)
+
+
+def test_an_added_setting_that_nothing_reads_is_refused():
+    with pytest.raises(ConfigError, match=r"^unit_siz: there is no such setting"):
+        compose("label", ["source.path=x", "+unit_siz=3"])
+
+
+def test_a_persons_own_setting_is_read_where_another_refers_to_it(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nroots: {models: /data/models}\nsegment:\n  weights: ${roots.models}/tiny.pt\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    config = compose("label", ["source.path=x", "experiment=mine"], str(tmp_path))
+    assert config.segment.weights == "/data/models/tiny.pt"
+
+
 def test_settings_of_a_part_that_is_not_chosen_are_refused():
     config = compose("label", ["source.path=x", "experiment=offline", "refine=none"])
     with pytest.raises(ConfigError, match=r"^refine\.bleed has settings, .* refine\.bleed=null leaves it out"):
