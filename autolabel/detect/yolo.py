@@ -2,8 +2,10 @@
 
 It borrows the network and its NMS, and none of the rest: no downloads, no pip, no settings in the home
 folder, no analytics, no pickled code. Every picture is letterboxed to one fixed square, so its boxes do not
-depend on its neighbours in a batch. Boxes are those of `YOLO.predict(..., rect=False)`.
+depend on its neighbours in a batch. Boxes are those of `YOLO.predict(..., rect=False)`, as long as no setting asks for more.
 """
+
+# ruff: noqa: N803  (shape suffixes)
 
 from __future__ import annotations
 
@@ -60,10 +62,12 @@ class YoloDetector:
     `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. A `.pt` carries its
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
-    threshold; models without NMS (YOLO26, RT-DETR) ignore it. `batch` images go through the network at once, 0
-    chooses by device. `classes` are the names to keep, None for all. `shrink` is how a larger picture is made smaller:
+    threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head) ignore it. `batch` images go through
+    the network at once, 0 chooses by device. `classes` are the names to keep, None for all. `shrink` is how a larger picture is made smaller:
     `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, the mean of all. `pad` is what is filled
     up with grey: a `square`, or each side to a multiple of the model's `stride`; pictures of one size share a batch then.
+    `flip` asks of the mirror image, too, which costs as much again. `box_voting` in (0, 1] makes of a box the mean of all that
+    the model proposed for it (see `voted`). Both are for models with NMS alone.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class YoloDetector:
         agnostic_nms: bool,
         shrink: str = "bilinear",
         pad: str = "square",
+        flip: bool = False,
+        box_voting: float | None = None,
     ) -> None:
         _check_fraction("detect.conf", conf)
         _check_fraction("detect.iou", iou)
@@ -89,8 +95,12 @@ class YoloDetector:
         _check_count("detect.image_size", image_size, 7680)
         if batch != 0:
             _check_count("detect.batch", batch, 1024)
-        if not isinstance(agnostic_nms, bool):
-            raise ConfigError(f"detect.agnostic_nms must be true or false, got {agnostic_nms!r}")
+        for key, value in (("agnostic_nms", agnostic_nms), ("flip", flip)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"detect.{key} must be true or false, got {value!r}")
+        if box_voting is not None:
+            _check_fraction("detect.box_voting", box_voting)
+        self._flip, self._box_voting = flip, box_voting
         self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
         self._image_size, self._agnostic_nms = image_size, agnostic_nms
         self._shrink = one_of("detect.shrink", shrink, ("bilinear", "area"))
@@ -108,6 +118,8 @@ class YoloDetector:
             raise ConfigError(f"detect.image_size must be a multiple of {stride} for {weights}, got {image_size}")
         self._stride = stride
         self._stretch = type(self._model.model[-1]).__name__ == "RTDETRDecoder"
+        if (flip or box_voting is not None) and (self._stretch or self._model.end2end):
+            raise ConfigError(f"detect.flip and detect.box_voting need a model with NMS, {weights} has none")
         self._keep = _class_indices(classes, loaded.names)
         self._categories = tuple(
             Category(index + 1, name)
@@ -181,8 +193,7 @@ class YoloDetector:
         with self._lock, torch.inference_mode():
             inputs = upload(images, self._device).permute(0, 3, 1, 2).contiguous().float().div_(255)
             with autocast(self._device.type, self._precision):
-                output = self._model(inputs)
-            output = (output[0] if isinstance(output, tuple | list) else output).float()
+                output = proposals(self._model, inputs, flip=self._flip)
             # One image a call: the NMS of a batch gives up on the rest when its time is over.
             found = [self._select(output[i : i + 1]) for i in range(len(output))]
             rows = torch.cat(found).cpu().numpy().astype(np.float32)  # one copy, whatever the batch
@@ -193,6 +204,8 @@ class YoloDetector:
             return _select_rtdetr(output_1[0], self._conf, self._keep, self._max_det, self._image_size)
         from ultralytics.utils.nms import non_max_suppression
 
+        # NMS writes into what it is given.
+        proposed = None if self._box_voting is None else output_1[0].clone()
         rows = non_max_suppression(
             output_1,
             self._conf,
@@ -202,8 +215,10 @@ class YoloDetector:
             max_det=self._max_det,
             nc=self._class_count,
             end2end=self._model.end2end,
-        )[0]
-        return rows[:, :6]
+        )[0][:, :6]
+        if proposed is None or self._box_voting is None:
+            return rows
+        return voted(rows, proposed, self._box_voting)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,6 +253,39 @@ def letterbox(
     ground = np.full((full_h, full_w, 3), _PAD_VALUE, np.uint8)
     ground[top : top + new_h, left : left + new_w] = resized
     return Fitted(ground, (new_w / w, new_h / h), (left, top))
+
+
+def proposals(model: Any, images_B3HW: Any, *, flip: bool) -> Any:
+    """What a network says before NMS, (B, 4 + classes, A): centre, size and scores of A boxes. With `flip` 2A: those of the
+    mirror images come after, where they lie in the images."""
+    import torch
+
+    def ask(images: Any) -> Any:
+        output = model(images)
+        return (output[0] if isinstance(output, tuple | list) else output).float()
+
+    found = ask(images_B3HW)
+    if not flip:
+        return found
+    mirrored = ask(images_B3HW.flip(3))
+    mirrored[:, 0] = images_B3HW.shape[3] - mirrored[:, 0]
+    return torch.cat([found, mirrored], dim=2)
+
+
+def voted(rows_K6: Any, proposed: Any, least_iou: float) -> Any:
+    """Boxes after NMS (K, 6: xyxy, score, class), each replaced by the mean of the `proposed` ones (4 + classes, A) that
+    overlap it by `least_iou` or more, weighted by the square of their score for its class. Box voting of Gidaris and Komodakis
+    2015 (Object detection via a multi-region and semantic segmentation-aware CNN model), for boxes that are not sure of
+    their edges: NMS keeps the most certain, which need not be the best placed."""
+    import torch
+    from torchvision.ops import box_iou
+
+    centre, size = proposed[:2].T, proposed[2:4].T
+    boxes = torch.cat([centre - size / 2, centre + size / 2], dim=1)
+    weights = proposed[4 + rows_K6[:, 5].long()] ** 2 * (box_iou(rows_K6[:, :4], boxes) >= least_iou)
+    total = weights.sum(dim=1, keepdim=True)
+    means = torch.where(total > 0, weights @ boxes / total, rows_K6[:, :4])
+    return torch.cat([means, rows_K6[:, 4:]], dim=1)
 
 
 def _to_detections(rows: Float32, fitted: Fitted, size_hw: tuple[int, ...]) -> Detections:

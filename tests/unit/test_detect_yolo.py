@@ -14,10 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef
-from autolabel.detect.yolo import YoloDetector, letterbox, load_detector
+from autolabel.detect.yolo import YoloDetector, letterbox, load_detector, proposals, voted
 from autolabel.weights.quiet import ultralytics_at_bay
 from autolabel.weights.registry import SHIPPED
 
@@ -216,7 +215,8 @@ def test_an_unknown_architecture_names_those_like_it():
     ("setting", "value"),
     [("conf", 3), ("conf", "abc"), ("iou", -0.1), ("max_det", 0), ("image_size", 100), ("batch", -1),
      ("device", "tpu"), ("device", 0), ("precision", "int4"), ("weights", "random:x"), ("classes", "person"),
-     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge")],
+     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge"), ("flip", 1),
+     ("box_voting", 1.5), ("box_voting", True)],
 )  # fmt: skip
 def test_a_setting_out_of_range_names_its_key(setting, value):
     given_ = {"weights": "random:0", "architecture": "yolo11n.yaml", setting: value}
@@ -269,6 +269,74 @@ def test_the_way_to_shrink_reaches_the_network(checkpoint):
     assert not np.array_equal(seen["bilinear"], seen["area"])
 
 
+def test_with_flip_a_mirrored_picture_has_the_mirrored_proposals(checkpoint):
+    with ultralytics_at_bay():
+        model = load_detector(checkpoint("yolo11n.yaml"), None).model.eval()
+    images = torch.rand(2, 3, 128, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain, both, of_mirrored = (
+            proposals(model, images, flip=False),
+            proposals(model, images, flip=True),
+            proposals(model, images.flip(3), flip=True),
+        )
+    assert torch.equal(both[..., : plain.shape[2]], plain)
+    back = of_mirrored.roll(plain.shape[2], dims=2)
+    back[:, 0] = 96 - back[:, 0]
+    assert torch.allclose(back, both, atol=1e-3)
+    assert not torch.allclose(both[..., plain.shape[2] :], plain, atol=1.0)
+
+
+def test_with_flip_more_is_found(checkpoint):
+    plain, flipped = (detector(checkpoint("yolo11n.yaml"), flip=flip, max_det=30_000) for flip in (False, True))
+    assert len(flipped.detect(FRAMES[:1])[0]) > len(plain.detect(FRAMES[:1])[0])
+
+
+def test_voting_moves_boxes_and_nothing_else(checkpoint):
+    path = checkpoint("yolo11n.yaml")
+    for plain, moved in zip(
+        detector(path).detect(FRAMES), detector(path, box_voting=0.6).detect(FRAMES), strict=True
+    ):
+        assert np.array_equal(plain.scores, moved.scores)
+        assert np.array_equal(plain.category_ids, moved.category_ids)
+        assert not np.array_equal(plain.boxes_xyxy, moved.boxes_xyxy)
+    with_itself = detector(path, box_voting=1.0).detect(FRAMES)
+    for plain, same in zip(detector(path).detect(FRAMES), with_itself, strict=True):
+        assert np.allclose(plain.boxes_xyxy, same.boxes_xyxy, atol=1e-3)
+
+
+def test_a_box_is_the_mean_of_those_of_its_class_that_overlap_it():
+    # Two classes, four proposals as centre and size: two that overlap, a third of the other class, one far away.
+    proposed = torch.tensor(
+        [
+            [10.0, 11.0, 10.0, 80.0],
+            [10.0, 10.0, 10.0, 80.0],
+            [10.0, 10.0, 10.0, 10.0],
+            [10.0, 10.0, 10.0, 10.0],
+            [0.8, 0.4, 0.0, 0.9],
+            [0.0, 0.0, 0.9, 0.0],
+        ]
+    )
+    kept = torch.tensor([[5.0, 5.0, 15.0, 15.0, 0.8, 0.0], [75.0, 75.0, 85.0, 85.0, 0.9, 0.0]])
+    found = voted(kept, proposed, 0.5)
+    to_the_right = 0.4**2 / (0.8**2 + 0.4**2)
+    expected = [5 + to_the_right, 5, 15 + to_the_right, 15]
+    assert torch.allclose(found[0], torch.tensor([*expected, 0.8, 0.0]))
+    assert torch.allclose(found[1], kept[1])
+    assert torch.equal(voted(kept, proposed * torch.tensor([[1.0]] * 4 + [[0.0]] * 2), 0.5), kept)
+    assert voted(kept[:0], proposed, 0.5).shape == (0, 6)
+
+
+@pytest.mark.parametrize("settings_", [{"flip": True}, {"box_voting": 0.5}])
+def test_a_model_without_nms_has_no_flip_and_no_voting(tmp_path, settings_):
+    with ultralytics_at_bay():
+        model = load_detector("random:0", "yolo26n.yaml").model
+        model.end2end = True
+        torch.save({"model": model}, tmp_path / "without_nms.pt")
+    for weights, architecture in ((str(tmp_path / "without_nms.pt"), None), ("random:0", "rtdetr-l.yaml")):
+        with pytest.raises(ConfigError, match=rf"need a model with NMS, {weights} has none"):
+            detector(weights, architecture=architecture, **settings_)
+
+
 def test_the_process_is_as_it_was(checkpoint):
     before = (PIL.Image.open, torch.save, torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS"))
     detector(checkpoint("yolo11n.yaml")).detect(FRAMES)
@@ -309,15 +377,6 @@ def test_a_fresh_process_asks_nobody_and_writes_only_into_our_cache(tmp_path):
     assert list(home.iterdir()) == []
     assert list(work.iterdir()) == []
     assert [path.name for path in cache.rglob("*.json")] == ["settings.json"]
-
-
-def test_the_nano_configuration_is_what_its_weights_card_says():
-    from omegaconf import OmegaConf
-
-    entry = next(entry for entry in SHIPPED if entry.name == "nano_detector")
-    card = json.loads(entry.card.read_text("utf-8"))
-    config = OmegaConf.load(configs_dir() / "detect" / "nano.yaml")
-    assert (config.conf, config.iou, config.image_size) == (card["conf"], card["iou"], card["imgsz"])
 
 
 def test_the_nano_detector_runs_on_a_plain_picture():
