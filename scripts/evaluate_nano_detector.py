@@ -33,12 +33,11 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
-from autolabel.detect.yolo import letterbox, proposals, voted
+from autolabel.detect.yolo import letterbox, voted
 from scripts.nano.compose import VEHICLES, is_object
 from scripts.nano.dataset import Picture, load_pictures
 
-# As in configs/detect/nano.yaml.
-FLIP, BOX_VOTING = True, 0.5
+BOX_VOTING = 0.5  # as in configs/detect/nano.yaml
 WEIGHTS_DIR = Path("autolabel/weights/nano")
 Boxes = NDArray[np.float32]  # (N, 5): x0, y0, x1, y1 in pixels of the picture, confidence; best first
 Predict = Callable[[NDArray[np.uint8]], Boxes]
@@ -64,12 +63,12 @@ def detect(
     iou: float,
     max_det: int = 100,
 ) -> Boxes:
-    """Letterbox as `detect=nano` does, run on the picture and its mirror image, suppress duplicates, vote."""
+    """Letterbox as `detect=nano` does, run, suppress duplicates, let the boxes vote."""
     h, w = image_rgb.shape[:2]
     fit = letterbox(image_rgb, image_size, stretch=False, shrink="area", stride=32)
     parameter = next(model.parameters())
     batch = torch.from_numpy(fit.image_rgb).to(parameter.device).permute(2, 0, 1)[None].float() / 255
-    proposed = proposals(model, batch.contiguous(memory_format=torch.channels_last), flip=FLIP)[0].cpu()
+    proposed = model(batch.contiguous(memory_format=torch.channels_last))[0][0].float().cpu()  # (5, anchors)
     certain = proposed[:, proposed[4] > conf]
     centers, sizes, scores = certain[:2].T, certain[2:4].T, certain[4]
     boxes = torch.cat([centers - sizes / 2, centers + sizes / 2], 1)

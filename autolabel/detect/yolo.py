@@ -66,8 +66,7 @@ class YoloDetector:
     the network at once, 0 chooses by device. `classes` are the names to keep, None for all. `shrink` is how a larger picture is made smaller:
     `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, the mean of all. `pad` is what is filled
     up with grey: a `square`, or each side to a multiple of the model's `stride`; pictures of one size share a batch then.
-    `flip` asks of the mirror image, too, which costs as much again. `box_voting` in (0, 1] makes of a box the mean of all that
-    the model proposed for it (see `voted`). Both are for models with NMS alone.
+    `box_voting` in [0, 1] makes of a box the mean of all that the model proposed for it (see `voted`), where there is NMS.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class YoloDetector:
         agnostic_nms: bool,
         shrink: str = "bilinear",
         pad: str = "square",
-        flip: bool = False,
         box_voting: float | None = None,
     ) -> None:
         _check_fraction("detect.conf", conf)
@@ -95,12 +93,11 @@ class YoloDetector:
         _check_count("detect.image_size", image_size, 7680)
         if batch != 0:
             _check_count("detect.batch", batch, 1024)
-        for key, value in (("agnostic_nms", agnostic_nms), ("flip", flip)):
-            if not isinstance(value, bool):
-                raise ConfigError(f"detect.{key} must be true or false, got {value!r}")
+        if not isinstance(agnostic_nms, bool):
+            raise ConfigError(f"detect.agnostic_nms must be true or false, got {agnostic_nms!r}")
         if box_voting is not None:
             _check_fraction("detect.box_voting", box_voting)
-        self._flip, self._box_voting = flip, box_voting
+        self._box_voting = box_voting
         self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
         self._image_size, self._agnostic_nms = image_size, agnostic_nms
         self._shrink = one_of("detect.shrink", shrink, ("bilinear", "area"))
@@ -118,8 +115,8 @@ class YoloDetector:
             raise ConfigError(f"detect.image_size must be a multiple of {stride} for {weights}, got {image_size}")
         self._stride = stride
         self._stretch = type(self._model.model[-1]).__name__ == "RTDETRDecoder"
-        if (flip or box_voting is not None) and (self._stretch or self._model.end2end):
-            raise ConfigError(f"detect.flip and detect.box_voting need a model with NMS, {weights} has none")
+        if box_voting is not None and (self._stretch or self._model.end2end):
+            raise ConfigError(f"detect.box_voting needs a model with NMS, {weights} has none")
         self._keep = _class_indices(classes, loaded.names)
         self._categories = tuple(
             Category(index + 1, name)
@@ -193,7 +190,8 @@ class YoloDetector:
         with self._lock, torch.inference_mode():
             inputs = upload(images, self._device).permute(0, 3, 1, 2).contiguous().float().div_(255)
             with autocast(self._device.type, self._precision):
-                output = proposals(self._model, inputs, flip=self._flip)
+                output = self._model(inputs)
+            output = (output[0] if isinstance(output, tuple | list) else output).float()
             # One image a call: the NMS of a batch gives up on the rest when its time is over.
             found = [self._select(output[i : i + 1]) for i in range(len(output))]
             rows = torch.cat(found).cpu().numpy().astype(np.float32)  # one copy, whatever the batch
@@ -253,23 +251,6 @@ def letterbox(
     ground = np.full((full_h, full_w, 3), _PAD_VALUE, np.uint8)
     ground[top : top + new_h, left : left + new_w] = resized
     return Fitted(ground, (new_w / w, new_h / h), (left, top))
-
-
-def proposals(model: Any, images_B3HW: Any, *, flip: bool) -> Any:
-    """What a network says before NMS, (B, 4 + classes, A): centre, size and scores of A boxes. With `flip` 2A: those of the
-    mirror images come after, where they lie in the images."""
-    import torch
-
-    def ask(images: Any) -> Any:
-        output = model(images)
-        return (output[0] if isinstance(output, tuple | list) else output).float()
-
-    found = ask(images_B3HW)
-    if not flip:
-        return found
-    mirrored = ask(images_B3HW.flip(3))
-    mirrored[:, 0] = images_B3HW.shape[3] - mirrored[:, 0]
-    return torch.cat([found, mirrored], dim=2)
 
 
 def voted(rows_K6: Any, proposed: Any, least_iou: float) -> Any:

@@ -19,7 +19,7 @@ def test_the_card_names_the_sha256_of_the_shipped_weights(name):
 
 @pytest.mark.parametrize(
     ("key", "setting"),
-    [("imgsz", "image_size"), ("conf", "conf"), ("iou", "iou"), ("flip", "flip"), ("box_voting", "box_voting")],
+    [("imgsz", "image_size"), ("conf", "conf"), ("iou", "iou"), ("box_voting", "box_voting")],
 )
 def test_the_detector_is_used_as_its_file_recommends(key, setting):
     import yaml

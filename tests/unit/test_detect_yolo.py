@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef
-from autolabel.detect.yolo import YoloDetector, letterbox, load_detector, proposals, voted
+from autolabel.detect.yolo import YoloDetector, letterbox, load_detector, voted
 from autolabel.weights.quiet import ultralytics_at_bay
 from autolabel.weights.registry import SHIPPED
 
@@ -215,8 +215,7 @@ def test_an_unknown_architecture_names_those_like_it():
     ("setting", "value"),
     [("conf", 3), ("conf", "abc"), ("iou", -0.1), ("max_det", 0), ("image_size", 100), ("batch", -1),
      ("device", "tpu"), ("device", 0), ("precision", "int4"), ("weights", "random:x"), ("classes", "person"),
-     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge"), ("flip", 1),
-     ("box_voting", 1.5), ("box_voting", True)],
+     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge"), ("box_voting", 1.5), ("box_voting", True)],
 )  # fmt: skip
 def test_a_setting_out_of_range_names_its_key(setting, value):
     given_ = {"weights": "random:0", "architecture": "yolo11n.yaml", setting: value}
@@ -269,28 +268,6 @@ def test_the_way_to_shrink_reaches_the_network(checkpoint):
     assert not np.array_equal(seen["bilinear"], seen["area"])
 
 
-def test_with_flip_a_mirrored_picture_has_the_mirrored_proposals(checkpoint):
-    with ultralytics_at_bay():
-        model = load_detector(checkpoint("yolo11n.yaml"), None).model.eval()
-    images = torch.rand(2, 3, 128, 96, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        plain, both, of_mirrored = (
-            proposals(model, images, flip=False),
-            proposals(model, images, flip=True),
-            proposals(model, images.flip(3), flip=True),
-        )
-    assert torch.equal(both[..., : plain.shape[2]], plain)
-    back = of_mirrored.roll(plain.shape[2], dims=2)
-    back[:, 0] = 96 - back[:, 0]
-    assert torch.allclose(back, both, atol=1e-3)
-    assert not torch.allclose(both[..., plain.shape[2] :], plain, atol=1.0)
-
-
-def test_with_flip_more_is_found(checkpoint):
-    plain, flipped = (detector(checkpoint("yolo11n.yaml"), flip=flip, max_det=30_000) for flip in (False, True))
-    assert len(flipped.detect(FRAMES[:1])[0]) > len(plain.detect(FRAMES[:1])[0])
-
-
 def test_voting_moves_boxes_and_nothing_else(checkpoint):
     path = checkpoint("yolo11n.yaml")
     for plain, moved in zip(
@@ -326,15 +303,14 @@ def test_a_box_is_the_mean_of_those_of_its_class_that_overlap_it():
     assert voted(kept[:0], proposed, 0.5).shape == (0, 6)
 
 
-@pytest.mark.parametrize("settings_", [{"flip": True}, {"box_voting": 0.5}])
-def test_a_model_without_nms_has_no_flip_and_no_voting(tmp_path, settings_):
+def test_a_model_without_nms_has_no_voting(tmp_path):
     with ultralytics_at_bay():
         model = load_detector("random:0", "yolo26n.yaml").model
         model.end2end = True
         torch.save({"model": model}, tmp_path / "without_nms.pt")
     for weights, architecture in ((str(tmp_path / "without_nms.pt"), None), ("random:0", "rtdetr-l.yaml")):
-        with pytest.raises(ConfigError, match=rf"need a model with NMS, {weights} has none"):
-            detector(weights, architecture=architecture, **settings_)
+        with pytest.raises(ConfigError, match=rf"detect\.box_voting needs a model with NMS, {weights} has none"):
+            detector(weights, architecture=architecture, box_voting=0.5)
 
 
 def test_the_process_is_as_it_was(checkpoint):
