@@ -26,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from scripts.evaluate_nano_detector import WEIGHTS_DIR, detect, draw, evaluate_all, recommended
+from scripts.evaluate_nano_detector import BOX_VOTING, WEIGHTS_DIR, detect, draw, evaluate_all, recommended
 
 import cv2
 import numpy as np
@@ -275,6 +275,7 @@ class Trainer:
             "imgsz": args.image_size,
             "conf": args.conf,
             "iou": args.iou,
+            "box_voting": BOX_VOTING,
             "sha256": hashlib.sha256(unfinished.read_bytes()).hexdigest(),
             "params": sum(parameter.numel() for parameter in self.model.parameters()),
             "trained_minutes": round(self.clock.used_s() / 60, 1),

@@ -617,6 +617,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--look-minutes", type=float, default=10, help="between scores of watched objects")
     parser.add_argument("--export-minutes", type=float, default=14)
     args = parser.parse_args()
+    if not 0 <= args.correction_rate <= 1:
+        parser.error(f"--correction-rate is a share, in [0, 1], got {args.correction_rate}")
     if args.smoke:
         args.steps = args.steps or 6
         args.geometry_steps = min(args.geometry_steps, 4)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,9 @@ from autolabel.ops.storage import is_url
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+_ALIKE = 0.8
+"""Of 1: from here on a key is taken for another one, misspelt (difflib)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,19 @@ def is_override(argument: str) -> bool:
 
 def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
     """The configuration `configs/<name>.yaml` with `overrides`. Leaves no Hydra state behind."""
+    config = _composed(name, tuple(overrides), config_dir)
+    # Hydra refuses a key that there is not, but for these and in files, of which ours are tested.
+    if config_dir is not None or any(override.startswith(("+", "hydra.")) for override in overrides):
+        _refuse_misspelt(config, _usual(name))
+    return config
+
+
+@cache
+def _usual(name: str) -> DictConfig:
+    return _composed(name, (), None)
+
+
+def _composed(name: str, overrides: Sequence[str], config_dir: str | None) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -103,10 +121,7 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
     with _own_hydra_state():
         try:
             with initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="autolabel"):
-                config = hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
-                # Hydra refuses a key that there is not, but for `+key=` and in files; ours are tested.
-                added = config_dir is not None or any(override.startswith("+") for override in overrides)
-                unread = _unread(config, hydra_compose(name)) if added else None
+                return hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
         # ValueError: `detect=null`. The others: a configuration file of somebody's own that is no YAML.
         except (
             HydraException,
@@ -118,14 +133,11 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
             OSError,
         ) as error:
             raise ConfigError(_no_such_name(error, name, overrides, config_dir) or _readable(error)) from error
-    if unread:
-        raise ConfigError(unread)
-    return config
 
 
-def _unread(config: DictConfig, usual: DictConfig) -> str | None:
-    """One line for a key, at the top or in a section of plain values such as `images`, that is not in the `usual`
-    configuration; None without one, or where another value refers to it (`${root}`), as a person's own files may."""
+def _refuse_misspelt(config: DictConfig, usual: DictConfig) -> None:
+    """ConfigError for a key, at the top or in a section of plain values such as `images`, that looks like one of the `usual`
+    configuration and is none: nothing would read it. Other keys are a person's own, for `${...}` in their files."""
     plain_sections = [
         str(key)
         for key in usual
@@ -140,10 +152,11 @@ def _unread(config: DictConfig, usual: DictConfig) -> str | None:
             continue
         known = list(map(str, usual._get_node(section) if section else usual))
         for key in map(str, there):
-            full = f"{section}.{key}" if section else key
-            if key not in known and not re.search(rf"\$\{{{re.escape(full)}[.\[}}]", text):
-                return f"{full}: there is no such setting, nothing reads it; {nearest(key, known)}"
-    return None
+            alike = get_close_matches(key.lower(), known, n=1, cutoff=_ALIKE)
+            referred_to = re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)
+            if key not in known and alike and not referred_to:
+                full = f"{section}.{key}" if section else key
+                raise ConfigError(f"{full}: there is no such setting, nothing reads it; did you mean {alike[0]}?")
 
 
 def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_dir: str | None) -> str | None:
@@ -172,7 +185,7 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
     others = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
     if len(others) == len(overrides):  # it is set in a file, not here
         return None
-    return f"{key}: there is no such setting; {_meant(key, list(_settings(compose(name, others, config_dir))))}"
+    return f"{key}: there is no such setting; {_meant(key, list(_settings(_composed(name, others, config_dir))))}"
 
 
 def _choices(group: str, config_dir: str | None) -> list[str]:

@@ -2,7 +2,8 @@
 
 It borrows the network and its NMS, and none of the rest: no downloads, no pip, no settings in the home
 folder, no analytics, no pickled code. Every picture is letterboxed to one fixed square, so its boxes do not
-depend on its neighbours in a batch. Boxes are those of `YOLO.predict(..., rect=False)`, as long as no setting asks for more.
+depend on its neighbours in a batch. Boxes are those of `YOLO.predict(..., rect=False)` where `shrink`, `pad` and `box_voting`
+have their defaults.
 """
 
 # ruff: noqa: N803  (shape suffixes)
@@ -34,6 +35,7 @@ from autolabel.weights.quiet import ultralytics_at_bay
 _PAD_VALUE = 114
 # Ultralytics' own floor for models that choose their best boxes without NMS.
 _LEAST_TOP_K = 300
+_ROWS_AT_ONCE = 512
 _TASKS = ("detect", "segment", "pose")
 _MODELS = {
     "RTDETRDecoder": "RTDETRDetectionModel",
@@ -62,11 +64,11 @@ class YoloDetector:
     `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. A `.pt` carries its
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
-    threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head) ignore it. `batch` images go through
-    the network at once, 0 chooses by device. `classes` are the names to keep, None for all. `shrink` is how a larger picture is made smaller:
+    threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head alone) ignore it. `batch` images go
+    through the network at once, 0 chooses by device. `classes` are the names to keep, None for all. `shrink` is how a larger picture is made smaller:
     `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, the mean of all. `pad` is what is filled
     up with grey: a `square`, or each side to a multiple of the model's `stride`; pictures of one size share a batch then.
-    `box_voting` in [0, 1] makes of a box the mean of all that the model proposed for it (see `voted`), where there is NMS.
+    `box_voting` in (0, 1] makes of a box the mean of all that the model proposed for it (see `voted`), where there is NMS.
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class YoloDetector:
             raise ConfigError(f"detect.agnostic_nms must be true or false, got {agnostic_nms!r}")
         if box_voting is not None:
             _check_fraction("detect.box_voting", box_voting)
+            if box_voting == 0:
+                raise ConfigError("detect.box_voting must be above 0, or null for no voting, got 0")
         self._box_voting = box_voting
         self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
         self._image_size, self._agnostic_nms = image_size, agnostic_nms
@@ -202,7 +206,7 @@ class YoloDetector:
             return _select_rtdetr(output_1[0], self._conf, self._keep, self._max_det, self._image_size)
         from ultralytics.utils.nms import non_max_suppression
 
-        # NMS writes into what it is given.
+        # NMS may write into what it is given.
         proposed = None if self._box_voting is None else output_1[0].clone()
         rows = non_max_suppression(
             output_1,
@@ -261,12 +265,15 @@ def voted(rows_K6: Any, proposed: Any, least_iou: float) -> Any:
     import torch
     from torchvision.ops import box_iou
 
+    proposed = proposed[:, proposed.isfinite().all(dim=0)]
     centre, size = proposed[:2].T, proposed[2:4].T
     boxes = torch.cat([centre - size / 2, centre + size / 2], dim=1)
-    weights = proposed[4 + rows_K6[:, 5].long()] ** 2 * (box_iou(rows_K6[:, :4], boxes) >= least_iou)
-    total = weights.sum(dim=1, keepdim=True)
-    means = torch.where(total > 0, weights @ boxes / total, rows_K6[:, :4])
-    return torch.cat([means, rows_K6[:, 4:]], dim=1)
+    means = []
+    for rows in rows_K6.split(_ROWS_AT_ONCE):  # of (rows, A) numbers
+        weights = proposed[4 + rows[:, 5].long()] ** 2 * (box_iou(rows[:, :4], boxes) >= least_iou)
+        total = weights.sum(dim=1, keepdim=True)
+        means.append(torch.where(total > 0, weights @ boxes / total, rows[:, :4]))
+    return torch.cat([torch.cat(means), rows_K6[:, 4:]], dim=1)
 
 
 def _to_detections(rows: Float32, fitted: Fitted, size_hw: tuple[int, ...]) -> Detections:
@@ -423,7 +430,10 @@ def _architecture_file(architecture: str) -> tuple[Path, Path]:
 
 
 def _for_inference(model: Any, max_det: int, agnostic_nms: bool) -> Any:
-    """Fused and frozen. Heads that choose their best boxes themselves are told how many."""
+    """Fused and frozen, of two heads the one with NMS, as `predict` takes it. A head that chooses its best boxes itself is told
+    how many."""
+    if model.end2end and model.model[-1].cv2 is not None:
+        model.end2end = False
     model = model.fuse(verbose=False).eval()
     for parameter in model.parameters():
         parameter.requires_grad = False

@@ -21,6 +21,7 @@ def added(values: Any, more: Any) -> Any:
     """`values + more`, in the memory of `values` unless the sum is of a wider type."""
     import torch
 
-    if torch.promote_types(values.dtype, more.dtype) == values.dtype and not values.requires_grad:
+    learns = values.requires_grad or more.requires_grad
+    if torch.promote_types(values.dtype, more.dtype) == values.dtype and not learns:
         return values.add_(more)
     return values + more

@@ -145,12 +145,41 @@ def test_an_added_setting_that_nothing_reads_is_refused():
         compose("label", ["source.path=x", "+unit_siz=3"])
 
 
-def test_a_persons_own_setting_is_read_where_another_refers_to_it(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("roots: {models: /data/models}\nsegment:\n  weights: ${roots.models}/tiny.pt", []),
+        ("roots: {models: /data/models}\nsegment:\n  weights: ${ roots.models }/x.pt", ["segment.weights=y.pt"]),
+        ("segmen: {weights: a.pt}\nsegment:\n  weights: ${..segmen.weights}", []),
+        ("author: me", []),
+    ],
+)
+def test_a_persons_own_settings_are_theirs(tmp_path, text, overrides):
     (tmp_path / "experiment").mkdir()
-    text = "# @package _global_\nroots: {models: /data/models}\nsegment:\n  weights: ${roots.models}/tiny.pt\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    config = compose("label", ["source.path=x", "experiment=mine", *overrides], str(tmp_path))
+    assert config.segment.weights
+
+
+def test_the_first_wrong_name_is_told_also_beside_an_own_setting():
+    with pytest.raises(ConfigError, match=r"^segmnt: there is no such setting; did you mean segment"):
+        compose("label", ["source.path=x", "+unit_siz=/m", "segmnt=${unit_siz}"])
+
+
+def test_what_an_experiment_sets_at_the_top_holds_and_the_command_line_is_above_it(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nunit_size: 5\nimages: {min_side: 7}\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     config = compose("label", ["source.path=x", "experiment=mine"], str(tmp_path))
-    assert config.segment.weights == "/data/models/tiny.pt"
+    assert (config.unit_size, config.images.min_side) == (5, 7)
+    assert config.images.max_pixels == compose("label", ["source.path=x"]).images.max_pixels
+    assert compose("label", ["source.path=x", "experiment=mine", "unit_size=6"], str(tmp_path)).unit_size == 6
+
+
+@pytest.mark.parametrize("experiment", ["offline", "convert_offline"])
+def test_an_experiment_without_a_network_is_offline(experiment):
+    assert compose("label", ["source.path=x", f"experiment={experiment}"]).offline
+    assert not compose("label", ["source.path=x", f"experiment={experiment}", "offline=false"]).offline
 
 
 def test_settings_of_a_part_that_is_not_chosen_are_refused():

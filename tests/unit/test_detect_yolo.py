@@ -215,7 +215,7 @@ def test_an_unknown_architecture_names_those_like_it():
     ("setting", "value"),
     [("conf", 3), ("conf", "abc"), ("iou", -0.1), ("max_det", 0), ("image_size", 100), ("batch", -1),
      ("device", "tpu"), ("device", 0), ("precision", "int4"), ("weights", "random:x"), ("classes", "person"),
-     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge"), ("box_voting", 1.5), ("box_voting", True)],
+     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge"), ("box_voting", 1.5), ("box_voting", 0), ("box_voting", True)],
 )  # fmt: skip
 def test_a_setting_out_of_range_names_its_key(setting, value):
     given_ = {"weights": "random:0", "architecture": "yolo11n.yaml", setting: value}
@@ -303,12 +303,29 @@ def test_a_box_is_the_mean_of_those_of_its_class_that_overlap_it():
     assert voted(kept[:0], proposed, 0.5).shape == (0, 6)
 
 
-def test_a_model_without_nms_has_no_voting(tmp_path):
+def test_a_proposal_that_is_no_number_has_no_vote():
+    proposed = torch.tensor([[10.0, 11.0], [10.0, float("nan")], [10.0, float("inf")], [10.0, 10.0], [0.8, 0.4]])
+    kept = torch.tensor([[5.0, 5.0, 15.0, 15.0, 0.8, 0.0]])
+    assert torch.allclose(voted(kept, proposed, 0.5), kept)
+
+
+def with_nms_free_head(path, *, alone: bool) -> str:
     with ultralytics_at_bay():
-        model = load_detector("random:0", "yolo26n.yaml").model
+        model = lively(load_detector("random:0", "yolo26n.yaml").model)
         model.end2end = True
-        torch.save({"model": model}, tmp_path / "without_nms.pt")
-    for weights, architecture in ((str(tmp_path / "without_nms.pt"), None), ("random:0", "rtdetr-l.yaml")):
+        torch.save({"model": model.fuse(verbose=False) if alone else model}, path)
+    return str(path)
+
+
+def test_of_two_heads_the_one_with_nms_is_asked(tmp_path):
+    path = with_nms_free_head(tmp_path / "both.pt", alone=False)
+    same_as_ultralytics(path, detector(path))
+    assert len(detector(path, box_voting=0.5).detect(FRAMES)) == len(FRAMES)
+
+
+def test_a_model_without_nms_has_no_voting(tmp_path):
+    alone = with_nms_free_head(tmp_path / "alone.pt", alone=True)
+    for weights, architecture in ((alone, None), ("random:0", "rtdetr-l.yaml")):
         with pytest.raises(ConfigError, match=rf"detect\.box_voting needs a model with NMS, {weights} has none"):
             detector(weights, architecture=architecture, box_voting=0.5)
 

@@ -68,13 +68,16 @@ def test_answers_and_gradients_are_the_librarys(model, with_mask):
     earlier = torch.randn(n, 1, SIZE // 4, SIZE // 4, generator=dice) * 5 if with_mask else None
     wanted = torch.rand(n, 4, SIZE // 4, SIZE // 4, generator=dice)
 
-    gradients = []
+    answers, gradients = [], []
     for ask in (by_library, by_product):
         model.zero_grad()
         found = ask(model, images, points, labels, earlier)
+        answers.append([field.detach() for field in found])
         loss = torch.nn.functional.binary_cross_entropy_with_logits(found.logits_N4hw, wanted)
         (loss + found.ious_N4.sum() + found.object_logits_N.sum()).backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    for expected, answer in zip(*answers, strict=True):
+        torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-4)
     theirs, ours = gradients
 
     # The bias of a key moves all scores of a softmax alike: the library computes a gradient of rounding errors for it.
