@@ -51,7 +51,10 @@ def library(model, features, sparse, dense=None) -> Decoded:
 
 def assert_close(a: Decoded, b: Decoded) -> None:
     for name in ("logits", "iou", "object_logit"):
-        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-4, atol=2e-5)
+        expected = getattr(b, name)
+        # A logit near 0 is the difference of large numbers: its error follows their size.
+        size = max(1.0, float(expected.abs().mean()))
+        torch.testing.assert_close(getattr(a, name), expected, rtol=1e-4, atol=1e-5 * size)
 
 
 def test_one_prompt_gives_the_librarys_numbers(model, features):
