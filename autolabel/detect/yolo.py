@@ -35,7 +35,7 @@ from autolabel.weights.quiet import ultralytics_at_bay
 _PAD_VALUE = 114
 # Ultralytics' own floor for models that choose their best boxes without NMS.
 _LEAST_TOP_K = 300
-_ROWS_AT_ONCE = 512
+_VOTES_AT_ONCE = 512  # boxes, each against all proposals
 _TASKS = ("detect", "segment", "pose")
 _MODELS = {
     "RTDETRDecoder": "RTDETRDetectionModel",
@@ -65,8 +65,8 @@ class YoloDetector:
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
     threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head alone) ignore it. `batch` images go
-    through the network at once, 0 chooses by device. `classes` are the names to keep, None for all. `shrink` is how a larger picture is made smaller:
-    `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, the mean of all. `pad` is what is filled
+    through the network at once, 0 chooses by device. `classes` are the names to keep, None for all. `shrink` is how a
+    larger picture is made smaller: `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, the mean of all. `pad` is what is filled
     up with grey: a `square`, or each side to a multiple of the model's `stride`; pictures of one size share a batch then.
     `box_voting` in (0, 1] makes of a box the mean of all that the model proposed for it (see `voted`), where there is NMS.
     """
@@ -204,10 +204,14 @@ class YoloDetector:
     def _select(self, output_1: Any) -> Any:
         if self._stretch:
             return _select_rtdetr(output_1[0], self._conf, self._keep, self._max_det, self._image_size)
+        if self._box_voting is None:
+            return self._suppressed(output_1)
+        # NMS may write into what it is given.
+        return voted(self._suppressed(output_1.clone()), output_1[0], self._box_voting)
+
+    def _suppressed(self, output_1: Any) -> Any:
         from ultralytics.utils.nms import non_max_suppression
 
-        # NMS may write into what it is given.
-        proposed = None if self._box_voting is None else output_1[0].clone()
         rows = non_max_suppression(
             output_1,
             self._conf,
@@ -217,10 +221,8 @@ class YoloDetector:
             max_det=self._max_det,
             nc=self._class_count,
             end2end=self._model.end2end,
-        )[0][:, :6]
-        if proposed is None or self._box_voting is None:
-            return rows
-        return voted(rows, proposed, self._box_voting)
+        )[0]
+        return rows[:, :6]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,7 +271,7 @@ def voted(rows_K6: Any, proposed: Any, least_iou: float) -> Any:
     centre, size = proposed[:2].T, proposed[2:4].T
     boxes = torch.cat([centre - size / 2, centre + size / 2], dim=1)
     means = []
-    for rows in rows_K6.split(_ROWS_AT_ONCE):  # of (rows, A) numbers
+    for rows in rows_K6.split(_VOTES_AT_ONCE):
         weights = proposed[4 + rows[:, 5].long()] ** 2 * (box_iou(rows[:, :4], boxes) >= least_iou)
         total = weights.sum(dim=1, keepdim=True)
         means.append(torch.where(total > 0, weights @ boxes / total, rows[:, :4]))
