@@ -13,6 +13,7 @@ Letters in shapes: B images, R the model's image side, H and W places of a level
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ from autolabel.segment.in_place import activated, added
 
 _ROWS_AT_ONCE = 512
 """Of queries; 128 to 4096 made no clear difference where it was measured."""
+_AT_ONCE_BYTES = 16 << 20
+"""Of the widest array of a block on a CPU. A larger block is computed strip by strip: the widest of SAM 2.1 tiny has 151 MB,
+in new pages each time and far beyond every cache."""
+_STRIP_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,20 +134,52 @@ class ImageEncoder:
 
 def run_block(block: Any, values: Any) -> Any:
     """A MultiScaleBlock of sam2 (hieradet.py) on (B, H, W, C)."""
+    rows = _rows_a_strip(block, values)
+    if rows is None:
+        return _widened(block, _attended(block, values))
+    if block.window_size:
+        return _by_strips(lambda strip: _widened(block, _attended(block, strip)), values, rows)
+    return _by_strips(lambda strip: _widened(block, strip), _attended(block, values), rows)
+
+
+def _rows_a_strip(block: Any, values: Any) -> int | None:
+    """How many rows of (B, H, W, C) to compute at a time, whole windows; None for all. Not where gradients are recorded, and
+    not in a compiled graph, which would hold every strip."""
+    import torch
+
+    if values.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    b, h, w, _ = values.shape
+    widest = max(block.attn.qkv.out_features, block.mlp.layers[0].out_features)
+    row_bytes = w * widest * values.element_size()
+    if b * h * row_bytes <= _AT_ONCE_BYTES:
+        return None
+    step = block.window_size or 1
+    return max(_STRIP_BYTES // (row_bytes * step), 1) * step
+
+
+def _by_strips(run: Callable[[Any], Any], values: Any, rows: int) -> Any:
+    import torch
+
+    images = [torch.cat([run(strip) for strip in image.split(rows, dim=1)], dim=1) for image in values.split(1)]
+    return images[0] if len(images) == 1 else torch.cat(images)
+
+
+def _attended(block: Any, values: Any) -> Any:
     shortcut = values
     values = block.norm1(values)
     if block.dim != block.dim_out:
         shortcut = pooled(block.pool, block.proj(values))
     side = block.window_size
-    if side:
-        values = into_windows(values, side)
-    values = attend(block.attn, values)
-    if side:
-        if block.q_stride:
-            side //= block.q_stride[0]
-        values = add_windows(shortcut, values, side)
-    else:
-        values = shortcut + values
+    if not side:
+        return shortcut + attend(block.attn, values)
+    values = attend(block.attn, into_windows(values, side))
+    if block.q_stride:
+        side //= block.q_stride[0]
+    return add_windows(shortcut, values, side)
+
+
+def _widened(block: Any, values: Any) -> Any:
     widen, narrow = block.mlp.layers
     return added(values, narrow(activated(block.mlp.act, widen(block.norm2(values)))))
 
@@ -183,7 +220,16 @@ def _quick_products(values: Any) -> bool:
 
 def pooled(pool: Any, values: Any) -> Any:
     """(B, H, W, C) smaller; as it is for None."""
-    return values if pool is None else pool(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    import torch
+
+    if pool is None:
+        return values
+    h, w = values.shape[1:3]
+    if (pool.kernel_size, pool.stride, h % 2, w % 2) == ((2, 2), (2, 2), 0, 0) and not torch.is_grad_enabled():
+        # As it lies in memory: the module would copy what is a part of a wider array. It has its own rule for gradients.
+        rows = torch.maximum(values[:, 0::2], values[:, 1::2])
+        return torch.maximum(rows[:, :, 0::2], rows[:, :, 1::2])
+    return pool(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def into_windows(values: Any, side: int) -> Any:
@@ -195,7 +241,8 @@ def into_windows(values: Any, side: int) -> Any:
     if down or right:
         values = functional.pad(values, (0, 0, 0, right, 0, down))
     grid = values.view(b, (h + down) // side, side, (w + right) // side, side, c)
-    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, side, side, c)
+    # Contiguous also where one row of windows could be a view: matrix products are slow on that.
+    return grid.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, side, side, c)
 
 
 def add_windows(values: Any, windows: Any, side: int) -> Any:

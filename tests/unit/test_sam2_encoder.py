@@ -63,6 +63,33 @@ def test_features_are_the_librarys(architecture):
     assert max(largest_error(model, encoder, count) for count in (1, 2)) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("architecture", "strip_bytes", "first_rows"),
+    [
+        ("nano", 1, 8),
+        ("nano", 3 << 19, 48),  # of 64, so the last strip is another one
+        ("sam2.1/sam2.1_hiera_t.yaml", 1, 8),
+        ("sam2.1/sam2.1_hiera_t.yaml", 1 << 21, 16),
+    ],
+)
+def test_large_blocks_strip_by_strip_give_the_same_features(monkeypatch, architecture, strip_bytes, first_rows):
+    model = built(architecture, 256)
+    images = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    whole, fine = ImageEncoder(model)(images)
+    heights = []
+    monkeypatch.setattr(sam2_encoder, "_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(sam2_encoder, "_STRIP_BYTES", strip_bytes)
+    widened = sam2_encoder._widened
+    monkeypatch.setattr(
+        sam2_encoder, "_widened", lambda block, strip: heights.append(strip.shape[:2]) or widened(block, strip)
+    )
+    again, fine_again = ImageEncoder(model)(images)
+    assert heights[0] == (1, first_rows)
+    assert len(heights) > 2 * len(model.image_encoder.trunk.blocks)
+    for one, other in zip((whole, *fine), (again, *fine_again), strict=True):
+        assert float((one - other).abs().max() / one.abs().mean()) < 1e-5
+
+
 @pytest.mark.parametrize("levels", [[0, 1, 2, 3], [0, 2, 3], [1, 2, 3], [0, 1], [3]])
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 def test_every_way_down_through_the_levels_gives_the_librarys_features(levels, mode):
