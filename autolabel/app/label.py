@@ -197,6 +197,8 @@ def say_changes(synced: Synced) -> None:
     for what, count in (("new", synced.added), ("changed", synced.changed), ("vanished", synced.vanished)):
         if count:
             logger.warning("%d %s pictures since the run was started", count, what)
+    if synced.away:
+        logger.warning("%d labelled pictures cannot be read now; their labels are kept", synced.away)
 
 
 def label_pending(

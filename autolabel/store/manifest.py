@@ -76,11 +76,16 @@ ABSENT = ("missing", "permission")
 # `listed` is the table of a Listing, attached. CROSS JOIN: SQLite keeps the order, so that both sides are walked
 # through from the start to the end where names are listed in their own order.
 _DIFFERS = "(m.size, m.mtime_ns, m.labels) IS NOT (l.size, l.mtime_ns, l.labels)"
+# A disk that is not mounted today shall not cost what was labelled yesterday.
+_AWAY = """
+l.size < 0 AND m.size >= 0 AND EXISTS (SELECT 1 FROM record r WHERE r.ordinal = m.ordinal AND r.status != 'failed')
+"""
 _COMPARE = f"""
 INSERT INTO delta SELECT l.position, m.ordinal, m.unit, m.ordinal IS NOT NULL AND {_DIFFERS}
 FROM listed l LEFT JOIN manifest m ON m.image_id = l.image_id
-WHERE m.ordinal IS NULL OR m.path IS NOT l.path OR {_DIFFERS}
+WHERE m.ordinal IS NULL OR (m.path IS NOT l.path OR {_DIFFERS}) AND NOT ({_AWAY})
 """
+_COUNT_AWAY = f"SELECT count(*) FROM listed l CROSS JOIN manifest m USING (image_id) WHERE {_AWAY}"
 _APPEND = """
 INSERT INTO manifest
 SELECT :ordinal + n, :unit + n / :unit_size, image_id, path, size, mtime_ns, labels
@@ -97,21 +102,24 @@ _UPDATE = """
 UPDATE manifest SET path = l.path, size = l.size, mtime_ns = l.mtime_ns, labels = l.labels
 FROM delta d CROSS JOIN listed l USING (position) WHERE manifest.ordinal = d.ordinal
 """
-_UNDO = """
+_UNDO = f"""
 DELETE FROM record WHERE ordinal IN (
-    SELECT m.ordinal FROM redo CROSS JOIN manifest m USING (unit) CROSS JOIN listed l USING (image_id))
+    SELECT m.ordinal FROM redo CROSS JOIN manifest m USING (unit) CROSS JOIN listed l USING (image_id)
+    WHERE NOT ({_AWAY}))
 """
 INDEX = "CREATE UNIQUE INDEX manifest_image_id ON manifest(image_id)"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Between the manifest and what is listed now. `before`: how many entries there were."""
+    """Between the manifest and what is listed now. `before`: how many entries there were; `away`: listed and labelled, and
+    not to be read now."""
 
     before: int
     added: int
     changed: int
     vanished: int
+    away: int
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.vanished)
@@ -126,7 +134,7 @@ def compare(db: sqlite3.Connection) -> Difference:
     )
     before, listed = _count(db, "manifest"), _count(db, "listed")
     if not before:
-        return Difference(0, listed, 0, 0)
+        return Difference(0, listed, 0, 0, 0)
     db.execute(_COMPARE)
     added, changed = db.execute(
         "SELECT coalesce(sum(ordinal IS NULL), 0), coalesce(sum(changed), 0) FROM delta"
@@ -135,7 +143,8 @@ def compare(db: sqlite3.Connection) -> Difference:
     for codes, condition in ((PASSING, ""), (ABSENT, " AND l.size >= 0")):
         marks = ", ".join("?" * len(codes))
         db.execute(f"INSERT OR IGNORE INTO redo SELECT m.unit {_FAILED} AND r.code IN ({marks}){condition}", codes)
-    return Difference(before, added, changed, before - (listed - added))
+    ((away,),) = db.execute(_COUNT_AWAY)
+    return Difference(before, added, changed, before - (listed - added), away)
 
 
 def bring_up_to_date(db: sqlite3.Connection, found: Difference, unit_size: int) -> None:

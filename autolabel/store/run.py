@@ -71,6 +71,7 @@ class Synced:
     added: int
     changed: int
     vanished: int
+    away: int
 
 
 class RunStore:
@@ -125,7 +126,8 @@ class RunStore:
     def sync(self, listed: Listing | Iterable[Entry], *, root: str, unit_size: int) -> Synced:
         """Freeze the manifest, or bring it up to date: new pictures are appended as new units, changed ones
         are labelled again with their whole unit, as are those that failed for a reason that may have passed;
-        vanished ones keep the record they have. A picture is changed when its file or its annotations are.
+        vanished ones keep the record they have, as do labelled ones that are listed and cannot be read now. A picture is
+        changed when its file or its annotations are.
 
         Raises StoreMismatch when the pictures are those of another data set, SourceError for one that is listed twice.
         """
@@ -140,7 +142,12 @@ class RunStore:
                 self._refuse_other_root(root)
             bring_up_to_date(self._db, found, unit_size)
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))
-        return Synced(added=found.added if found.before else 0, changed=found.changed, vanished=found.vanished)
+        return Synced(
+            added=found.added if found.before else 0,
+            changed=found.changed,
+            vanished=found.vanished,
+            away=found.away,
+        )
 
     def _refuse_other_root(self, root: str) -> None:
         # A moved data set is welcome, so only a root that brings other pictures is refused. The same names are
@@ -180,7 +187,7 @@ class RunStore:
 
     def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
         """All records of the unit in one transaction; a unit that is already there is left alone, and so is the
-        record of a picture that vanished since."""
+        record of a picture that vanished since, or cannot be read now."""
         rows = [
             (unit.start + i, r.status, r.code, len(r.instances), len(r.dropped), encode_record(r))
             for i, r in enumerate(records)
@@ -194,7 +201,7 @@ class RunStore:
             )
         with _transaction(self._db):
             if self._db.execute("INSERT OR IGNORE INTO unit VALUES (?)", (unit.number,)).rowcount:
-                # Only a vanished picture still has a record here.
+                # Only a picture that is away still has a record here.
                 self._db.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._commits += 1
         if self._commits % CHECKPOINT_EVERY == 0:

@@ -283,6 +283,34 @@ def test_a_vanished_picture_keeps_its_record_when_its_unit_is_done_again(tmp_pat
         assert list(reader.records()) == [record_of(ref) for ref in refs.values()]
 
 
+@pytest.mark.parametrize("neighbour_changes", [False, True])
+def test_a_labelled_picture_that_cannot_be_read_now_keeps_its_record(tmp_path, neighbour_changes):
+    refs = refs_in(tmp_path / "in", ["a", "b"])
+    label_all(tmp_path, refs)
+    away = (tmp_path / "in" / "b").rename(tmp_path / "away")
+    if neighbour_changes:
+        (tmp_path / "in" / "a").write_bytes(b"longer than before")
+    failed = {"status": "failed", "code": "missing", "candidates": (), "verdicts": ()}
+    synced, done = label_all(tmp_path, refs, **failed)
+    assert (synced.away, synced.changed, len(done)) == (1, int(neighbour_changes), int(neighbour_changes))
+    with open_reader(tmp_path) as reader:
+        first, second = reader.records()
+    assert first == record_of(refs["a"], **failed if neighbour_changes else {})
+    assert second == record_of(refs["b"])
+    away.rename(tmp_path / "in" / "b")
+    with open_store(tmp_path) as store:
+        synced = store.sync(entries(refs.values()), root="/data", unit_size=2)
+    assert (synced.away, synced.changed) == (0, 0)
+
+
+def test_a_picture_that_failed_and_is_gone_now_is_missing(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a"])
+    label_all(tmp_path, refs, status="failed", code="corrupt", candidates=(), verdicts=())
+    (tmp_path / "in" / "a").unlink()
+    synced, done = label_all(tmp_path, refs, status="failed", code="missing", candidates=(), verdicts=())
+    assert (synced.away, len(done)) == (0, 1)
+
+
 def test_a_picture_that_vanished_before_it_was_labelled_says_so_until_it_comes_back(tmp_path):
     refs = refs_in(tmp_path / "in", ["a", "b"])
     label_all(tmp_path, refs, units=0)
