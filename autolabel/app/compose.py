@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ from autolabel.ops.storage import is_url
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+_GIVEN = "settings_of_the_run"
 _ALIKE = 0.8
 """Of 1: from here on a key is taken for another one, misspelt (difflib)."""
 
@@ -98,7 +100,7 @@ def is_override(argument: str) -> bool:
 
 def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
     """The configuration `configs/<name>.yaml` with `overrides`. Leaves no Hydra state behind."""
-    config = _composed(name, tuple(overrides), config_dir)
+    config = _composed(name, tuple(overrides), (config_dir,) if config_dir else ())
     # Hydra refuses a key that there is not, but for these and in files, of which ours are tested.
     if config_dir is not None or any(override.startswith(("+", "hydra.")) for override in overrides):
         _refuse_misspelt(config, _usual(name))
@@ -107,17 +109,32 @@ def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) 
 
 @cache
 def _usual(name: str) -> DictConfig:
-    return _composed(name, (), None)
+    return _composed(name, (), ())
 
 
-def _composed(name: str, overrides: Sequence[str], config_dir: str | None) -> DictConfig:
+def compose_from(
+    group: str, settings: Mapping[str, Any], name: str, overrides: Sequence[str], config_dir: str | None = None
+) -> DictConfig:
+    """As `compose`, with `settings` as what is chosen of `group`, unless an override chooses."""
+    if any(override.lstrip("+~").partition("=")[0] == group for override in overrides):
+        return compose(name, overrides, config_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / group).mkdir()
+        (Path(folder) / group / f"{_GIVEN}.yaml").write_text(
+            OmegaConf.to_yaml(OmegaConf.create(dict(settings))), "utf-8"
+        )
+        folders = (folder, config_dir) if config_dir else (folder,)
+        return _composed(name, (f"{group}={_GIVEN}", *overrides), folders)
+
+
+def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
-    extra = [f"hydra.searchpath=[{_absolute(config_dir)}]"] if config_dir else []
+    extra = [f"hydra.searchpath=[{','.join(map(_absolute, config_dirs))}]"] if config_dirs else []
     with _own_hydra_state():
         try:
             with initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="autolabel"):
@@ -132,7 +149,7 @@ def _composed(name: str, overrides: Sequence[str], config_dir: str | None) -> Di
             TypeError,
             OSError,
         ) as error:
-            raise ConfigError(_no_such_name(error, name, overrides, config_dir) or _readable(error)) from error
+            raise ConfigError(_no_such_name(error, name, overrides, config_dirs) or _readable(error)) from error
 
 
 def _refuse_misspelt(config: DictConfig, usual: DictConfig) -> None:
@@ -159,7 +176,7 @@ def _refuse_misspelt(config: DictConfig, usual: DictConfig) -> None:
                 raise ConfigError(f"{full}: there is no such setting, nothing reads it; did you mean {alike[0]}?")
 
 
-def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_dir: str | None) -> str | None:
+def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> str | None:
     """One line for a choice or a setting that there is not, with what may have been meant; None for other errors."""
     from hydra.errors import MissingConfigException
 
@@ -171,7 +188,7 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
             if override.lstrip("+~").partition("=")[0].partition("@")[0] == group
             and choice in re.split(r"[=,\[\] ]+", override)
         ]
-        there = _choices(group, config_dir)
+        there = _choices(group, config_dirs)
         if said and there:
             return f"{said[0]}: {group} has no choice {choice!r}; {nearest(choice, there)}"
         return None  # a file asks for it, and Hydra says which
@@ -185,12 +202,12 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
     others = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
     if len(others) == len(overrides):  # it is set in a file, not here
         return None
-    return f"{key}: there is no such setting; {_meant(key, list(_settings(_composed(name, others, config_dir))))}"
+    return f"{key}: there is no such setting; {_meant(key, list(_settings(_composed(name, others, config_dirs))))}"
 
 
-def _choices(group: str, config_dir: str | None) -> list[str]:
-    folders = [configs_dir(), *([Path(config_dir).expanduser()] if config_dir else [])]
-    return [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+def _choices(group: str, config_dirs: Sequence[str]) -> list[str]:
+    folders = [configs_dir(), *(Path(one).expanduser() for one in config_dirs)]
+    return [path.stem for folder in folders for path in (folder / group).glob("*.yaml") if path.stem != _GIVEN]
 
 
 def _meant(key: str, known: Sequence[str]) -> str:
@@ -342,11 +359,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    """`a.b.c`, value as text, for every leaf."""
+def flat(prefix: str, value: Any, without: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """`a.b.c`, value as text, for every leaf; `without` settings of these names. An entry of a map that a person fills
+    (`labels.rename`) is none of them, whatever its name."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from flat(f"{prefix}.{key}", inner)
+            if key not in without or "_target_" not in value:
+                yield from flat(f"{prefix}.{key}", inner, without)
     else:
         yield prefix, repr(value)
 

@@ -54,17 +54,16 @@ def main(arguments: Sequence[str]) -> int:
     evaluator = evaluator_of(values)
     with exclusive(directory):
         found = evaluate_run(evaluator, directory, truth)
-        calibrated = calibrate(directory, truth) if request.flag else None
-    sys.stdout.write(text(found))
-    with open_reader(directory) as reader:
-        sys.stdout.write(part_text(reader.meta(PART)))
-    if values["oracle"] is not None:
-        sys.stdout.write(oracle_text(evaluator, run_path(values["oracle"]), truth, found))
-    sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")
-    if calibrated is not None:
-        place = printable(shlex.quote(str(calibrated)))
-        sys.stdout.write(f"written    {place}\n"
-                         f"next       autolabel refine {printable(shlex.quote(str(directory)))} refine.quality.calibration={place}\n")  # fmt: skip
+        sys.stdout.write(text(found))
+        with open_reader(directory) as reader:
+            sys.stdout.write(part_text(reader.meta(PART)))
+        if values["oracle"] is not None:
+            sys.stdout.write(oracle_text(evaluator, run_path(values["oracle"]), truth, found))
+        sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")
+        if request.flag:
+            place = printable(shlex.quote(str(calibrate(directory, truth))))
+            sys.stdout.write(f"written    {place}\n"
+                             f"next       autolabel refine {printable(shlex.quote(str(directory)))} refine.quality.calibration={place}\n")  # fmt: skip
     return 0
 
 
@@ -83,7 +82,8 @@ def evaluator_of(values: dict[str, object]) -> Evaluator:
 
 
 def read_truth(source: Source, path: str) -> Truth:
-    """All of the source; its digest is that of the file, or of every picture's labels."""
+    """All of the source; its digest is that of the file, and of every picture's labels where the file
+    only says where they are."""
     from autolabel.evaluate.evaluator import Truth
 
     refs = tuple(source.images())
@@ -94,7 +94,7 @@ def read_truth(source: Source, path: str) -> Truth:
         with place.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 h.update(chunk)
-    else:
+    if not place.is_file() or place.suffix.lower() != ".json":
         for ref in refs:
             h.update(ref.image_id.encode(errors="surrogateescape") + b"\0" + digest(ref))
     return Truth(path, h.hexdigest(), tuple(source.categories), refs)

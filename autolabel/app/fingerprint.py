@@ -30,7 +30,7 @@ def fingerprint(
 
     `identities` are the labeler's: its groups of settings, and what decides each beside its settings."""
     stages = [stage for stage in STAGES if stage in ALWAYS or stage in identities]
-    entries = [pair for stage in stages for pair in flat(stage, config[stage])]
+    entries = [pair for stage in stages for pair in flat(stage, config[stage], BY_IDENTITY)]
     entries += [("unit_size", repr(config["unit_size"])), ("batch_size", repr(config["batch_size"]))]
     entries += refine_entries(config["refine"], refiners).items()
     entries += [(f"{stage} ({key})", value) for stage, its in identities.items() for key, value in its.items()]
@@ -39,4 +39,4 @@ def fingerprint(
         ("record version", str(codec.VERSION)),
     ]
     elsewhere = BY_CONTENT if identities.get("prompt") else frozenset()
-    return {k: v for k, v in entries if k.rpartition(".")[2] not in BY_IDENTITY and k not in elsewhere}
+    return {k: v for k, v in entries if k not in elsewhere}

@@ -1,7 +1,7 @@
 """`autolabel refine RUN ...`: judge every candidate of a run again with other thresholds. Loads no model.
 
-The store keeps all that was found with its raw mask and scores; only the verdicts change. The result equals a
-run that was labelled with these settings from the start.
+The store keeps all that was found with its raw mask and scores; only the verdicts change. What is not named stays as
+the run has it, unless `refine=...` chooses anew. The result equals a run that was labelled so from the start.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from autolabel.app.compose import compose, parse, plain
+from autolabel.app.compose import Request, compose, compose_from, parse, plain
 from autolabel.app.part import KEY as PART
 from autolabel.app.part import part_text
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
 from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
-from autolabel.app.summary import summarise
+from autolabel.app.summary import rewrite_counts, summarise
 from autolabel.core.errors import StoreError
 from autolabel.store.lock import exclusive
 from autolabel.store.run import categories_from, open_reader, open_store
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,17 +33,23 @@ def main(arguments: Sequence[str]) -> int:
     from autolabel.engine.labeler import refined
 
     request = parse(arguments, "refine")
-    config = compose("refine", request.overrides, request.config_dir)
+    where = compose("refine", [override for override in request.overrides if override.startswith("run=")]).run
+    if request.show and request.path is None and where is None:
+        sys.stdout.write(OmegaConf.to_yaml(compose("refine", request.overrides, request.config_dir)))
+        return 0
+    directory = existing_run(request.path, where, "refine")
     if request.show:
+        with open_reader(directory) as reader:
+            config = _with_its_own(reader.meta("config"), request)
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
-    directory = existing_run(request.path, config.run, "refine")
     with exclusive(directory):
         started = time.monotonic()
         with open_store(directory) as store:
             stored, text = store.meta("fingerprint"), store.meta("config")
             if stored is None or text is None:
                 raise StoreError(f"{directory} holds nothing that was labelled yet")
+            config = _with_its_own(text, request)
             refiners = build_refiners(config.get("refine"), categories_from(store.meta("categories") or "[]"))
             entries = refine_entries(plain(config)["refine"], refiners)
             settings = OmegaConf.create(text)
@@ -55,6 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         with open_reader(directory) as reader:
             summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
             part = part_text(reader.meta(PART))
+        rewrite_counts(directory, summary)
     lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
     lines.append(f"refined    {revised} pictures changed, {seconds:.1f} s; exports are as they were")
     lines += part.splitlines()
@@ -63,6 +74,30 @@ def main(arguments: Sequence[str]) -> int:
     lines.append(f"next       autolabel export {directory} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
     return summary.exit_code
+
+
+def _with_its_own(text: str | None, request: Request) -> DictConfig:
+    """The settings asked for, on those of the run, whose configuration is `text`."""
+    from omegaconf import OmegaConf
+
+    if text is None:
+        return compose("refine", request.overrides, request.config_dir)
+    its = plain(OmegaConf.create(text))["refine"] or {}
+    # A refiner that the run is without, and that has a setting now, comes as it usually is.
+    usual = plain(compose("refine", ()))["refine"]
+    named = {key[1] for key in map(_key_of, request.overrides) if key[0] == "refine" and len(key) > 2}
+    back = {name for name in named & usual.keys() if its.get(name) is None}
+    if back:
+        its = {
+            name: usual[name] if name in back else its[name]
+            for name in (*usual, *its)
+            if name in back | its.keys()
+        }
+    return compose_from("refine", its, "refine", request.overrides, request.config_dir)
+
+
+def _key_of(override: str) -> list[str]:
+    return override.lstrip("+~").partition("=")[0].split(".")
 
 
 def with_refine(fingerprint: Mapping[str, str], refine: Mapping[str, str]) -> dict[str, str]:

@@ -25,8 +25,10 @@ def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:
     for refiner in refiners:
         given: Mapping[str, str] = getattr(refiner, "identity", {})
         identity.update(given)
-    settings = {key: value for key, value in flat("refine", config) if key.rpartition(".")[2] not in identity}
-    return {**settings, **{f"refine ({key})": value for key, value in identity.items()}}
+    return {
+        **dict(flat("refine", config, identity)),
+        **{f"refine ({key})": value for key, value in identity.items()},
+    }
 
 
 def is_of_refine(key: str) -> bool:

@@ -132,6 +132,17 @@ class Summary:
         return Cost(before.pictures + self.labelled, before.seconds + self.seconds, stages)
 
 
+def rewrite_counts(directory: Path, now: Summary) -> None:
+    """What a run holds `now`, in its `summary.json`; how it was labelled and exported stays as it was written."""
+    try:
+        document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        document |= {key: asdict(now)[key] for key in ("status", "instances", "dropped", "failures", "pending")}
+    except (OSError, ValueError, TypeError):
+        now.write(directory)
+    else:
+        write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
 def read_cost(directory: Path) -> Cost | None:
     """From the run's `summary.json`; None where there is none, or none that can be understood."""
     try:

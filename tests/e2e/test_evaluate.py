@@ -1,6 +1,7 @@
 """`autolabel evaluate` as a person uses it: a run and a path, whatever kind of labels that is."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -137,7 +138,21 @@ def test_calibrating_fits_a_quality_score_that_refine_takes(tmp_path, home):
 def test_too_few_objects_are_no_ground_for_a_calibration(home, capsys):
     run = home / "run"
     assert main(["evaluate", str(run), f"truth={run / 'export' / 'coco'}", "--calibrate"]) == 1
-    assert "at least 50 found objects" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "at least 50 found objects" in printed.err
+    assert "written " in printed.out, "what was measured is shown all the same"
+
+
+def test_labels_beside_a_file_that_only_names_them_are_part_of_what_the_truth_is(tmp_path, home):
+    run = home / "run"
+    truth = shutil.copytree(run / "export" / "yolo", tmp_path / "yolo")
+    digests = []
+    for _ in range(2):
+        assert main(["evaluate", str(run), f"truth={truth / 'data.yaml'}", "pairing=iou"]) == 0
+        digests.append(document(run)["truth_sha256"])
+        labels = max(truth.rglob("labels/**/*.txt"), key=lambda path: path.stat().st_size)
+        labels.write_text("".join(labels.read_text("utf-8").splitlines(keepends=True)[1:]), "utf-8")
+    assert digests[0] != digests[1]
 
 
 def test_a_flag_of_another_command_is_refused_with_its_name(capsys):

@@ -1,5 +1,6 @@
 """Refining a run again: equal to having labelled it so from the start, and no model is touched."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,10 @@ def label(tmp_path):
 def records(run):
     with open_reader(run) as reader:
         return list(reader.records())
+
+
+def kept(run):
+    return [[instance.index for instance in record.instances] for record in records(run)]
 
 
 def test_refining_equals_labelling_with_these_settings_and_continues_as_such(label, tmp_path):
@@ -92,10 +97,65 @@ def test_refining_back_gives_the_run_as_it_was(label, tmp_path, capsys):
     before = records(tmp_path / "run")
     main(["refine", str(tmp_path / "run"), "refine.islands.largest_only=true", "refine.area.min_px=60"])
     assert records(tmp_path / "run") != before
-    main(["refine", str(tmp_path / "run")])
+    main(["refine", str(tmp_path / "run"), "refine=default"])
     assert records(tmp_path / "run") == before
+    capsys.readouterr()
     main(["refine", str(tmp_path / "run")])
     assert "refined    0 pictures changed" in capsys.readouterr().out
+
+
+def test_settings_that_are_not_named_stay_as_the_run_has_them(label, tmp_path, capsys):
+    first, second = STRICTER
+    label("both", *STRICTER)
+    label("run", first)
+    capsys.readouterr()
+    assert main(["refine", str(tmp_path / "run"), "--cfg", second]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out).refine
+    assert (shown.area.min_px, shown.score.min_detector_score) == (60, 0.6)
+    assert main(["refine", str(tmp_path / "run"), second]) == 0
+    assert records(tmp_path / "run") == records(tmp_path / "both")
+    assert label("run", *STRICTER) == 0
+    assert main(["refine", str(tmp_path / "run"), "refine.score.min_detector_scor=0.5"]) == 1
+    assert "did you mean min_detector_score" in capsys.readouterr().err
+
+
+def test_a_refiner_that_the_run_is_without_comes_back_with_a_setting(label, tmp_path):
+    floor = "refine.score.min_detector_score=0.6"
+    label("strict", floor)
+    for run, without in (("none", "refine=none"), ("null", "refine.score=null")):
+        label(run, without)
+        before = kept(tmp_path / run)
+        assert main(["refine", str(tmp_path / run), floor]) == 0
+        assert kept(tmp_path / run) == kept(tmp_path / "strict") != before
+
+
+def test_the_summary_counts_what_the_run_holds_now(label, tmp_path):
+    def summary():
+        return json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+
+    label("run")
+    before = summary()
+    main(["refine", str(tmp_path / "run"), *STRICTER])
+    after = summary()
+    kept = [i for r in records(tmp_path / "run") for i in r.instances]
+    assert sum(after["instances"].values()) == len(kept) < sum(before["instances"].values())
+    assert sum(after["dropped"].values()) > sum(before["dropped"].values())
+    changing = {"instances", "dropped", "status", "failures", "pending"}
+    assert {k: v for k, v in after.items() if k not in changing} == {
+        k: v for k, v in before.items() if k not in changing
+    }
+
+
+def test_an_entry_of_a_map_counts_whatever_its_class_is_called(label, tmp_path, capsys):
+    rename = "labels.rename={owl: weights}"
+    parts = ["refine.ownership.by=depth", "refine.ownership.part_of={weights: dog}"]
+    label("run", rename)
+    assert main(["refine", str(tmp_path / "run"), *parts]) == 0
+    assert label("run", rename, *parts) == 0
+    capsys.readouterr()
+    assert label("run", rename, parts[0], "refine.ownership.part_of={weights: cat}") == 1
+    assert "refine.ownership.part_of.weights: 'dog' -> 'cat'" in capsys.readouterr().err
+    assert label("run", "labels.rename={owl: device}", *parts) == 1
 
 
 def test_what_never_became_a_mask_stays_dropped(label, tmp_path):
