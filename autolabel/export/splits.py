@@ -1,8 +1,9 @@
 """Which of train, val and test an image belongs to. Knows no files.
 
-A split that the source names is kept. Every other image draws a number in [0, 1) from its own name (or that of
-its group) and the seed: below `val_fraction` it is val, from `1 - test_fraction` on it is test, else train. As
-nothing but the name decides, images that come and go move no other one. That leaves one way to stratify:
+A split of the source is kept where its name says which of the three it is; other splits are counted. Every other
+image draws a number in [0, 1) from its own name (or that of its group) and the seed: below `val_fraction` it is val,
+from `1 - test_fraction` on it is test, else train. As nothing but the name decides, images that come and go move no
+other one. That leaves one way to stratify:
 
     stratify   a class of which the draw left nothing on the val (train) side has its lowest (highest) draw
                dealt there. Only that one image, or group, can ever move, when another one of its class comes
@@ -30,7 +31,17 @@ from autolabel.export.policy import fraction_of, labelled
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
 
+_NAMES: dict[Side, str] = {
+    "train": "train",
+    "val": r"(?:val|valid|validation|dev|devel|eval|evaluation)(?![^\W\d_])",
+    "test": "test",
+}
+"""How a split's name begins that is one of ours: `train2017`, `trainval`, `minival`, `test-dev`; no `validated`."""
+_NAMED = {side: re.compile(rf"(?:mini[-_]?)?{name}", re.IGNORECASE) for side, name in _NAMES.items()}
+
 SPLIT_NOTES: dict[str, str] = {
+    "splits_unknown": "{} pictures have a split in the source that neither train, val (valid, validation, dev, eval) "
+    "nor test is named after: dealt anew",
     "groups_divided": "{} pictures are not on the side of their group, since the source says so",
 }
 
@@ -140,6 +151,7 @@ class SplitPlan:
 
     def see(self, record: ImageRecord) -> None:
         known = self._known(record)
+        self.counts["splits_unknown"] += bool(record.split) and own_side(record.split) is None
         draw = self._splits.draw(self._splits.group(record))
         for name in self._splits.strata(record):
             stratum = self._strata.setdefault(name, _Stratum())
@@ -177,9 +189,8 @@ class SplitPlan:
 
 
 def own_side(split: str | None) -> Side | None:
-    """The source's own split, as the three are called here (`valid`, `train2017`); None when it is none of them."""
-    word = (split or "").lower()
-    return next((side for side in SIDES if word.startswith(side)), None)
+    """The source's own split, as the three are called here; None when it is none of them."""
+    return next((side for side, name in _NAMED.items() if name.match(split or "")), None)
 
 
 def _pattern(key: str, group_by: str | None) -> re.Pattern[str] | None:

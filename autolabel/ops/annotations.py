@@ -7,6 +7,8 @@ orientation are enough.
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
 from autolabel.core.errors import ImageError
@@ -26,17 +28,15 @@ class Canvas:
     """
 
     def __init__(self, labels: Labels, info: ImageInfo) -> None:
-        upright = info.size_hw
-        stored = stored_size(upright, info.orientation)
         self.normalized, self.convention = labels.normalized, labels.convention
-        self.size_hw, self.orientation = upright, 1
-        if labels.size_hw is None or _close(labels.size_hw, upright):
-            return
-        if not _close(labels.size_hw, stored):
-            declared = f"{labels.size_hw[1]}x{labels.size_hw[0]}"
-            actual = f"{info.width}x{info.height}"
-            raise ImageError("size_mismatch", f"the labels are for {declared} px, the picture is {actual}")
-        self.size_hw, self.orientation = stored, info.orientation
+        declared = labels.size_hw or info.size_hw
+        frames = (info.size_hw, 1), (stored_size(info.size_hw, info.orientation), info.orientation)
+        # Where the sides differ by a pixel only the exact size tells the two frames apart.
+        fits = [frame for same in (operator.eq, _close) for frame in frames if same(declared, frame[0])]
+        if not fits:
+            stated, actual = (f"{w}x{h}" for h, w in (declared, info.size_hw))
+            raise ImageError("size_mismatch", f"the labels are for {stated} px, the picture is {actual}")
+        self.size_hw, self.orientation = fits[0]
 
     def boxes(self, boxes_xyxy: Float32) -> Float32:
         pixels = scale_normalized(boxes_xyxy, self.size_hw) if self.normalized else boxes_xyxy

@@ -339,6 +339,10 @@ def _bmp(data: bytes) -> Header:
     return Header("BMP", width, abs(height))
 
 
+_PNM_WHITES = (255, 4095, 65535)
+"""Of 8, 12 and 16 bits; the decoder hands the values of others on as they are, so they would come out too dark."""
+
+
 def _pnm(data: bytes) -> Header:
     fields: list[int] = []
     at, wanted = 2, 2 if data[1:2] in b"14" else 3
@@ -352,7 +356,11 @@ def _pnm(data: bytes) -> Header:
         while data[at : at + 1].isdigit():
             at += 1
         fields.append(int(data[start : min(at, start + 10)]))
-    return Header("PNM", fields[0], fields[1], deep=wanted == 3 and fields[2] > 255)
+    white = fields[2] if wanted == 3 else 255
+    is_stretched = data[1:2] in b"23" and white < 255  # written as text: the decoder does it itself
+    if white not in _PNM_WHITES and not is_stretched:
+        raise ImageError("unsupported", f"PNM whose white is {white}, not 255, 4095 or 65535; convert it to PNG")
+    return Header("PNM", fields[0], fields[1], deep=white > 255)
 
 
 def _jpeg2000(data: bytes) -> Header:

@@ -38,6 +38,8 @@ _TOP_FIELDS = frozenset(("images", "annotations", "categories"))
 _IMAGE_FIELDS = frozenset(("id", "file_name", "width", "height"))
 _CATEGORY_FIELDS = frozenset(("id", "name"))
 _ANNOTATION_FIELDS = frozenset(("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"))
+_CROWD: dict[object, bool] = {None: False, 0: False, 1: True, "0": False, "1": True}
+"""What `iscrowd` may say; false and 0.0 are equal to 0."""
 
 
 class _BadLabel(Exception):
@@ -262,9 +264,17 @@ def _extra(row: Json, known: frozenset[str]) -> str:
         raise _BadLabel(str(e)) from e
 
 
+def is_crowd(value: object) -> bool:
+    """Raises BadShape for anything but a clear yes or no: most formats leave a crowd out."""
+    if isinstance(value, dict | list) or value not in _CROWD:
+        raise BadShape(f"iscrowd must be 0 or 1, got {_shown(value)}")
+    return _CROWD[value]
+
+
 def _labels(annotations: list[Json], size_hw: tuple[int, int] | None) -> Labels:
     boxes = np.zeros((len(annotations), 4), np.float64)
     shapes: list[tuple[Polygon, ...] | Rle | None] = []
+    crowd: list[bool] = []
     extras: list[str] = []
     for row, annotation in enumerate(annotations):
         where = f"annotation {annotation['id']}"
@@ -275,15 +285,16 @@ def _labels(annotations: list[Json], size_hw: tuple[int, int] | None) -> Labels:
             raise _BadLabel(f"{where} has neither bbox nor segmentation")
         shapes.append(shape)
         try:
+            crowd.append(is_crowd(annotation.get("iscrowd")))
             extras.append(_extra(annotation, _ANNOTATION_FIELDS))
-        except _BadLabel as e:
+        except (BadShape, _BadLabel) as e:
             raise _BadLabel(f"{where}: {e}") from e
     return Labels(
         xywh_to_xyxy(boxes),
         np.array([a["category_id"] for a in annotations], np.int64),
         tuple(shapes),
         tuple(a["id"] for a in annotations),
-        tuple(bool(a.get("iscrowd", 0)) for a in annotations),
+        tuple(crowd),
         size_hw=size_hw,
         extras=tuple(extras),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef
-from autolabel.ops.storage import exists, is_folder
+from autolabel.ops.storage import absolute, exists, is_folder
 from autolabel.source.locate import check_place
 from autolabel.source.walk import pictures_below
 
@@ -35,11 +35,12 @@ class FolderSource:
 
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError when the folder itself is missing or cannot be listed."""
-        if not is_folder(self._path):
-            if not exists(self._path):
+        path = absolute(self._path)
+        if not is_folder(path):
+            if not exists(path):
                 raise SourceError(f"no such folder or picture: {self._path!r}")
-            yield ImageRef(posixpath.basename(self._path), self._path)
+            yield ImageRef(posixpath.basename(path), path)
             return
         ignored: Counter[str] = Counter()
-        yield from pictures_below(self._path, lambda name: True, ignored)
+        yield from pictures_below(path, lambda name: True, ignored)
         self._ignored = ignored

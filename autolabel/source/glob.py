@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef
-from autolabel.ops.storage import is_folder
+from autolabel.ops.storage import absolute, is_folder
 from autolabel.source.locate import check_place
 from autolabel.source.walk import pictures_below
 
@@ -43,10 +43,11 @@ class GlobSource:
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError when the folder in front of the pattern is missing."""
         root, pattern = _split(self._path)
-        if not is_folder(root):
+        place = absolute(root)
+        if not is_folder(place):
             raise SourceError(f"no such folder: {root!r} (in front of the pattern {pattern!r})")
         matches, ignored = _translate(pattern), Counter[str]()
-        yield from pictures_below(root, lambda name: matches.fullmatch(name) is not None, ignored)
+        yield from pictures_below(place, lambda name: matches.fullmatch(name) is not None, ignored)
         self._ignored = ignored
 
 

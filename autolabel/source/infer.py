@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
+from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.ops.storage import checked_url, exists, is_folder, is_url, names_in
 from autolabel.source.coco import CocoSource
@@ -27,8 +28,8 @@ from autolabel.source.parquet import ParquetSource
 from autolabel.source.png_masks import PngMaskSource
 from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
 from autolabel.source.voc_masks import MASK_FOLDER
-from autolabel.source.walk import IMAGE_EXTENSIONS, extension, walk
-from autolabel.source.yolo import YoloSource
+from autolabel.source.walk import IMAGE_EXTENSIONS, Tree, extension, walk
+from autolabel.source.yolo import YoloSource, label_path
 
 _CVAT_NAME = "annotations.xml"
 _CLASS_LISTS = frozenset(("data.yaml", "data.yml", "classes.json", "classes.yaml", "classes.txt"))
@@ -37,6 +38,8 @@ _PEEK = 1 << 16
 _FEW = 20
 """Of many files of a kind the first ones are looked into."""
 _COCO_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
+_ROW = re.compile(rb"^[ \t]*\d[\d.]*(?:[ \t,]+[-+.\deE]+){4,}[ \t]*\r?$", re.MULTILINE)
+"""Five numbers or more. Whether they are right says the reader, line by line: a folder of wrong rows must fail."""
 _PARQUET = ".parquet"
 _VIDEO = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"))
 
@@ -136,8 +139,9 @@ def _infer_folder(path: str) -> tuple[str, str]:
     for kind, find in _FOLDER_KINDS:
         if reason := find(path, names):
             return kind, reason
-    if walk(path).images():
-        return "folder", "; ".join(["a folder of pictures", *_not_used(path, names)])
+    tree = walk(path)
+    if tree.images():
+        return "folder", "; ".join(["a folder of pictures", *_not_used(path, names, tree)])
     raise SourceError(
         f"nothing to label in {path!r}: looked for pictures ({', '.join(sorted(IMAGE_EXTENSIONS)[:6])}, …) at any "
         f"depth, data.yaml, a COCO instances.json, CVAT's annotations.xml, LabelMe and Label Studio .json, JPEGImages/ "
@@ -145,16 +149,27 @@ def _infer_folder(path: str) -> tuple[str, str]:
     )
 
 
-def _not_used(path: str, names: list[str]) -> Iterator[str]:
+def _not_used(path: str, names: list[str], tree: Tree) -> Iterator[str]:
     """Labels that were seen and are left alone, and how to use them."""
     files = _coco_files(path)
     if files:
-        shown = ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
-        yield f"{len(files)} files of COCO labels are not used ({shown}): give one of them as the path"
-    if any(extension(name) == _PARQUET for name in walk(path).files):
+        yield f"{len(files)} files of COCO labels are not used ({_some(files)}): give one of them as the path"
+    texts = {name for name in tree.files if extension(name) == ".txt"}
+    if captions := sorted({posixpath.splitext(name)[0] + ".txt" for name in tree.images()} & texts):
+        said = f"{len(captions)} .txt files beside pictures are not used ({_some(captions)})"
+        yield f"{said}: if they are YOLO labels, say source=yolo"
+    if rows := sorted({label_path(name) for name in tree.images()} & texts - set(captions)):
+        folders = sorted({name.rpartition("/labels/")[0] for name in rows})
+        said = f"{len(rows)} files of YOLO labels are not used (in labels/ of {_some(folders)})"
+        yield f"{said}: give one of these folders as the path, or a data.yaml that names the images/ of all"
+    if any(extension(name) == _PARQUET for name in tree.files):
         yield "Parquet files are not used: if they hold labels, say source=parquet"
     if "masks" in names and any(extension(f) == ".png" for f in walk(posixpath.join(path, "masks")).files):
         yield "masks/ is taken for pictures: if it holds labels, say source=png_masks and source.kind"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
 
 
 def _coco_files(path: str) -> list[str]:
@@ -252,12 +267,16 @@ def _is_xml_folder(path: str, names: list[str]) -> str | None:
 
 
 def _is_row_folder(path: str, names: list[str]) -> str | None:
-    rows = {name[:-4] for name in names if extension(name) == ".txt"} - {"classes"}
+    texts = [name for name in names if extension(name) == ".txt" and name[:-4] != "classes"]
     pictures = {posixpath.splitext(name)[0] for name in names if extension(name) in IMAGE_EXTENSIONS}
-    beside = posixpath.isdir(posixpath.join(posixpath.dirname(posixpath.abspath(path)), "images"))
-    if rows & pictures or (rows and not pictures and beside):
-        return "a folder of YOLO label files"
-    return None
+    if pictures:
+        texts = [name for name in texts if name[:-4] in pictures]
+    elif not posixpath.isdir(posixpath.join(posixpath.dirname(posixpath.abspath(path)), "images")):
+        return None
+    heads = [_head(posixpath.join(path, name)) for name in texts[:_FEW]]
+    # Captions lie beside pictures like that, too; an empty file is a picture without objects.
+    has_rows = any(_ROW.search(head) for head in heads) or (heads and not any(map(bytes.strip, heads)))
+    return "a folder of YOLO label files" if has_rows else None
 
 
 _FOLDER_KINDS: tuple[tuple[str, Callable[[str, list[str]], str | None]], ...] = (

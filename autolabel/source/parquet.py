@@ -30,6 +30,7 @@ from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.boxes import xywh_to_xyxy
 from autolabel.ops.drawn import BadShape, extra_text
+from autolabel.source.coco import is_crowd
 from autolabel.source.locate import check_optional_path, check_path, contained
 
 _BATCH = 16
@@ -165,7 +166,7 @@ class ParquetSource:
             np.array([category for _, category, *_ in found], np.int64),
             tuple(mask for *_, mask in found),
             tuple(_whole(one.get("source_id")) for one in objects),
-            tuple(bool(one.get("iscrowd")) for one in objects),
+            tuple(_crowd(one, f"object {at}") for at, one in enumerate(objects)),
             size_hw=size_hw,
             extras=tuple(_fields(_text(one, "extra"), f"object {at}: extra") for at, one in enumerate(objects)),
         )
@@ -300,6 +301,13 @@ def _numbers(values: Any, what: str, count: int) -> tuple[float, ...]:
     if not all(isinstance(v, int | float) and math.isfinite(v) and abs(v) < 1e9 for v in values):
         raise _BadLabel(f"{what} has no finite number, or one out of any range: {values!r}")
     return tuple(values)
+
+
+def _crowd(one: Row, where: str) -> bool:
+    try:
+        return is_crowd(one.get("iscrowd"))
+    except BadShape as e:
+        raise _BadLabel(f"{where}: {e}") from e
 
 
 def _whole(value: Any) -> int | None:

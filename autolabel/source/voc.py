@@ -12,7 +12,7 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from xml.etree.ElementTree import Element, ParseError
@@ -99,7 +99,7 @@ class VocSource:
         """Raises SourceError when the folders are not there, or two XML files name one picture."""
         layout, ids = self._layout, self._category_ids
         images, labels = self._trees
-        splits = _splits(layout.devkit)
+        splits, strangers = _splits(layout.devkit, {pair.stem for pair in self._pairs})
         first: dict[str, str | None] = {}
         for pair in self._pairs:
             ref = self._ref(pair, images, ids, splits)
@@ -113,6 +113,7 @@ class VocSource:
             yield from labels.unreadable_refs("Annotations/")
         xml = frozenset(with_extension(labels, ".xml")) if labels.root == images.root else frozenset[str]()
         self._ignored = count_ignored(images, xml)
+        self._ignored.update({"names in ImageSets without a picture": strangers} if strangers else {})
 
     def _ref(self, pair: Pair, images: Tree, ids: Mapping[str, int], splits: Mapping[str, str]) -> ImageRef:
         found = None if pair.label is None else self._annotations[pair.label]
@@ -297,16 +298,29 @@ def _labels_of_masks(objects: tuple[tuple[str, Rle], ...], ids: Mapping[str, int
     )
 
 
-def _splits(devkit: str | None) -> dict[str, str]:
-    """Picture stem to split."""
+def _splits(devkit: str | None, stems: Collection[str]) -> tuple[dict[str, str], int]:
+    """Picture stem to split, and how many other names the lists have."""
     found: dict[str, str] = {}
+    strangers: set[str] = set()
     for folder, split in itertools.product(("Main", "Segmentation"), ("train", "val", "test")):
         path = posixpath.join(devkit or "", "ImageSets", folder, f"{split}.txt")
         if devkit and is_file(path):
-            for line in read_label_text(path, _MAX_LIST).splitlines():
-                if line.split():
-                    found.setdefault(line.split()[0], split)
-    return found
+            for line in filter(None, map(str.strip, read_label_text(path, _MAX_LIST).splitlines())):
+                stem = next((name for name in _readings(line) if name in stems), None)
+                if stem is None:
+                    strangers.add(line)
+                else:
+                    found.setdefault(stem, split)
+    return found, len(strangers)
+
+
+def _readings(line: str) -> Iterator[str]:
+    """What a line of ImageSets may name: names can have spaces, and some lists have a flag, or more, behind them."""
+    yield line
+    name, *flag = line.rsplit(None, 1)
+    if flag in (["-1"], ["0"], ["1"]):
+        yield name
+    yield line.split(None, 1)[0]
 
 
 def devkit_folders(path: str) -> tuple[str, str] | None:

@@ -216,7 +216,7 @@ class YoloSource:
             raise SourceError(f"{self._path!r}: {split}: no such folder: {path!r}")
         images = walk(path)
         prefix = f"{place}/" if place else ""
-        labels_dir = posixpath.join(self._base, _label_path(posixpath.join(place, "x.jpg"))).removesuffix("x.txt")
+        labels_dir = posixpath.join(self._base, label_path(posixpath.join(place, "x.jpg"))).removesuffix("x.txt")
         labels = walk(labels_dir) if is_folder(labels_dir) else Tree(labels_dir, (), ())
         names = [n for n in with_extension(labels, ".txt") if posixpath.basename(n).lower() not in _NOT_LABELS]
         yield from _paired(images, labels, names, prefix, split)
@@ -240,7 +240,7 @@ class YoloSource:
                 # Some tools write the lines relative to the data set instead.
                 if not self._exists(image_id) and self._exists(plain):
                     image_id = plain
-            label = _label_path(image_id)
+            label = label_path(image_id)
             full = posixpath.join(self._base, label)
             yield _Picture(
                 image_id,
@@ -253,7 +253,7 @@ class YoloSource:
         return exists(posixpath.join(self._base, relative))
 
 
-def _label_path(image: str) -> str:
+def label_path(image: str) -> str:
     """The last folder called `images` becomes `labels`, as in the ultralytics loader."""
     parts = posixpath.splitext(image)[0].split("/")
     for at in range(len(parts) - 2, -1, -1):

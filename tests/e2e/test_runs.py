@@ -175,6 +175,32 @@ def test_export_needs_no_model_and_equals_the_first(label, tmp_path):
     assert tree(tmp_path / "run" / "export" / "coco") == before
 
 
+@pytest.mark.parametrize("source", ["in", "in/**/*.png"])
+def test_a_run_that_noted_relative_paths_goes_on_and_is_exported_from_anywhere(
+    source, label, tmp_path, monkeypatch, capsys
+):
+    album(tmp_path / "in", 5)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as old:  # as early versions noted them
+        old.setattr("autolabel.source.folder.absolute", lambda place: place)
+        old.setattr("autolabel.source.glob.absolute", lambda place: place)
+        assert label(source) == 0
+    with open_reader(tmp_path / "run") as reader:
+        before = list(reader.records())
+        assert {os.path.isabs(record.path) for record in before} == {False}  # noqa: PTH117
+    draw(tmp_path / "in" / "new.png", {0: (2, 2, 20, 20)})
+    capsys.readouterr()
+    assert label(source) == 0
+    assert "(1 in " in capsys.readouterr().out
+    with open_reader(tmp_path / "run") as reader:
+        after = list(reader.records())
+    assert [r.image_id for r in after] == [r.image_id for r in before] + ["new.png"]
+    assert [r.candidates for r in after[:5]] == [r.candidates for r in before]
+    monkeypatch.chdir("/")
+    assert main(["export", str(tmp_path / "run"), "export=[yolo]"]) == 0
+    assert len(list((tmp_path / "run/export/yolo/images").rglob("*.png"))) == 6
+
+
 def test_a_sweep_makes_one_run_for_each_value(configs, tmp_path):
     album(tmp_path / "in", 3)
     code = main(

@@ -112,6 +112,14 @@ def test_a_box_drawn_on_the_stored_picture_lies_on_the_same_pixels_upright(orien
     assert image.any(-1).sum() == (y1 - y0) * (x1 - x0)
 
 
+def test_of_two_frames_a_pixel_apart_the_one_of_the_stated_size_is_meant():
+    upright, stored = (640, 641), (641, 640)
+    box = labels([[10, 5, 20, 25]], size_hw=stored)
+    assert detect(box, upright, orientation=6).boxes_xyxy.tolist() == [[616, 10, 636, 20]]
+    box = labels([[10, 5, 20, 25]], size_hw=upright)
+    assert detect(box, upright, orientation=6).boxes_xyxy.tolist() == [[10, 5, 20, 25]]
+
+
 def test_labels_for_another_size_are_refused_and_rounding_is_not():
     with pytest.raises(ImageError, match="size_mismatch: the labels are for 100x60 px, the picture is 50x30"):
         detect(labels([[0, 0, 1, 1]], size_hw=(60, 100)))

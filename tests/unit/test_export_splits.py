@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from autolabel.core.errors import ConfigError
+from autolabel.export.coco import CocoExporter
 from autolabel.export.splits import Splits
 from tests.records import ListReader, disc, failed, instance, record
 
@@ -14,6 +15,11 @@ SETTINGS = {
     "stratify": False,
     "group_by": None,
 }
+COCO = {
+    "segmentation": "rle", "ids": "new", "images": "none", "empty_images": "keep", "holes": "keep", "parts": "keep",
+    "overlaps": "keep", "min_area_px": 1, "crowd": "keep", "simplify_iou": None, "split_files": True,
+    "val_fraction": 1.0, "test_fraction": 0.0, "seed": 0, "stratify": False, "group_by": None,
+}  # fmt: skip
 DISC = disc(120, 160, 30, 30, 5)
 
 
@@ -97,6 +103,31 @@ def test_the_splits_of_the_source_are_kept_and_their_group_follows():
     assert (found["cam/002.jpg"], found["cam/004.jpg"], found["cam/000.jpg"]) == ("val", "test", "val")
     plan = Splits(**{**SETTINGS, "group_by": "folder"}).plan(ListReader(items))
     assert plan.counts["groups_divided"] == 1
+
+
+@pytest.mark.parametrize(
+    ("side", "names"),
+    [
+        ("train", ["train", "Train", "train2017", "training", "trainval", "trainval35k", "train_extra", "mini_train"]),
+        ("val", ["val", "valid", "VALIDATION", "val2017", "val_unseen", "minival", "minival2014", "dev", "eval"]),
+        ("test", ["test", "test2017", "test-dev", "testdev2017", "testing", "testA"]),
+    ],
+)  # fmt: skip
+def test_a_split_of_the_source_is_the_side_that_it_is_named_after(side, names):
+    items = [replace(one, split=name) for one, name in zip(records(len(names)), names, strict=True)]
+    plan = Splits(**{**SETTINGS, "val_fraction": float(side != "val")}).plan(ListReader(items))
+    assert {one.split: plan.side(one) for one in items} == dict.fromkeys(names, side)
+    assert not +plan.counts
+
+
+def test_a_split_that_is_named_after_no_side_is_dealt_and_said(tmp_path):
+    names = ["holdout", "unlabeled", "validated", "devices", "evaluated", "valminusminival", None, "", "train"]
+    items = [replace(one, split=name) for one, name in zip(records(len(names)), names, strict=True)]
+    found = sides(items, val_fraction=1.0)
+    assert [found[one.image_id] for one in items] == ["val"] * 8 + ["train"]
+    report = CocoExporter(**COCO).export(ListReader(items), tmp_path / "out")
+    assert report.counts["splits_unknown"] == 6
+    assert any(note.startswith("6 pictures have a split in the source that neither") for note in report.notes)
 
 
 def test_images_without_labels_take_no_part():

@@ -155,6 +155,27 @@ def test_twelve_bit_data_in_sixteen_bits_is_scaled_and_said():
     assert (image == (dark >> 4)[..., None]).all()
 
 
+def pnm(magic, white):
+    """Three pixels: black, half white, white."""
+    values = np.array([0, white // 2, white])
+    as_text = magic == b"P2"
+    body = b"0 %d %d\n" % tuple(values[1:]) if as_text else values.astype(">u2" if white > 255 else "u1").tobytes()
+    return magic + b"\n# made by hand\n3 1\n%d\n" % white + body
+
+
+@pytest.mark.parametrize(
+    ("magic", "white"), [(b"P5", 255), (b"P5", 4095), (b"P5", 65535), (b"P2", 15), (b"P2", 255), (b"P2", 65535)]
+)
+def test_the_white_of_a_pnm_is_white(magic, white):
+    assert decode_rgb(pnm(magic, white), max_pixels=MANY)[0][0, :, 0].tolist() in ([0, 127, 255], [0, 119, 255])
+
+
+@pytest.mark.parametrize(("magic", "white"), [(b"P5", 15), (b"P5", 1023), (b"P5", 16383), (b"P2", 1023)])
+def test_a_pnm_that_would_come_out_too_dark_is_refused(magic, white):
+    with pytest.raises(ImageError, match=f"unsupported: PNM whose white is {white}.*convert it"):
+        decode_rgb(pnm(magic, white), max_pixels=MANY)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "AVIF"])
 def test_of_several_frames_the_first_is_taken_and_said(kind):
     others = [Image.fromarray(RGB[::-1].copy()), Image.fromarray(RGB[:, ::-1].copy())]

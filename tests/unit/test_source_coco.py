@@ -84,6 +84,13 @@ def test_ids_written_as_digits_are_integers(tmp_path):
     assert source.categories == (Category(3, "cat"),)
 
 
+@pytest.mark.parametrize("no", [0, 0.0, False, None, "0"])
+@pytest.mark.parametrize("yes", [1, 1.0, True, "1"])
+def test_a_crowd_is_said_by_a_number_a_truth_value_or_the_text_of_a_number(tmp_path, no, yes):
+    (ref,), _ = refs(tmp_path, data(annotation(1, iscrowd=no), annotation(2, iscrowd=yes)))
+    assert ref.labels.crowd == (False, True)
+
+
 def test_a_degenerate_box_is_passed_on(tmp_path):
     (ref,), _ = refs(tmp_path, data(annotation(bbox=[5, 5, -2, 0])))
     assert ref.labels.boxes_xyxy.tolist() == [[5, 5, 3, 5]]
@@ -159,6 +166,9 @@ def test_utf_16_is_refused_and_a_byte_order_mark_is_not(tmp_path):
         ({"segmentation": {"size": [6, 8], "counts": [1, 2]}}, "do not sum up to 6 x 8"),
         ({"segmentation": {"size": [6, 8], "counts": [50, -2]}}, "do not sum up to 6 x 8"),
         ({"segmentation": {"size": [6], "counts": "0"}}, "RLE size must have 2 numbers"),
+        ({"iscrowd": "false"}, "annotation 1: iscrowd must be 0 or 1, got 'false'"),
+        ({"iscrowd": 2}, "annotation 1: iscrowd must be 0 or 1, got 2"),
+        ({"iscrowd": [0]}, "annotation 1: iscrowd must be 0 or 1, got list"),
     ],
 )
 def test_a_bad_annotation_fails_its_picture_and_is_named(tmp_path, changes, message):

@@ -84,6 +84,24 @@ def test_one_picture_is_a_source_too(tmp_path):
     assert ids(FolderSource(path=str(tmp_path / "a.jpg"))) == ["a.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("source", "ids_there"),
+    [
+        (FolderSource(path="photos"), ["a.jpg", "b/c.jpg"]),
+        (FolderSource(path="./photos/b/c.jpg"), ["c.jpg"]),
+        (GlobSource(path="photos/*/*.jpg"), ["b/c.jpg"]),
+        (GlobSource(path="**/c.jpg"), ["photos/b/c.jpg"]),
+    ],
+)
+def test_paths_hold_wherever_the_program_goes_and_ids_do_not_change(tmp_path, monkeypatch, source, ids_there):
+    touch(tmp_path, "photos/a.jpg", "photos/b/c.jpg")
+    monkeypatch.chdir(tmp_path)
+    refs = list(source.images())
+    assert [ref.image_id for ref in refs] == ids_there
+    monkeypatch.chdir("/")
+    assert all(Path(ref.path).is_file() for ref in refs)
+
+
 def test_an_empty_folder_has_no_pictures_and_a_missing_one_is_an_error(tmp_path):
     assert ids(FolderSource(path=str(tmp_path))) == []
     with pytest.raises(SourceError, match="no such folder"):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 
@@ -36,6 +37,9 @@ XML = "<annotation><filename>a.jpg</filename></annotation>"
         ("yolo", "", {"classes.txt": "a", "images/a.jpg": "", "labels/a.txt": ROW}),
         ("yolo", "", {"classes.txt": "a", "a.jpg": "", "a.txt": ROW}),
         ("yolo", "yolo", {"yolo/classes.txt": "a", "images/a.jpg": "", "yolo/a.txt": ROW}),
+        ("yolo", "", {"a.jpg": "", "a.txt": ""}),
+        ("folder", "", {"a.jpg": "", "a.txt": "a red bicycle, 3 people in 2026"}),
+        ("folder", "", {"a.jpg": "", "a.txt": "a red bicycle", "readme.txt": ROW}),
         ("voc", "", {"JPEGImages/a.jpg": "", "Annotations/a.xml": XML}),
         ("voc", "", {"images/a.jpg": "", "annotations/a.xml": XML}),
         ("voc", "", {"a.jpg": "", "a.xml": XML}),
@@ -92,6 +96,11 @@ def test_what_fits_nothing_says_what_was_looked_for(tmp_path, monkeypatch, path,
         ),
         (("instances_a.json", "instances_b.json"), "2 files of COCO labels are not used"),
         (("images/a.png", "masks/a.png"), "source=png_masks"),
+        (("images/a.txt", "images/b.txt"), "1 .txt files beside pictures are not used (images/a.txt)"),
+        (
+            ("train/images/a.jpg", "train/labels/a.txt", "valid/images/b.jpg", "valid/labels/b.txt"),
+            "2 files of YOLO labels are not used (in labels/ of train, valid)",
+        ),
     ],
 )
 def test_labels_that_are_not_used_are_named_with_the_way_to_them(tmp_path, files, said):
@@ -101,6 +110,27 @@ def test_labels_that_are_not_used_are_named_with_the_way_to_them(tmp_path, files
     kind, reason = infer_kind(str(tmp_path))
     assert kind == "folder"
     assert said in reason
+
+
+def test_one_file_of_rows_among_the_first_makes_a_folder_of_labels_and_wrong_rows_fail_by_name(tmp_path):
+    for name, text in {"a": "", "b": "no row", "c": "0 0.5 0.5 0.1 0.1 0.9\n"}.items():
+        (tmp_path / f"{name}.jpg").touch()
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    source = AutoSource(path=str(tmp_path), images_dir=None)
+    assert source.kind == "yolo"
+    found = {ref.image_id: ref.problem for ref in source.images()}
+    assert found["a.jpg"] is None
+    assert "c.txt:1: a row has 5 numbers" in found["c.jpg"].detail
+
+
+def test_the_folder_that_is_named_for_unused_labels_is_one_that_uses_them(tmp_path):
+    for name in ("deep/train/images/a.jpg", "deep/train/labels/a.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(ROW)
+    _, reason = infer_kind(str(tmp_path))
+    (folder,) = re.findall(r"in labels/ of (.*?)\)", reason)
+    assert infer_kind(str(tmp_path / folder))[0] == "yolo"
 
 
 def test_nothing_is_looked_at_before_it_is_asked_for():

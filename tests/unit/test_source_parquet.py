@@ -163,6 +163,7 @@ def test_a_row_without_objects_has_no_labels_or_an_empty_list(tmp_path):
         ({"segmentation": {"size": [120, 160], "counts": [1, 2]}}, "compressed COCO string"),
         ({"segmentation": {"size": [120], "counts": "x"}}, "RLE size must have 2 numbers"),
         ({"segmentation": [[1.0, 2.0]]}, "must be {size, counts}"),
+        ({"iscrowd": "no"}, "iscrowd must be 0 or 1, got 'no'"),
     ],
 )
 def test_a_bad_object_fails_its_picture_alone(tmp_path, one, message):
@@ -171,6 +172,12 @@ def test_a_bad_object_fails_its_picture_alone(tmp_path, one, message):
     assert refs["bad.png"].problem.code == "bad_label"
     assert refs["bad.png"].labels is None
     assert re.search(f"bad.parquet' row 0: object 0.*{message}", refs["bad.png"].problem.detail)
+
+
+def test_a_crowd_may_be_said_in_text(tmp_path):
+    rows = [row(f"{said}.png", iscrowd=said) for said in ("0", "1")]
+    refs, _ = read(write(tmp_path / "x.parquet", rows))
+    assert (refs["0.png"].labels.crowd, refs["1.png"].labels.crowd) == ((False,), (True,))
 
 
 def test_files_that_cannot_be_trusted_are_refused(tmp_path):

@@ -72,6 +72,34 @@ def test_a_devkit_has_its_splits(tmp_path):
     assert refs["JPEGImages/c.jpg"].labels is None
 
 
+def test_names_with_spaces_keep_their_splits_and_names_without_a_picture_are_counted(tmp_path):
+    names = ("my photo", "b", "c 1", "d")
+    write(
+        tmp_path,
+        {
+            **{f"Annotations/{name}.xml": xml() for name in names},
+            **{f"JPEGImages/{name}.jpg": "" for name in names},
+            "ImageSets/Main/train.txt": "my photo\nc 1\ngone\n\n",
+            "ImageSets/Main/val.txt": "b  -1\nd something else\ngone too -1\n",
+            "ImageSets/Segmentation/train.txt": "gone\n",
+        },
+    )
+    refs, source = read(tmp_path)
+    assert {i.removeprefix("JPEGImages/"): r.split for i, r in refs.items()} == {
+        "my photo.jpg": "train",
+        "b.jpg": "val",
+        "c 1.jpg": "train",
+        "d.jpg": "val",
+    }
+    assert source.ignored == {"names in ImageSets without a picture": 2}
+
+
+def test_a_flag_behind_a_name_with_spaces_is_no_part_of_it(tmp_path):
+    write(tmp_path, {"Annotations/my photo.xml": xml(), "JPEGImages/my photo.jpg": ""})
+    write(tmp_path, {"ImageSets/Main/test.txt": "my photo -1\n"})
+    assert [ref.split for ref in read(tmp_path)[0].values()] == ["test"]
+
+
 def test_xml_files_find_pictures_beside_them_or_where_they_are_told(tmp_path):
     write(tmp_path, {"voc/a.xml": xml(), "images/a.png": "", "elsewhere/a.jpg": ""})
     assert list(read(tmp_path / "voc")[0]) == ["images/a.png"]
