@@ -4,6 +4,9 @@ The files go to a draft beside the final folder, with a `manifest.json` that hol
 of itself. The draft is synced to disk and takes the place of the old folder in one step. Whatever kills the export, the
 old folder or the new one is there (where the file system cannot exchange two folders in one step, the next
 export puts an old folder back that a kill left aside).
+
+Beside the folder, `.<name>.draft` holds nothing of anybody's and goes without a look. `.<name>.old` may have been in
+place: files that somebody changed or added there are looked for first, also by the next export after a kill.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import itertools
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -20,11 +25,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autolabel.core.errors import ExportError
+from autolabel.core.text import printable
+from autolabel.export.manifest import HEAD, MANIFEST, SEAL, edited_files, is_export
 
-MANIFEST = "manifest.json"
-SEAL = "sha256_of_the_above"
-"""The manifest's last key: the checksum of its own bytes up to that line."""
-_HEAD = b'{"autolabel_export": 1, "files": {\n'
+logger = logging.getLogger(__name__)
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CHUNK = 1 << 20
@@ -45,7 +50,7 @@ class Draft:
         self._manifest = (root / MANIFEST).open("xb")
         self._digest = hashlib.sha256()
         self._separator = b""
-        self._append(_HEAD)
+        self._append(HEAD)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -141,7 +146,8 @@ class Draft:
 def replaced(directory: Path) -> Iterator[Draft]:
     """A draft that becomes `directory` when the block ends well, and vanishes when it does not.
 
-    Raises ExportError when `directory` holds something that is not an export of ours.
+    An old folder with files that somebody changed or added is kept as `<name>.edited-1` (-2, ...), and a warning says
+    so. Raises ExportError when `directory` holds something that is not an export of ours.
     """
     directory = directory.absolute()
     draft, aside = _beside(directory, "draft"), _beside(directory, "old")
@@ -149,9 +155,8 @@ def replaced(directory: Path) -> Iterator[Draft]:
     if aside.exists() and not directory.exists():
         aside.rename(directory)
     _refuse_strangers(directory)
-    for leftover in (draft, aside):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    _remove(draft)
+    _retire(aside, directory, draft)
     draft.mkdir()
     writer = Draft(draft)
     try:
@@ -160,49 +165,10 @@ def replaced(directory: Path) -> Iterator[Draft]:
         _put_in_place(draft, directory, aside)
     finally:
         writer.abandon()
-        # After an exchange the draft's name holds the old folder. A folder left aside goes only when another
-        # one is in its place.
-        if draft.exists():
-            shutil.rmtree(draft)
-        if aside.exists() and directory.exists():
-            shutil.rmtree(aside)
-
-
-def is_export(directory: Path) -> bool:
-    """Whether the folder was written by `replaced`; its manifest may be damaged further down."""
-    manifest = directory / MANIFEST
-    try:
-        if not manifest.is_file():  # opening a pipe waits for ever
-            return False
-        with manifest.open("rb") as file:
-            return file.read(len(_HEAD)) == _HEAD
-    except OSError:
-        return False
-
-
-def listed_files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """Every file of an export of ours but the manifest, with its entry there, streamed. Raises ExportError when there
-    is none, or when the manifest was damaged."""
-    if not is_export(directory):
-        raise ExportError(f"{directory} is no export of autolabel: it has no {MANIFEST} of ours")
-    digest, first = hashlib.sha256(), _HEAD.splitlines(keepends=True)[0]
-    with (directory / MANIFEST).open("rb") as file:
-        for line in file:
-            sealed = line.startswith(f'"{SEAL}"'.encode())
-            if not sealed:
-                digest.update(line)
-            if line in (first, b"\n", b"},\n"):
-                continue
-            try:
-                ((path, entry),) = json.loads(b"{" + line.rstrip(b",}\n") + (b"}" if sealed else b"}}")).items()
-            except ValueError:
-                break
-            if sealed:
-                if entry == digest.hexdigest():
-                    return
-                break
-            yield path, entry
-    raise ExportError(f"{directory / MANIFEST} is torn or edited; write the export again")
+        _remove(draft)
+        # A folder left aside goes only when another one is in its place.
+        if directory.exists():
+            _retire(aside, directory, draft)
 
 
 def _shown(path: str) -> str:
@@ -231,10 +197,43 @@ def _refuse_strangers(directory: Path) -> None:
 def _put_in_place(draft: Path, directory: Path, aside: Path) -> None:
     if not directory.exists():
         draft.rename(directory)
-    elif not _exchanged(draft, directory):
-        directory.rename(aside)
-        draft.rename(directory)
+    else:
+        # The name under which the old folder will be after the exchange: one that is not removed without a look.
+        draft.rename(aside)
+        if not _exchanged(aside, directory):
+            aside.rename(draft)
+            directory.rename(aside)
+            draft.rename(directory)
     _sync(directory.parent)
+
+
+def _retire(aside: Path, directory: Path, draft: Path) -> None:
+    """Remove what another folder took the place of, or give it a name of its own where somebody worked in it."""
+    if not aside.exists():
+        return
+    edited = edited_files(aside)
+    if not edited:
+        # What is half removed has lost its manifest, and could not be told from somebody's work any more.
+        aside.rename(draft)
+        _remove(draft)
+        return
+    names = (directory.with_name(f"{directory.name}.edited-{number}") for number in itertools.count(1))
+    kept = next(name for name in names if not os.path.lexists(name))
+    aside.rename(kept)
+    _sync(directory.parent)
+    logger.warning(
+        "%d %s changed or added in %s since it was written (%s); the old folder is now %s, nothing is lost",
+        len(edited),
+        "file was" if len(edited) == 1 else "files were",
+        directory,
+        printable(edited[0]),
+        kept,
+    )
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _exchanged(a: Path, b: Path) -> bool:

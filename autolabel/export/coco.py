@@ -28,9 +28,9 @@ import numpy as np
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ColumnReader, ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Columns, ImageRecord, Instance, Polygon, Rle
-from autolabel.export.atomic import Draft, replaced
+from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import Ids, json_array, json_bytes, unknown_fields
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
     POLICY_NOTES,
@@ -131,7 +131,10 @@ class CocoExporter:
         tally = _Tally()
         plan = None if self._splits is None else self._splits.plan(run)
         head = b"".join(_head(run))
-        with replaced(directory) as draft, tempfile.TemporaryFile(dir=draft.root, buffering=_BUFFER) as images:
+        with (
+            pictured(directory, run, tally.counts) as draft,
+            tempfile.TemporaryFile(dir=draft.root, buffering=_BUFFER) as images,
+        ):
             listed = _Listed(images, Ids(keep=self._keep_ids), Ids(keep=self._keep_ids))
             draft.write(_ALL, _file(head, self._list(run, plan, draft, listed, tally), listed.image_rows("")))
             sides: list[str] = [side for side in SIDES if SIDES.index(side) in listed.places]

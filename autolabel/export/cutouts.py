@@ -23,10 +23,10 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
-from autolabel.export.atomic import Draft, replaced
+from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import json_array
 from autolabel.export.names import safe_path
-from autolabel.export.pictures import PICTURE_NOTES, png_bytes
+from autolabel.export.pictures import PICTURE_NOTES, pictured, png_bytes
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import RASTER_NOTES, check_choice, check_width, class_number, named, utf8, with_suffix
 from autolabel.export.reading import compare
@@ -75,7 +75,7 @@ class CutoutsExporter:
         folders = class_folders(run.categories)
         names = {category.id: utf8(category.name) for category in run.categories}
         counts["class_folders_renamed"] = sum(folders[id_] != name for id_, name in names.items())
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts, written="instances") as draft:
             # The index is written while the crops are: one row at a time, whatever the size of the run.
             rows = self._rows(run, folders, names, draft, counts)
             draft.write(self._index, _csv(rows) if self._index.endswith(".csv") else _json(rows))

@@ -20,8 +20,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
-from autolabel.export.atomic import Draft, replaced
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.atomic import Draft
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
     POLICY_NOTES,
@@ -85,7 +85,7 @@ class CvatExporter:
         """Write into `directory`; memory does not grow with the run but for the names of pictures that are copied."""
         counts: Counter[str] = Counter()
         labels = label_names(run.categories, counts)
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             seen = self._write_pictures(run, draft, counts)
             draft.write(FILE, self._file(run, labels, seen, counts))
             draft.write(LABELS, [_constructor(run.categories, labels, seen.attributes)])

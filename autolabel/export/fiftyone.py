@@ -32,9 +32,9 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
-from autolabel.export.atomic import Draft, replaced
+from autolabel.export.atomic import Draft
 from autolabel.export.names import utf8_id
-from autolabel.export.pictures import PICTURE_NOTES, Mode, Pictures
+from autolabel.export.pictures import PICTURE_NOTES, Mode, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
     POLICY_NOTES,
@@ -91,7 +91,7 @@ class FiftyOneExporter:
         """Write the data set into `directory`; memory does not grow with the run. The pictures come first, then
         the samples: what could not be copied is not listed."""
         counts: Counter[str] = Counter()
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             draft.write(METADATA, [_json(self._metadata(run)), b"\n"])
             left_out = self._copy(run, draft, counts)
             draft.write(SAMPLES, self._samples(run, left_out, counts))

@@ -21,9 +21,9 @@ import numpy as np
 from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
-from autolabel.export.atomic import Draft, replaced
+from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import unknown_fields
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
@@ -71,7 +71,7 @@ class InstancePngExporter:
         """Write the folder. The records are read twice: for the names, then for the masks."""
         counts: Counter[str] = Counter()
         names = {category.id: category.name for category in run.categories}
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             for record, path in named(run, self._path, counts):
                 self._write(record, path, names, draft, counts)
             draft.write("classes.json", [_json(names)])

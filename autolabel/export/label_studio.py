@@ -26,8 +26,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
-from autolabel.export.atomic import Draft, replaced
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.atomic import Draft
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
     POLICY_NOTES,
@@ -98,7 +98,7 @@ class LabelStudioExporter:
         """Write into `directory`; memory does not grow with the run but for the names of pictures that are copied."""
         counts: Counter[str] = Counter()
         labels = label_names(run.categories, counts)
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             tasks = self._tasks(run, labels, draft, counts)
             for name, some in self._files(tasks):
                 draft.write(name, _json_lines(some))

@@ -22,8 +22,7 @@ from typing import Any, Literal
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
-from autolabel.export.atomic import replaced
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
@@ -79,7 +78,7 @@ class LabelMeExporter:
         """Write the tree into `directory`. The records are read twice: for the names, then for the shapes."""
         counts: Counter[str] = Counter()
         names = label_names(run.categories, counts)
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             for record, path in named(run, self._path, counts):
                 if not self._pictures.write(record, str(path), draft, counts):
                     continue

@@ -12,8 +12,9 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, ImageRef, Instance, UInt8
-from autolabel.export.atomic import replaced
 from autolabel.export.names import safe_path
+from autolabel.export.pictures import PICTURE_NOTES, pictured
+from autolabel.export.policy import noted
 from autolabel.ops.drawing import Colour, colour_of, rim_of, scaled_crop
 from autolabel.ops.masks import area_px, bounds_xyxy
 
@@ -61,7 +62,7 @@ class OverlayExporter:
         counts: Counter[str] = Counter()
         total = sum(1 for _ in _labelled(run))
         taken: set[str] = set()
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             for record in self._chosen(run, total):
                 picture = self._picture(record, names, counts)
                 if picture is not None:
@@ -140,10 +141,7 @@ def _notes(counts: Counter[str], total: int) -> Iterator[str]:
     seen = counts["images"] + counts["images_missing"] + counts["images_changed"]
     if seen < total:
         yield f"{seen} of {total} images are drawn, spread evenly (export.overlay.max_images)"
-    if counts["images_missing"]:
-        yield f"{counts['images_missing']} pictures can no longer be read and are left out"
-    if counts["images_changed"]:
-        yield f"{counts['images_changed']} pictures changed since they were labelled and are left out"
+    yield from noted(counts, PICTURE_NOTES)
 
 
 def _unused(image_id: str, taken: set[str]) -> str:

@@ -17,7 +17,6 @@ EXIF orientation is embedded as an upright PNG. Needs the extra `parquet`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import itertools
 import json
@@ -30,9 +29,9 @@ from typing import Any, Literal
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
-from autolabel.export.atomic import Draft, replaced
+from autolabel.export.atomic import Draft
 from autolabel.export.names import utf8_id
-from autolabel.export.pictures import PICTURE_NOTES, Pictures, png_bytes
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
     POLICY_NOTES,
@@ -47,7 +46,6 @@ from autolabel.export.raster import check_choice, class_number, utf8
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Side, SplitPlan, Splits
 from autolabel.ops.arrow import pyarrow
-from autolabel.ops.images import upright_rgb
 from autolabel.ops.masks import area_px, bounds_xyxy
 
 _KEY = "parquet"
@@ -106,7 +104,7 @@ class ParquetExporter:
         counts: Counter[str] = Counter()
         plan, schema = self._splits.plan(run), _schema(run)
         counts.update(plan.counts)
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             for side in SIDES:
                 self._write_side(run, plan, side, schema, draft, counts)
             if not draft.files:  # a reader is to find the columns, also when there is no row
@@ -176,11 +174,8 @@ class ParquetExporter:
             return {"bytes": None, "path": utf8_id(record.path)}
         name = utf8_id(record.image_id)
         try:
-            if self._pictures.converts(record):
-                data = png_bytes(upright_rgb(record))
-                counts["images_converted"] += 1
-                return {"bytes": data, "path": f"{name}.png"}
-            return {"bytes": _checked_bytes(record), "path": name}
+            data = self._pictures.data(record, counts)
+            return {"bytes": data, "path": f"{name}.png" if self._pictures.converts(record) else name}
         except ImageError as error:
             counts["images_changed" if error.code == "changed" else "images_missing"] += 1
         return None
@@ -284,16 +279,6 @@ def _finite(value: float | None, counts: Counter[str]) -> float | None:
         return value
     counts["not_finite"] += 1
     return None
-
-
-def _checked_bytes(record: ImageRecord) -> bytes:
-    from autolabel.ops.images import read_bytes
-
-    assert record.info is not None, "checked in labelled"
-    data = read_bytes(record.path)
-    if record.info.sha256 not in ("", hashlib.sha256(data).hexdigest()):
-        raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
-    return data
 
 
 # --- files -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,10 @@ copy      the file as it is; what readers differ on (the format, an orientation 
 link      a symbolic link where that is safe, else as `copy`; pictures at an address are copied
 upright   as `copy`, but no file with an EXIF orientation stays: for readers that do not rotate
 none      nothing is written; the labels name the picture by its id
+
+The format is that of the content, by which decoders go, and that of the name: both must be one that every reader takes.
+Names come from the records alone, since an export is read back when the pictures may be gone; so a picture whose name
+lies about its format keeps that name when it becomes a PNG.
 """
 
 from __future__ import annotations
@@ -12,14 +16,21 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ExportError, ImageError
+from autolabel.core.protocols import RecordReader
+from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord, UInt8
-from autolabel.export.atomic import Draft
+from autolabel.export.atomic import Draft, replaced
+from autolabel.export.manifest import file_sha256, present_files
+from autolabel.export.policy import labelled, noted
+from autolabel.ops.headers import kind_of
 from autolabel.ops.images import MAX_FILE_BYTES, read_bytes, upright_rgb
 from autolabel.ops.storage import is_url
 
@@ -32,9 +43,48 @@ PICTURE_NOTES: dict[str, str] = {
 }
 """What `Pictures.write` counts, as lines for the report."""
 
-_JPEG = (".jpg", ".jpeg", ".mpo")
-_AS_IS = (*_JPEG, ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""What every build of OpenCV reads."""
+_LOST = ("images_missing", "images_changed")
+_KINDS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".mpo": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WebP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+"""What every build of OpenCV reads, by the suffix."""
+_HEAD_BYTES = 512
+"""Enough to tell the format of a file."""
+
+
+@contextmanager
+def pictured(
+    directory: Path, run: RecordReader, counts: Counter[str], *, written: str = "images"
+) -> Iterator[Draft]:
+    """As `replaced`, for formats that leave out pictures which cannot be read; `written` is their count of the others.
+
+    Raises ExportError, and leaves the folder as it is, when no picture at all could be written and the folder holds more
+    than that.
+    """
+    with replaced(directory) as draft:
+        yield draft
+        nothing = not counts[written] and any(counts[key] for key in _LOST)
+        if nothing and _bytes_below(directory) > _bytes_below(draft.root):
+            why = "; ".join(noted(counts, {key: PICTURE_NOTES[key] for key in _LOST}))
+            first = next(labelled(run)).path
+            here = not is_url(first) and not Path(first).is_absolute()
+            do = f"looked for from {Path.cwd()}; export from where it was labelled" if here else "put them back"
+            raise ExportError(
+                f"{directory} stays as it is, since no picture could be written: {why}. The first of the run is "
+                f"{printable(first)}: {do}, or label again"
+            )
+
+
+def _bytes_below(directory: Path) -> int:
+    """Of files and of the links themselves, without the manifest."""
+    return sum((directory / path).lstat().st_size for path in present_files(directory))
 
 
 class Pictures:
@@ -50,8 +100,9 @@ class Pictures:
         return ".png" if self.converts(record) else PurePosixPath(record.image_id).suffix
 
     def converts(self, record: ImageRecord) -> bool:
-        """Whether the picture is decoded and written as a PNG."""
-        return self._mode != "none" and _needs_png(record, rotates=self._mode != "upright")
+        """Whether the picture gets the name of a PNG: by its own name it must be decoded and written as one."""
+        kind = _KINDS.get(PurePosixPath(record.image_id).suffix.lower())
+        return self._mode != "none" and self._needs_png(record, kind)
 
     def write(self, record: ImageRecord, path: str, draft: Draft, counts: Counter[str]) -> bool:
         """False when the picture cannot be read any more, or is not the one that was labelled.
@@ -67,26 +118,60 @@ class Pictures:
             raise ExportError(f"{record.path!r} cannot be copied into the export: {error}") from error
         return False
 
-    def _write(self, record: ImageRecord, path: str, draft: Draft, counts: Counter[str]) -> bool:
-        assert record.info is not None, "only labelled images have a picture to write"
-        if self.converts(record):
-            draft.write(path, [png_bytes(upright_rgb(record))])
-            counts["images_converted"] += 1
-            return True
-        if is_url(record.path):  # there is nothing to link to
+    def data(self, record: ImageRecord, counts: Counter[str]) -> bytes:
+        """The bytes of the file that `write` makes. Raises ImageError; `changed` for another picture than the labelled
+        one."""
+        if not self.converts(record):
             data = read_bytes(record.path)
-            if record.info.sha256 not in ("", hashlib.sha256(data).hexdigest()):
-                raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
-            draft.write(path, [data])
-            return True
+            if not self._is_misnamed(record, data[:_HEAD_BYTES]):
+                _check_same(record, hashlib.sha256(data).hexdigest())
+                return data
+        data = png_bytes(upright_rgb(record))
+        counts["images_converted"] += 1
+        return data
+
+    def _write(self, record: ImageRecord, path: str, draft: Draft, counts: Counter[str]) -> bool:
         source = Path(record.path)
-        _check_picture_file(source)
-        if self._mode == "link" and _is_safe_to_link(source):
-            draft.link(source, path, record.info.sha256)
-        elif draft.copy(source, path) != (record.info.sha256 or draft.sha256(path)):
-            draft.remove(path)
-            raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
+        as_it_is = not self.converts(record) and not is_url(record.path)  # at an address is nothing to link to
+        if as_it_is:
+            _check_picture_file(source)
+            with source.open("rb") as file:
+                as_it_is = not self._is_misnamed(record, file.read(_HEAD_BYTES))
+        if not as_it_is:
+            draft.write(path, [self.data(record, counts)])
+        elif self._mode == "link" and _is_safe_to_link(source):
+            draft.link(source, path, _check_same(record, file_sha256(source)))
+        else:
+            found = draft.copy(source, path)
+            try:
+                _check_same(record, found)
+            except ImageError:
+                draft.remove(path)
+                raise
         return True
+
+    def _is_misnamed(self, record: ImageRecord, head: bytes) -> bool:
+        """Whether the file is converted for its content, which its first bytes tell."""
+        try:
+            return self._needs_png(record, kind_of(head))
+        except ImageError:
+            return False  # nothing that was ever labelled; the checksum tells
+
+    def _needs_png(self, record: ImageRecord, kind: str | None) -> bool:
+        """Formats that not every reader takes, and turned pictures that not every reader turns."""
+        assert record.info is not None, "only labelled images have a picture to write"
+        rotates = self._mode != "upright" and kind in ("JPEG", "PNG")
+        # Some readers stack the pages of a TIFF into channels.
+        pages = kind == "TIFF" and "multi_frame" in record.info.notes
+        return kind not in _KINDS.values() or (record.info.orientation != 1 and not rotates) or pages
+
+
+def _check_same(record: ImageRecord, sha256: str) -> str:
+    """What the record says of the file. Raises ImageError when that is something else."""
+    assert record.info is not None, "only labelled images have a picture to write"
+    if record.info.sha256 not in ("", sha256):
+        raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
+    return record.info.sha256
 
 
 def _check_picture_file(path: Path) -> None:
@@ -107,16 +192,6 @@ def png_bytes(image_rgb: UInt8) -> bytes:
 
     order = [2, 1, 0, 3][: image_rgb.shape[2]]
     return cv2.imencode(".png", np.ascontiguousarray(image_rgb[..., order]))[1].tobytes()
-
-
-def _needs_png(record: ImageRecord, *, rotates: bool) -> bool:
-    """Formats that not every reader takes, and turned pictures that not every reader turns."""
-    assert record.info is not None, "only labelled images have a picture to write"
-    suffix = PurePosixPath(record.image_id).suffix.lower()
-    turned = record.info.orientation != 1 and not (rotates and suffix in (*_JPEG, ".png"))
-    # Some readers stack the pages of a TIFF into channels.
-    pages = suffix in (".tif", ".tiff") and "multi_frame" in record.info.notes
-    return suffix not in _AS_IS or turned or pages
 
 
 def _is_safe_to_link(source: Path) -> bool:

@@ -12,7 +12,6 @@ current stay, since somebody may be reading them; they can be deleted at any tim
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.export.atomic import MANIFEST, listed_files
+from autolabel.export.manifest import MANIFEST, file_sha256, listed_files
 from autolabel.ops.storage import (
     checked_url,
     in_parallel,
@@ -68,12 +67,12 @@ def publish(directory: Path, url: str) -> Published:
     Each file is read back and compared with the manifest, so it crosses the network twice. Raises ExportError.
     """
     manifest = directory / MANIFEST
-    version = f"{url}/versions/{_sha256(manifest)[:16]}"
+    version = f"{url}/versions/{file_sha256(manifest)[:16]}"
     try:
         sent = [0, 0]
         for number in in_parallel(partial(_put, directory, version), _files(directory), threads=_THREADS):
             sent = [sent[0] + 1, sent[1] + number]
-        entry = MANIFEST, {"bytes": manifest.stat().st_size, "sha256": _sha256(manifest)}
+        entry = MANIFEST, {"bytes": manifest.stat().st_size, "sha256": file_sha256(manifest)}
         sent = [sent[0] + 1, sent[1] + _put(directory, version, entry)]
         pointer = {
             "autolabel_publish": 1,
@@ -104,7 +103,7 @@ def _put(directory: Path, version: str, file: tuple[str, dict[str, object]]) -> 
     """Upload a file that is not there as it should be; how many that were: 0 or 1."""
     path, entry = file
     local, url = directory / path, f"{version}/{path}"
-    wanted = entry["sha256"] or _sha256(local)
+    wanted = entry["sha256"] or file_sha256(local)
     if size_of(url) == local.stat().st_size and sha256_of(url) == wanted:
         return 0
     write(url, str(local))
@@ -114,8 +113,3 @@ def _put(directory: Path, version: str, file: tuple[str, dict[str, object]]) -> 
             "to? write the export again"
         )
     return 1
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

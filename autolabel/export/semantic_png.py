@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
-from autolabel.export.atomic import replaced
 from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
-from autolabel.export.pictures import PICTURE_NOTES
+from autolabel.export.pictures import PICTURE_NOTES, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
@@ -100,7 +99,7 @@ class SemanticPngExporter:
         classes = _classes(run.categories, has_background=self._has_background)
         sides = set[str]()
         plan = self._splits.plan(run)
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             for record, place in named(run, side_path(plan, self._painting.pictures), counts):
                 if is_too_small(record):
                     counts["images_too_small"] += 1

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ExportError
+from autolabel.core.text import printable
 from autolabel.core.types import Float32, Int64, UInt8
 from autolabel.weights.quiet import ultralytics_at_bay
 
@@ -39,7 +40,8 @@ def read_labels(picture: Path, label: Path, *, num_classes: int) -> Loaded:
         found = verify_image_label((str(copy), str(label), "", False, num_classes, 0, 0, False))
     _, labels, _, segments, _, missing, _, _, corrupt, message = found
     if missing or corrupt:
-        raise ExportError(f"{label}: the loader does not take it: {message or 'no label file'}")
+        why = message.rpartition("ignoring corrupt image/label: ")[2].partition("\n")[0] or "no label file"
+        raise ExportError(printable(f"the loader does not take it: {why}"))
     return Loaded(labels[:, 0].astype("int64"), labels[:, 1:5], tuple(segments))
 
 

@@ -7,15 +7,11 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autolabel.core.errors import ExportError
-from autolabel.export.atomic import MANIFEST, SEAL, is_export
-
-_CACHE = ".cache"
-"""Readers leave such files beside the labels; they are no part of the export."""
+from autolabel.export.manifest import MANIFEST, SEAL, file_sha256, is_entry, is_export, present_files
 
 
 def check_files(directory: Path) -> list[str]:
@@ -36,7 +32,7 @@ def check_files(directory: Path) -> list[str]:
         if (fault := inside.fault(path) or _checked(directory / path, entry))
     ]
     return faults + [
-        f"{_shown(path)}: is not in {MANIFEST}" for path in _present(directory) if path not in entries
+        f"{_shown(path)}: is not in {MANIFEST}" for path in present_files(directory) if path not in entries
     ]
 
 
@@ -52,13 +48,9 @@ def _entries(text: bytes) -> dict[str, Any]:
     if document.get(SEAL) != hashlib.sha256(body + b"\n").hexdigest():
         raise ValueError("its own checksum does not match")
     files = document.get("files")
-    if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
+    if not isinstance(files, dict) or not all(map(is_entry, files.values())):
         raise ValueError("it does not list files")
     return files
-
-
-def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
 
 
 class _Inside:
@@ -100,22 +92,8 @@ def _fault(path: Path, entry: dict[str, Any]) -> str:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         return "a folder, pipe or device, not a file"
-    if entry["sha256"] and _sha256(path) != entry["sha256"]:
+    if entry["sha256"] and file_sha256(path) != entry["sha256"]:
         size = found.st_size
         torn = "bytes" in entry and size != entry["bytes"]
         return f"changed: {size} bytes instead of {entry['bytes']}" if torn else "changed"
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _present(directory: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(directory):
-        folders.sort()
-        for name in sorted(names):
-            path = (Path(folder) / name).relative_to(directory).as_posix()
-            if path != MANIFEST and not name.endswith(_CACHE):
-                yield path

@@ -26,9 +26,9 @@ import numpy as np
 from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
-from autolabel.export.atomic import Draft, replaced
+from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import unknown_fields
-from autolabel.export.pictures import PICTURE_NOTES
+from autolabel.export.pictures import PICTURE_NOTES, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
@@ -111,7 +111,7 @@ class VocExporter:
         classes = _Classes(run.categories, counts)
         lists = _Lists()
         plan = self._splits.plan(run)
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             for record, path in named(run, self._path, counts):
                 if not self._painting.pictures.write(record, f"JPEGImages/{path}", draft, counts):
                     continue

@@ -6,23 +6,27 @@ The trees mirror the image ids. Class numbers are positions in the list of categ
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.protocols import Deviation, ExportReport, RecordReader, RoundTrip
+from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRecord, Instance
-from autolabel.export.atomic import Draft, replaced
+from autolabel.export.atomic import Draft
 from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
-from autolabel.export.pictures import PICTURE_NOTES, Pictures
+from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import LISTING_NOTES, Policy, explained, labelled, noted, prepared, reported
 from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, named, with_suffix
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
 from autolabel.ops.masks import area_px
+
+logger = logging.getLogger(__name__)
 
 TREE_NOTES: dict[str, str] = {
     "images_empty": "{} images without an object are left out",
@@ -68,7 +72,7 @@ class YoloTree:
         """Write the data set. `counts` is the caller's own, and is added to; `notes` are the caller's own lines,
         asked for at the end. Counts images and rows (as `instances`)."""
         places = self._places(self._listed(run, counts), counts)
-        with replaced(directory) as draft:
+        with pictured(directory, run, counts) as draft:
             for record, place in places:
                 self._write(record, place, rows, draft, counts)
             folders, extra = side_folders([side for side in SIDES if _has_images(draft.files, side)])
@@ -97,7 +101,13 @@ class YoloTree:
                 if not (directory / place.image).exists():
                     deviations += [_lost(record, i, "the picture is not in the set") for i in wanted]
                     continue
-                read = read_labels(directory / place.image, directory / place.label, num_classes=len(classes))
+                try:
+                    read = read_labels(directory / place.image, directory / place.label, num_classes=len(classes))
+                except ExportError as error:
+                    deviations += [_lost(record, i, str(error)) for i in wanted]
+                    if not wanted:  # no object can tell of it
+                        logger.warning("%s: %s", printable(record.image_id), error)
+                    continue
                 deviations += _deviations(record, rows, read, classes, compared)
             deviations += _left_out(record, wanted, rows, reasons)
         return RoundTrip(objects, tuple(deviations))

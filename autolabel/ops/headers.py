@@ -49,7 +49,7 @@ class Header:
 
 def read_header(data: bytes) -> Header:
     """Raises ImageError: `not_an_image`, `unsupported`, `truncated` or `corrupt`."""
-    kind = _kind(data)
+    kind = kind_of(data)
     try:
         header = _READERS[kind](data)
     except (IndexError, struct.error) as e:
@@ -87,7 +87,8 @@ _UNSUPPORTED = (
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def _kind(data: bytes) -> str:
+def kind_of(data: bytes) -> str:
+    """The format that the first bytes of a file say, as `Header.kind`. Raises ImageError for none that is known."""
     for magic, kind in _MAGIC:
         if data.startswith(magic):
             return kind

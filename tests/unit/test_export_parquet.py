@@ -75,6 +75,14 @@ def test_noise_is_exact(tmp_path_factory, masks):
     assert (back.objects, back.deviations) == (len(masks), ())
 
 
+def test_a_picture_whose_name_lies_about_its_format_is_embedded_as_a_png(tmp_path, make):
+    path = make("a.jpg", size_hw=(120, 160)).path
+    Image.new("RGB", (160, 120)).save(path, "GIF")
+    report, _ = exported([record("a.jpg", path=path)], tmp_path / "out")
+    assert rows(tmp_path / "out")["a.jpg"]["image"]["bytes"].startswith(b"\x89PNG")
+    assert report.counts["images_converted"] == 1
+
+
 def test_a_row_says_all_that_is_known(tmp_path, make):
     labelled = make("b/a.png", [SHAPES["disc"]], source_id=77, extra='{"licence":1}', split="val")
     one = replace(labelled.candidates[0], source_id=5, crowd=True, extra='{"seen":true}', predicted_iou=None)

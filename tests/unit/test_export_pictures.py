@@ -1,18 +1,21 @@
+import io
 import os
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.app.compose import build_all, compose
+from autolabel.core.errors import ConfigError, ExportError, ImageError
 from autolabel.core.types import ImageInfo, ImageRecord
 from autolabel.export.atomic import replaced
 from autolabel.export.pictures import Pictures, upright_rgb
 from autolabel.export.raster import named, picture_path
 from autolabel.ops.images import decode_rgb
-from tests.records import ListReader, picture, record
+from tests.records import ListReader, disc, failed, instance, picture, record, tree_bytes
 
 
 def turned(path, orientation, size_hw=(12, 20)):
@@ -63,7 +66,7 @@ def test_links_point_at_the_input_and_none_writes_nothing(tmp_path):
     assert write(one, tmp_path, "none")[::2] == (True, None)
 
 
-@pytest.mark.parametrize("mode", ["copy", "upright"])
+@pytest.mark.parametrize("mode", ["copy", "link", "upright"])
 @pytest.mark.parametrize("suffix", [".png", ".ppm"])
 def test_a_picture_that_is_gone_or_another_one_is_left_out_and_counted(tmp_path, mode, suffix):
     path = picture(tmp_path / "in" / f"a{suffix}")
@@ -74,6 +77,91 @@ def test_a_picture_that_is_gone_or_another_one_is_left_out_and_counted(tmp_path,
     assert write(one, tmp_path, mode) == (False, Counter(images_changed=1), None)
     path.unlink()
     assert write(one, tmp_path, mode) == (False, Counter(images_missing=1), None)
+
+
+def misnamed(path, form, orientation=1):
+    """A picture of that format called .jpg, the record of it, and its pixels as they were labelled."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ramp = np.zeros((12, 20, 3), np.uint8)
+    ramp[:6, :10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = io.BytesIO()
+    Image.fromarray(ramp).save(data, form, **({} if orientation == 1 else {"exif": exif}))
+    path.write_bytes(data.getvalue())
+    rgb, info = decode_rgb(data.getvalue(), max_pixels=10**6)
+    assert info.orientation == orientation
+    return ImageRecord(path.name, str(path), "empty", info), rgb
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "upright"])
+@pytest.mark.parametrize(("form", "orientation"), [("GIF", 1), ("PPM", 1), ("AVIF", 1), ("AVIF", 6), ("WEBP", 6)])
+def test_a_picture_whose_name_hides_a_format_that_readers_differ_on_becomes_an_upright_png(
+    tmp_path, mode, form, orientation
+):
+    one, rgb = misnamed(tmp_path / "in" / "a.jpg", form, orientation)
+    done, counts, path = write(one, tmp_path, mode)
+    assert (done, counts, path.is_symlink()) == (True, Counter(images_converted=1), False)
+    with Image.open(path) as stored:
+        assert stored.format == "PNG"
+        assert (np.asarray(stored) == rgb).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "WEBP", "TIFF"])
+def test_a_picture_whose_name_hides_a_format_that_all_readers_take_stays_as_it_is(tmp_path, form):
+    one, _ = misnamed(tmp_path / "in" / "a.jpg", form)
+    done, counts, path = write(one, tmp_path, "copy")
+    assert (done, counts, path.read_bytes()) == (True, Counter(), (tmp_path / "in" / "a.jpg").read_bytes())
+
+
+def test_a_picture_at_an_address_goes_by_its_content_too(tmp_path, bucket):
+    one, rgb = misnamed(tmp_path / "in" / "a.jpg", "GIF")
+    bucket("/in/a.jpg", (tmp_path / "in" / "a.jpg").read_bytes())
+    _, counts, path = write(replace(one, path="memory://in/a.jpg"), tmp_path, "copy")
+    assert counts == Counter(images_converted=1)
+    assert (cv2.imread(str(path))[..., ::-1] == rgb).all()
+
+
+PICTURED = {
+    "coco": "copy", "cvat": "copy", "label_studio": "copy", "labelme": "link", "fiftyone": "upright", "voc": "upright",
+    "instance_png": "upright", "semantic_png": "copy", "yolo": "copy", "yolo_detect": "link", "yolo_obb": "copy",
+    "parquet": "embed", "cutouts": None, "overlay": None,
+}  # fmt: skip
+
+
+def exporter(name):
+    if name == "parquet":
+        pytest.importorskip("pyarrow")
+    images = [] if PICTURED[name] is None else [f"export.{name}.images={PICTURED[name]}"]
+    return build_all(compose("export", [f"export=[{name}]", *images]).export)[name]
+
+
+@pytest.mark.parametrize("name", PICTURED)
+def test_an_export_without_a_single_picture_takes_the_place_of_none_that_has_some(tmp_path, monkeypatch, name):
+    path = picture(tmp_path / "in" / "a.png")
+    object_ = instance(disc(120, 160, 60, 60, 30))
+    run = ListReader([failed("bad.png"), replace(record("a.png", [object_], path), path="in/a.png")])
+    monkeypatch.chdir(tmp_path)
+    exporter(name).export(run, tmp_path / "out")
+    before = tree_bytes(tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(
+        ExportError, match=r"1 pictures can no longer be read .* in/a\.png: looked for from .*elsewhere"
+    ):
+        exporter(name).export(run, tmp_path / "out")
+    assert tree_bytes(tmp_path / "out") == before
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "elsewhere"}
+    for _ in range(2):  # the second one takes the place of one that is as empty
+        assert exporter(name).export(run, tmp_path / "new").counts["images_missing"] == 1
+
+
+def test_an_export_with_a_picture_left_takes_the_place_of_the_old_one(tmp_path):
+    run = ListReader([record(f"{n}.png", path=picture(tmp_path / f"{n}.png", seed=n)) for n in range(2)])
+    exporter("yolo").export(run, tmp_path / "out")
+    (tmp_path / "0.png").unlink()
+    assert exporter("yolo").export(run, tmp_path / "out").images == 1
+    assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["1.png"]
 
 
 def test_the_upright_picture_is_the_one_that_was_labelled_or_an_error(tmp_path):

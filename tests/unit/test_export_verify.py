@@ -5,7 +5,8 @@ import os
 import pytest
 
 from autolabel.core.errors import ExportError
-from autolabel.export.atomic import SEAL, replaced
+from autolabel.export.atomic import replaced
+from autolabel.export.manifest import SEAL
 from autolabel.export.verify import check_files
 from tests.records import picture
 

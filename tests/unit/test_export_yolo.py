@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import Category, ImageInfo
@@ -250,6 +251,32 @@ def test_formats_that_readers_disagree_on_become_upright_png(tmp_path):
     assert report.counts["images_converted"] == 2
     assert (cv2.imread(str(found["a.ppm.png"])) == cv2.imread(str(path))).all()
     assert (read_by_the_loader(found["a.ppm.png"])[1][0] == SHAPES["ring"]).all()
+
+
+def test_a_picture_that_the_loader_refuses_costs_its_own_objects_alone(tmp_path, make, caplog):
+    items = [
+        make(name, masks)
+        for name, masks in (("a.png", [SHAPES["disc"]]), ("b.png", ()), ("c.png", [SHAPES["ring"]]))
+    ]
+    exporter, run = YoloExporter(**SETTINGS), ListReader(items)
+    exporter.export(run, tmp_path / "yolo")
+    for image in images(tmp_path / "yolo"):
+        if image.name != "c.png":
+            Image.new("RGB", (160, 120)).save(image, "GIF")
+    found = exporter.read_back(run, tmp_path / "yolo")
+    assert found.objects == 2
+    assert [(one.image_id, one.iou) for one in found.deviations] == [("a.png", 0.0)]
+    assert found.deviations[0].reason.startswith("the loader does not take it: Invalid image format GIF")
+    assert [line for line in caplog.messages if line.startswith("b.png: the loader")]
+
+
+def test_the_loader_takes_a_picture_whose_name_lies_about_its_format(tmp_path, make):
+    item = make("a.jpg")
+    with Image.open(item.path) as drawn:
+        drawn.copy().save(item.path, "GIF")
+    export([record("a.jpg", [instance(SHAPES["ring"])], item.path)], tmp_path / "yolo")
+    (image,) = images(tmp_path / "yolo")
+    assert (read_by_the_loader(image)[1][0] == SHAPES["ring"]).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -8,7 +8,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.export.atomic import MANIFEST, listed_files, replaced
+from autolabel.export.atomic import replaced
+from autolabel.export.manifest import MANIFEST, listed_files
 from autolabel.export.publish import check_address, publish
 from autolabel.export.verify import check_files
 
