@@ -85,6 +85,7 @@ SMOKE_PHASES = (
 EMPTY_BOX_RATE = 0.4  # of the fully labelled scenes: one box with nothing in it
 EMA_DECAY = 0.995
 NEAR_SIDE = 64  # points a side of the grid around an object
+FILLED_LOGIT = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,13 @@ class Batch:
 
 
 def jittered_box(rng: np.random.Generator, mask: np.ndarray, size: int) -> np.ndarray:
-    """Tight in a third of the cases, else off by as much as a detector's box."""
+    """Tight in half of the cases, else off by as much as a detector's box."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
     sides = np.array([box[2] - box[0], box[3] - box[1]] * 2)
-    off = rng.choice([0.0, 0.03, 0.08], p=[0.35, 0.35, 0.3])
-    moved = box + np.clip(rng.standard_normal(4), -2, 2) * (off * sides + (off > 0) * size / 400)
+    off = rng.choice([0.0, 0.03, 0.08], p=[0.55, 0.25, 0.2])
+    # Of a small object a pixel is much: boxes moved by more taught that a box says little about where its edges are.
+    moved = box + np.clip(rng.standard_normal(4), -2, 2) * (off * sides + (off > 0) * size / 1600)
     moved = np.clip(moved, 0, size).astype(np.float32)
     return moved if (moved[2:] - moved[:2] >= 2).all() else box
 
@@ -292,15 +294,35 @@ def corrected(batch: Batch, decoded: Decoded, with_mask: bool) -> tuple[Batch, T
     return asked, logits[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT) if with_mask else None
 
 
+def filled_boxes(boxes: Batch) -> Tensor:
+    """The box prompts as masks (N, 1, h, w) of logits, at its edges between by how much of a place it covers."""
+    corners = boxes.points_NT2.reshape(-1, 4, 1) / 4
+    covered = []
+    for axis, places in enumerate(reversed(boxes.targets_Nhw.shape[1:])):
+        left = torch.arange(places, device=corners.device)
+        covered.append(
+            (torch.minimum(left + 1, corners[:, axis + 2]) - left.maximum(corners[:, axis])).clamp(0, 1)
+        )
+    across, down = covered
+    return (FILLED_LOGIT * (2 * down[:, :, None] * across[:, None, :] - 1))[:, None]
+
+
 def step_loss(
-    model: Any, boxes: Batch, clicks: Batch, rng: np.random.Generator, correction_rate: float
+    model: Any,
+    boxes: Batch,
+    clicks: Batch,
+    rng: np.random.Generator,
+    *,
+    correction_rate: float,
+    filled_box_rate: float = 0.0,
 ) -> tuple[Tensor, dict[str, float]]:
     features = encode(model, boxes.images_B3SS)
 
     def ask(batch: Batch, mask_input: Tensor | None = None) -> Decoded:
         return decode(model, features, batch.image_of_prompt_N, batch.points_NT2, batch.labels_NT, mask_input)
 
-    box_answer, click_answer = ask(boxes), ask(clicks)
+    box_answer = ask(boxes, filled_boxes(boxes) if rng.random() < filled_box_rate else None)
+    click_answer = ask(clicks)
     box_loss, box_report = prompt_loss(box_answer, boxes, single=1.0, several=0.35)
     click_loss, click_report = prompt_loss(click_answer, clicks, single=0.25, several=1.0)
     loss = box_loss + click_loss * len(clicks.targets_Nhw) / len(boxes.targets_Nhw)
@@ -476,7 +498,14 @@ class Trainer:
         boxes, clicks = make_batches(self._rng, self._maker, phase, self._args.device)
         half = self._args.device.startswith("cuda")
         with torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext():
-            loss, report = step_loss(model, boxes, clicks, self._rng, self._args.correction_rate)
+            loss, report = step_loss(
+                model,
+                boxes,
+                clicks,
+                self._rng,
+                correction_rate=self._args.correction_rate,
+                filled_box_rate=self._args.filled_box_rate,
+            )
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         share = learning_rate_share(progress, self._step, warmup_steps=50 if not self._args.smoke else 2)
@@ -513,6 +542,7 @@ class Trainer:
             "optimizer": f"{self._args.optimizer}, peak learning rate {self._args.lr}",
             "phases": [dataclasses.asdict(phase) for phase in self._phases],
             "correction_rate": self._args.correction_rate,
+            "filled_box_rate": self._args.filled_box_rate,
             "threads": torch.get_num_threads(),
             "hardware": _hardware(self._args.device),
             "torch": torch.__version__,
@@ -606,6 +636,12 @@ def parse_arguments() -> argparse.Namespace:
         default=0.25,
         help="share of the steps with a second round: a click where the first was wrong",
     )
+    parser.add_argument(
+        "--filled-box-rate",
+        type=float,
+        default=0.0,
+        help="share of the steps whose boxes come as masks too, filled",
+    )
     parser.add_argument("--smoke", action="store_true", help="a few tiny steps, end to end, under a minute")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -617,6 +653,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--look-minutes", type=float, default=10, help="between scores of watched objects")
     parser.add_argument("--export-minutes", type=float, default=14)
     args = parser.parse_args()
+    if not 0 <= args.filled_box_rate <= 1:
+        parser.error(f"--filled-box-rate is a share, 0 to 1, got {args.filled_box_rate}")
     if not 0 <= args.correction_rate <= 1:
         parser.error(f"--correction-rate is a share, in [0, 1], got {args.correction_rate}")
     if args.smoke:

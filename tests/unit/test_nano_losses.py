@@ -6,7 +6,16 @@ from torch.nn import functional
 
 from scripts.nano.scoring import corrective_click
 from scripts.nano.segmenter import NEGATIVE, POSITIVE
-from scripts.train_nano_segmenter import NEAR_SIDE, mask_losses, points_around, read_at, real_ious
+from scripts.train_nano_segmenter import (
+    FILLED_LOGIT,
+    NEAR_SIDE,
+    Batch,
+    filled_boxes,
+    mask_losses,
+    points_around,
+    read_at,
+    real_ious,
+)
 
 SIDE = 256
 
@@ -88,3 +97,14 @@ def test_a_corrective_click_is_where_the_answer_is_most_wrong():
     (x, y), sign = corrective_click(truth, truth)
     assert truth[int(y), int(x)]
     assert sign == POSITIVE
+
+
+def test_a_filled_box_says_how_much_of_each_place_it_covers():
+    corners = torch.tensor([[[4.0, 8.0], [14.0, 16.0]], [[0.0, 0.0], [32.0, 16.0]]])
+    empty = torch.empty(0)
+    asked = Batch(empty, empty, torch.zeros(2, 4, 8), empty, empty, corners, empty)
+    first, whole = filled_boxes(asked)[:, 0] / FILLED_LOGIT
+    # Places of 4 px: columns 1 and 2 whole, of column 3 a half.
+    assert first[2:].tolist() == [[-1, 1, 1, 0, -1, -1, -1, -1]] * 2
+    assert (first[:2] == -1).all()
+    assert (whole == 1).all()
