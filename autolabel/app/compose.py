@@ -24,7 +24,8 @@ from autolabel.ops.storage import is_url
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-_GIVEN = "settings_of_the_run"
+_GIVEN = "given"
+"""A choice that is there for one composition."""
 _ALIKE = 0.8
 """Of 1: from here on a key is taken for another one, misspelt (difflib)."""
 
@@ -90,7 +91,7 @@ def is_override(argument: str) -> bool:
     """`key=value` with a key as Hydra writes it; anything else is a path, even when it holds a `=`."""
     if is_url(argument) or os.path.exists(argument):  # noqa: PTH110 - any string may be given, also one that Path refuses
         return False
-    key = argument.lstrip("+~").partition("=")[0]
+    key = key_of(argument)
     return (
         "=" in argument
         and bool(key)
@@ -100,11 +101,7 @@ def is_override(argument: str) -> bool:
 
 def compose(name: str, overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
     """The configuration `configs/<name>.yaml` with `overrides`. Leaves no Hydra state behind."""
-    config = _composed(name, tuple(overrides), (config_dir,) if config_dir else ())
-    # Hydra refuses a key that there is not, but for these and in files, of which ours are tested.
-    if config_dir is not None or any(override.startswith(("+", "hydra.")) for override in overrides):
-        _refuse_misspelt(config, _usual(name))
-    return config
+    return _checked(name, overrides, (config_dir,) if config_dir else ())
 
 
 @cache
@@ -116,15 +113,26 @@ def compose_from(
     group: str, settings: Mapping[str, Any], name: str, overrides: Sequence[str], config_dir: str | None = None
 ) -> DictConfig:
     """As `compose`, with `settings` as what is chosen of `group`, unless an override chooses."""
-    if any(override.lstrip("+~").partition("=")[0] == group for override in overrides):
+    if any(key_of(override) == group for override in overrides):
         return compose(name, overrides, config_dir)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / group).mkdir()
-        (Path(folder) / group / f"{_GIVEN}.yaml").write_text(
-            OmegaConf.to_yaml(OmegaConf.create(dict(settings))), "utf-8"
-        )
-        folders = (folder, config_dir) if config_dir else (folder,)
-        return _composed(name, (f"{group}={_GIVEN}", *overrides), folders)
+        file = Path(folder) / group / f"{_GIVEN}.yaml"
+        file.parent.mkdir()
+        OmegaConf.save(OmegaConf.create(dict(settings)), file)
+        return _checked(name, (f"{group}={_GIVEN}", *overrides), (folder, config_dir) if config_dir else (folder,))
+
+
+def key_of(override: str) -> str:
+    """`a.b` of `a.b=c`, `+a.b=c` and `~a.b`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _checked(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> DictConfig:
+    config = _composed(name, overrides, config_dirs)
+    # Hydra refuses a key that there is not, but for these and in files, of which ours are tested.
+    if config_dirs or any(override.startswith(("+", "hydra.")) for override in overrides):
+        _refuse_misspelt(config, _usual(name))
+    return config
 
 
 def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> DictConfig:
@@ -185,8 +193,7 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
         said = [
             override
             for override in overrides
-            if override.lstrip("+~").partition("=")[0].partition("@")[0] == group
-            and choice in re.split(r"[=,\[\] ]+", override)
+            if key_of(override).partition("@")[0] == group and choice in re.split(r"[=,\[\] ]+", override)
         ]
         there = _choices(group, config_dirs)
         if said and there:
@@ -199,7 +206,7 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
     group, _, package = key.partition("@")
     if package:
         return f"{key}: what is chosen has no {package}"
-    others = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
+    others = [override for override in overrides if key_of(override) != key]
     if len(others) == len(overrides):  # it is set in a file, not here
         return None
     return f"{key}: there is no such setting; {_meant(key, list(_settings(_composed(name, others, config_dirs))))}"
@@ -207,7 +214,7 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
 
 def _choices(group: str, config_dirs: Sequence[str]) -> list[str]:
     folders = [configs_dir(), *(Path(one).expanduser() for one in config_dirs)]
-    return [path.stem for folder in folders for path in (folder / group).glob("*.yaml") if path.stem != _GIVEN]
+    return [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
 
 
 def _meant(key: str, known: Sequence[str]) -> str:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 FOLDER = "evaluate"
 NOT_SETTINGS = ("truth", "run", "oracle")
-_CHUNK = 1 << 20
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,22 +81,16 @@ def evaluator_of(values: dict[str, object]) -> Evaluator:
 
 
 def read_truth(source: Source, path: str) -> Truth:
-    """All of the source; its digest is that of the file, and of every picture's labels where the file
-    only says where they are."""
+    """All of the source; its digest is that of the classes and of every picture's labels, wherever they are kept."""
     from autolabel.evaluate.evaluator import Truth
 
     refs = tuple(source.images())
     say_kind(source, len(refs))
-    place = Path(path)
-    h = hashlib.sha256()
-    if place.is_file():
-        with place.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                h.update(chunk)
-    if not place.is_file() or place.suffix.lower() != ".json":
-        for ref in refs:
-            h.update(ref.image_id.encode(errors="surrogateescape") + b"\0" + digest(ref))
-    return Truth(path, h.hexdigest(), tuple(source.categories), refs)
+    categories = tuple(source.categories)
+    h = hashlib.sha256(repr(categories).encode(errors="surrogateescape"))
+    for ref in refs:
+        h.update(ref.image_id.encode(errors="surrogateescape") + b"\0" + digest(ref))
+    return Truth(path, h.hexdigest(), categories, refs)
 
 
 def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth) -> Evaluation:

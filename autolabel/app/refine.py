@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from autolabel.app.compose import Request, compose, compose_from, parse, plain
+from autolabel.app.compose import Request, compose, compose_from, key_of, parse, plain
 from autolabel.app.part import KEY as PART
 from autolabel.app.part import part_text
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
@@ -85,19 +85,13 @@ def _with_its_own(text: str | None, request: Request) -> DictConfig:
     its = plain(OmegaConf.create(text))["refine"] or {}
     # A refiner that the run is without, and that has a setting now, comes as it usually is.
     usual = plain(compose("refine", ()))["refine"]
-    named = {key[1] for key in map(_key_of, request.overrides) if key[0] == "refine" and len(key) > 2}
-    back = {name for name in named & usual.keys() if its.get(name) is None}
+    keys = [key_of(override).split(".") for override in request.overrides]
+    named = {key[1] for key in keys if key[0] == "refine" and len(key) > 2}
+    back = {name: usual[name] for name in named & usual.keys() if its.get(name) is None}
     if back:
-        its = {
-            name: usual[name] if name in back else its[name]
-            for name in (*usual, *its)
-            if name in back | its.keys()
-        }
+        its |= back
+        its = {name: its[name] for name in (*usual, *its) if name in its}
     return compose_from("refine", its, "refine", request.overrides, request.config_dir)
-
-
-def _key_of(override: str) -> list[str]:
-    return override.lstrip("+~").partition("=")[0].split(".")
 
 
 def with_refine(fingerprint: Mapping[str, str], refine: Mapping[str, str]) -> dict[str, str]:

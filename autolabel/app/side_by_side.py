@@ -58,7 +58,7 @@ def notes_on(runs: Sequence[RunFigures], names: Sequence[str]) -> list[str]:
         notes.append(f"Not evaluated against truth: {without}.")
     if len({evaluation.judged for _, evaluation in evaluated}) > 1:
         used = "; ".join(f"{name} by {printable(evaluation.truth)}" for name, evaluation in evaluated)
-        notes.append(f"Evaluated by different truth files, rules or pictures, so not comparable: {used}.")
+        notes.append(f"Evaluated by different truths, rules or pictures, so not comparable: {used}.")
     return notes
 
 

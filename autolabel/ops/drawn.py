@@ -27,6 +27,9 @@ _LONGEST_PX = 1 << 23
 _ROUNDNESS_PX = 0.05
 """How far the outline of an ellipse may lie inside the true one."""
 
+_CROWD: dict[object, bool] = {None: False, 0: False, 1: True, "0": False, "1": True}
+"""false and 0.0 are equal to 0."""
+
 Area = tuple[Polygon, ...] | Rle
 
 
@@ -162,6 +165,18 @@ def extra_text(fields: Mapping[str, Any]) -> str:
         return json.dumps(fields, allow_nan=False, separators=(",", ":"))
     except ValueError as e:
         raise BadShape("an unknown field has a number out of any range") from e
+
+
+def is_crowd(value: object) -> bool:
+    """What COCO's `iscrowd` says. Raises BadShape for anything but a clear yes or no: most formats leave a crowd out."""
+    if isinstance(value, dict | list) or value not in _CROWD:
+        raise BadShape(f"iscrowd must be 0 or 1, got {shown(value)}")
+    return _CROWD[value]
+
+
+def shown(value: object) -> str:
+    """For a message; what can be nested without end is only named."""
+    return type(value).__name__ if isinstance(value, dict | list) else repr(value)[:80]
 
 
 @contextmanager

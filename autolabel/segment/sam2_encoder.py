@@ -4,7 +4,8 @@ Only arithmetic on modules that are handed in: it builds, loads and imports no m
 The library's own (sam2/modeling/backbones) interpolates the same position embedding for every picture, makes sine
 codes of all levels that only video needs, keeps the first stage in an order in which every further operation must
 copy, and projects the two finest levels to their full width to reduce them at once (`conv_s0`, `conv_s1`): two linear
-maps in a row are one. Blocks and levels stay (B, H, W, C) from the patches to the end.
+maps in a row are one. Blocks and levels stay (B, H, W, C) from the patches to the end. On a CPU large blocks are computed
+in strips of whole windows, which stay in its caches.
 
 Letters in shapes: B images, R the model's image side, H and W places of a level, C channels, S a window's side.
 """

@@ -24,7 +24,7 @@ import numpy as np
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Polygon, Problem, Rle
 from autolabel.ops.boxes import xywh_to_xyxy
-from autolabel.ops.drawn import BadShape, extra_text
+from autolabel.ops.drawn import BadShape, extra_text, is_crowd, shown
 from autolabel.ops.masks import encode
 from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
 from autolabel.source.places import picture_root
@@ -38,8 +38,6 @@ _TOP_FIELDS = frozenset(("images", "annotations", "categories"))
 _IMAGE_FIELDS = frozenset(("id", "file_name", "width", "height"))
 _CATEGORY_FIELDS = frozenset(("id", "name"))
 _ANNOTATION_FIELDS = frozenset(("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"))
-_CROWD: dict[object, bool] = {None: False, 0: False, 1: True, "0": False, "1": True}
-"""What `iscrowd` may say; false and 0.0 are equal to 0."""
 
 
 class _BadLabel(Exception):
@@ -159,7 +157,7 @@ class CocoSource:
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
             return int(value)
         if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
-            raise SourceError(f"{self._path!r}: {where}.{key} must be an integer, got {_shown(value)}")
+            raise SourceError(f"{self._path!r}: {where}.{key} must be an integer, got {shown(value)}")
         return value
 
     def _by_id(self, top: Json, key: str) -> dict[int, Json]:
@@ -179,7 +177,7 @@ class CocoSource:
         for id_, image in images.items():
             name, where = image.get("file_name"), f"{self._path!r}: image {id_}"
             if not isinstance(name, str):
-                raise SourceError(f"{where}: a file name is missing, got {_shown(name)}")
+                raise SourceError(f"{where}: a file name is missing, got {shown(name)}")
             names[id_] = contained(name, where)
         if len(set(names.values())) < len(names):
             seen: set[str] = set()
@@ -192,9 +190,7 @@ class CocoSource:
         for id_, row in self._by_id(top, "categories").items():
             name = row.get("name")
             if not isinstance(name, str) or not name or id_ < 0:
-                raise SourceError(
-                    f"{self._path!r}: category {id_} needs an id >= 0 and a name, got {_shown(name)}"
-                )
+                raise SourceError(f"{self._path!r}: category {id_} needs an id >= 0 and a name, got {shown(name)}")
             if not _is_unicode(name):
                 raise SourceError(f"{self._path!r}: category {id_}: {name!r} is half a character and no name")
             found[id_] = Category(id_, name, self._extra(row, _CATEGORY_FIELDS, f"category {id_}"))
@@ -239,11 +235,6 @@ def _describe(top: object) -> str:
     return type(top).__name__
 
 
-def _shown(value: object) -> str:
-    """For a message; what can be nested without end is only named."""
-    return type(value).__name__ if isinstance(value, dict | list) else repr(value)[:80]
-
-
 def _some(values: Sequence[object]) -> str:
     text = ", ".join(repr(value) for value in values[:5])
     return text if len(values) <= 5 else f"{text} and {len(values) - 5} more"
@@ -262,13 +253,6 @@ def _extra(row: Json, known: frozenset[str]) -> str:
         return extra_text({key: value for key, value in row.items() if key not in known})
     except BadShape as e:
         raise _BadLabel(str(e)) from e
-
-
-def is_crowd(value: object) -> bool:
-    """Raises BadShape for anything but a clear yes or no: most formats leave a crowd out."""
-    if isinstance(value, dict | list) or value not in _CROWD:
-        raise BadShape(f"iscrowd must be 0 or 1, got {_shown(value)}")
-    return _CROWD[value]
 
 
 def _labels(annotations: list[Json], size_hw: tuple[int, int] | None) -> Labels:

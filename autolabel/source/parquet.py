@@ -29,8 +29,7 @@ from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.boxes import xywh_to_xyxy
-from autolabel.ops.drawn import BadShape, extra_text
-from autolabel.source.coco import is_crowd
+from autolabel.ops.drawn import BadShape, extra_text, is_crowd
 from autolabel.source.locate import check_optional_path, check_path, contained
 
 _BATCH = 16

@@ -177,7 +177,7 @@ def test_evaluations_by_two_truths_rank_nothing(two_runs, capsys):
     evaluation("b", 0.6, "two")
     main(["compare", "a", "b", "out=c"])
     assert result("c")["pareto"]["measure"] != "mask AP"
-    assert "different truth files" in capsys.readouterr().out
+    assert "different truths" in capsys.readouterr().out
 
 
 def test_an_evaluation_that_is_damaged_is_one_line(two_runs, capsys):

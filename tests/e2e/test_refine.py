@@ -155,7 +155,6 @@ def test_an_entry_of_a_map_counts_whatever_its_class_is_called(label, tmp_path, 
     capsys.readouterr()
     assert label("run", rename, parts[0], "refine.ownership.part_of={weights: cat}") == 1
     assert "refine.ownership.part_of.weights: 'dog' -> 'cat'" in capsys.readouterr().err
-    assert label("run", "labels.rename={owl: device}", *parts) == 1
 
 
 def test_what_never_became_a_mask_stays_dropped(label, tmp_path):
