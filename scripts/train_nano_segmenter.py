@@ -36,7 +36,7 @@ from scripts.nano.dataset import load_pictures
 from scripts.nano.geometry import teach_boxes
 from scripts.nano.muon import Muon
 from scripts.nano.scenes import Scene, SceneMaker
-from scripts.nano.scoring import MASK_INPUT_LIMIT, choose, score, summarize
+from scripts.nano.scoring import MASK_INPUT_LIMIT, choose, corrective_click, innermost, score, summarize
 from scripts.nano.segmenter import (
     BOTTOM_RIGHT,
     NEGATIVE,
@@ -83,6 +83,8 @@ SMOKE_PHASES = (
     Phase(start=0.7, size_px=256, batch=1, boxes=2, clicks=1, mosaic_rate=0.3),
 )
 EMPTY_BOX_RATE = 0.4  # of the fully labelled scenes: one box with nothing in it
+BOX_CORRECTION_RATE = 0.4  # of the steps with further clicks they follow boxes, else first clicks
+INNERMOST_RATE = 0.5  # of the clicks, the first and those that correct
 EMA_DECAY = 0.995
 NEAR_SIDE = 64  # points a side of the grid around an object
 FILLED_LOGIT = 8.0
@@ -126,7 +128,10 @@ def empty_box(rng: np.random.Generator, scene: Scene) -> np.ndarray | None:
     return None
 
 
-def random_click(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+def first_click(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    """Half of them where a careful person clicks, half anywhere on the object."""
+    if rng.random() < INNERMOST_RATE:
+        return np.array(innermost(mask), np.float32)
     rows, columns = np.nonzero(mask)
     i = rng.integers(len(rows))
     return np.array([columns[i], rows[i]], np.float32)
@@ -150,7 +155,7 @@ def make_batches(rng: np.random.Generator, maker: SceneMaker, phase: Phase, devi
             box = jittered_box(rng, solid[i], phase.size_px)
             boxes.add(b, coverage[i], scene.masks[i], box.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
         for i in order[phase.boxes :]:
-            clicks.add(b, coverage[i], scene.masks[i], random_click(rng, solid[i])[None], [POSITIVE])
+            clicks.add(b, coverage[i], scene.masks[i], first_click(rng, solid[i])[None], [POSITIVE])
         if scene.complete_labels and rng.random() < EMPTY_BOX_RATE:
             nothing = empty_box(rng, scene)
             if nothing is not None:
@@ -275,23 +280,44 @@ def prompt_loss(decoded: Decoded, batch: Batch, single: float, several: float) -
     return masks + 2 * predicted + 0.05 * objects, report
 
 
-def corrected(batch: Batch, decoded: Decoded, with_mask: bool) -> tuple[Batch, Tensor | None]:
-    """The prompts with one more click each, where mask 0 is wrong: on it if it is missing, off it if too much."""
-    logits = decoded.logits_N4hw[:, 0].detach()
-    n, _, w = logits.shape
-    truth = batch.targets_Nhw > 0.5
-    wrong = ((logits > 0) != truth).flatten(1).float()
-    # A mask without errors gets a click anywhere; it is then told what it knows.
-    weights = torch.where(wrong.sum(1, keepdim=True) > 0, wrong, torch.ones_like(wrong))
-    at = torch.multinomial(weights, 1)
-    click = torch.cat([at % w, at // w], 1) * 4 + torch.rand(n, 2, device=logits.device) * 4 - 0.5
-    label = torch.where(truth.flatten(1).gather(1, at), POSITIVE, NEGATIVE)
+def corrected(
+    batch: Batch, decoded: Decoded, rng: np.random.Generator, *, with_mask: bool
+) -> tuple[Batch, Tensor | None]:
+    """The prompts with one more click each, where the mask is wrong: on it if it is missing, off it if too much.
+
+    The mask is the one that the product goes on from: of a single click the one believed in of three, else mask 0.
+    """
+    logits = decoded.logits_N4hw.detach()
+    believed = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    if batch.labels_NT.shape[1] == 1:
+        believed = 1 + decoded.ious_N4[:, 1:].argmax(1)
+    mask = logits[torch.arange(len(logits), device=logits.device), believed]
+    click, label = _click_on_error(
+        mask > 0, batch.targets_Nhw > 0.5, innermost=bool(rng.random() < INNERMOST_RATE)
+    )
     asked = dataclasses.replace(
         batch,
         points_NT2=torch.cat([batch.points_NT2, click[:, None]], 1),
         labels_NT=torch.cat([batch.labels_NT, label], 1),
     )
-    return asked, logits[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT) if with_mask else None
+    return asked, mask[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT) if with_mask else None
+
+
+def _click_on_error(masks_Nhw: Tensor, truths_Nhw: Tensor, *, innermost: bool) -> tuple[Tensor, Tensor]:
+    """Points (N, 2) of the input, of which the masks have a quarter, and their signs (N, 1)."""
+    device, w = masks_Nhw.device, masks_Nhw.shape[2]
+    wrong = (masks_Nhw != truths_Nhw).flatten(1).float()
+    # A mask without errors gets a click anywhere; it is then told what it knows.
+    weights = torch.where(wrong.sum(1, keepdim=True) > 0, wrong, torch.ones_like(wrong))
+    at = torch.multinomial(weights, 1)
+    clicks = torch.cat([at % w, at // w], 1) * 4 + torch.rand(len(at), 2, device=device) * 4 - 0.5
+    labels = torch.where(truths_Nhw.flatten(1).gather(1, at), POSITIVE, NEGATIVE)
+    if innermost:
+        masks, truths = masks_Nhw.cpu().numpy(), truths_Nhw.cpu().numpy()
+        for i in wrong.any(1).nonzero()[:, 0].tolist():
+            (x, y), labels[i] = corrective_click(masks[i], truths[i])
+            clicks[i, 0], clicks[i, 1] = 4 * x + 1.5, 4 * y + 1.5
+    return clicks, labels
 
 
 def filled_boxes(boxes: Batch) -> Tensor:
@@ -314,6 +340,7 @@ def step_loss(
     rng: np.random.Generator,
     *,
     correction_rate: float,
+    rounds: int = 1,
     filled_box_rate: float = 0.0,
 ) -> tuple[Tensor, dict[str, float]]:
     features = encode(model, boxes.images_B3SS)
@@ -326,11 +353,14 @@ def step_loss(
     box_loss, box_report = prompt_loss(box_answer, boxes, single=1.0, several=0.35)
     click_loss, click_report = prompt_loss(click_answer, clicks, single=0.25, several=1.0)
     loss = box_loss + click_loss * len(clicks.targets_Nhw) / len(boxes.targets_Nhw)
-    if rng.random() < correction_rate:
-        first, answer = (boxes, box_answer) if rng.random() < 0.6 else (clicks, click_answer)
-        again, mask_input = corrected(first, answer, with_mask=bool(rng.random() < 0.6))
-        more, _ = prompt_loss(ask(again, mask_input), again, single=1.0, several=0.2)
-        loss = loss + 0.7 * more * len(again.targets_Nhw) / len(boxes.targets_Nhw)
+    batch, answer = (boxes, box_answer) if rng.random() < BOX_CORRECTION_RATE else (clicks, click_answer)
+    for _ in range(rounds):
+        if rng.random() >= correction_rate:
+            break
+        batch, mask_input = corrected(batch, answer, rng, with_mask=bool(rng.random() < 0.6))
+        answer = ask(batch, mask_input)
+        more, _ = prompt_loss(answer, batch, single=1.0, several=0.2)
+        loss = loss + 0.7 * more * len(batch.targets_Nhw) / len(boxes.targets_Nhw)
     report = {f"box_{name}": value for name, value in box_report.items()}
     return loss, report | {f"click_{name}": value for name, value in click_report.items()}
 
@@ -504,6 +534,7 @@ class Trainer:
                 clicks,
                 self._rng,
                 correction_rate=self._args.correction_rate,
+                rounds=self._args.rounds,
                 filled_box_rate=self._args.filled_box_rate,
             )
         loss.backward()
@@ -542,6 +573,7 @@ class Trainer:
             "optimizer": f"{self._args.optimizer}, peak learning rate {self._args.lr}",
             "phases": [dataclasses.asdict(phase) for phase in self._phases],
             "correction_rate": self._args.correction_rate,
+            "rounds": self._args.rounds,
             "filled_box_rate": self._args.filled_box_rate,
             "threads": torch.get_num_threads(),
             "hardware": _hardware(self._args.device),
@@ -634,8 +666,9 @@ def parse_arguments() -> argparse.Namespace:
         "--correction-rate",
         type=float,
         default=0.25,
-        help="share of the steps with a second round: a click where the first was wrong",
+        help="share of the steps with a further round, and of those with one more: a click where the mask was wrong",
     )
+    parser.add_argument("--rounds", type=int, default=1, help="of further clicks at most")
     parser.add_argument(
         "--filled-box-rate",
         type=float,
@@ -655,6 +688,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 <= args.filled_box_rate <= 1:
         parser.error(f"--filled-box-rate is a share, 0 to 1, got {args.filled_box_rate}")
+    if args.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {args.rounds}")
     if not 0 <= args.correction_rate <= 1:
         parser.error(f"--correction-rate is a share, in [0, 1], got {args.correction_rate}")
     if args.smoke:

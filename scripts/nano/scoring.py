@@ -94,7 +94,7 @@ def _score_some(
     truths = [target.decode().astype(bool) for target in targets]
     to_input = np.array([model.image_size / w, model.image_size / h], np.float32)
     corners = np.array([t.bbox_xyxy for t in targets], np.float32).reshape(-1, 2, 2) * to_input
-    clicks = np.array([[_innermost(truth)] for truth in truths], np.float32) * to_input
+    clicks = np.array([[innermost(truth)] for truth in truths], np.float32) * to_input
 
     def ask(points: NDArray[np.float32], labels: list[list[int]], earlier: torch.Tensor | None = None) -> Any:
         device = features[0].device
@@ -204,8 +204,8 @@ def corrective_click(mask: Mask, truth: Mask) -> tuple[tuple[float, float], int]
     object's own. As interactive segmentation is scored (Sofiiuk et al. 2022, RITM)."""
     missing, wrong = truth & ~mask, mask & ~truth
     if not (missing.any() or wrong.any()):
-        return _innermost(truth), POSITIVE
-    return (_innermost(missing), POSITIVE) if _depth(missing) >= _depth(wrong) else (_innermost(wrong), NEGATIVE)
+        return innermost(truth), POSITIVE
+    return (innermost(missing), POSITIVE) if _depth(missing) >= _depth(wrong) else (innermost(wrong), NEGATIVE)
 
 
 def _depth(region: Mask) -> float:
@@ -216,7 +216,7 @@ def _depths(region: Mask) -> NDArray[np.float32]:
     return cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
 
 
-def _innermost(truth: Mask) -> tuple[float, float]:
+def innermost(truth: Mask) -> tuple[float, float]:
     """The pixel farthest from the outline: a careful person's click."""
     depth = _depths(truth)
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)

@@ -88,9 +88,9 @@ def test_resumed_run_continues_where_it_stopped(data_root: Path, tmp_path: Path)
 def test_a_run_may_go_on_from_exported_weights_and_says_so(data_root: Path, tmp_path: Path) -> None:
     first = json.loads(train(data_root, tmp_path / "first").with_suffix(".json").read_text("utf-8"))
     weights = tmp_path / "first" / "segmenter.safetensors"
-    prompts = ["--clicks", "2", "--correction-rate", "1", "--filled-box-rate", "1"]
+    prompts = ["--clicks", "2", "--correction-rate", "1", "--rounds", "2", "--filled-box-rate", "1"]
     second = train(data_root, tmp_path / "second", "--init", str(weights), *prompts)
     about = json.loads(second.with_suffix(".json").read_text("utf-8"))
     assert about["continued_from"]["sha256"] == first["sha256"]
     assert [(phase["boxes"], phase["clicks"]) for phase in about["phases"]] == [(1, 2), (1, 2)]
-    assert (about["correction_rate"], about["filled_box_rate"]) == (1, 1)
+    assert (about["correction_rate"], about["rounds"], about["filled_box_rate"]) == (1, 2, 1)

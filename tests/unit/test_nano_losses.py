@@ -1,16 +1,20 @@
 """What the nano segmenter is trained to do with small objects."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from scripts import train_nano_segmenter
 from scripts.nano.scoring import corrective_click
-from scripts.nano.segmenter import NEGATIVE, POSITIVE
+from scripts.nano.segmenter import NEGATIVE, POSITIVE, Decoded
 from scripts.train_nano_segmenter import (
     FILLED_LOGIT,
     NEAR_SIDE,
     Batch,
+    corrected,
     filled_boxes,
+    first_click,
     mask_losses,
     points_around,
     read_at,
@@ -108,3 +112,45 @@ def test_a_filled_box_says_how_much_of_each_place_it_covers():
     assert first[2:].tolist() == [[-1, 1, 1, 0, -1, -1, -1, -1]] * 2
     assert (first[:2] == -1).all()
     assert (whole == 1).all()
+
+
+@pytest.mark.parametrize("innermost", [0.0, 1.0])
+def test_a_further_click_lies_where_the_believed_mask_is_wrong(innermost, monkeypatch):
+    """Of a single click the one of three with the highest predicted IoU, as the product goes on; later mask 0."""
+    monkeypatch.setattr(train_nano_segmenter, "INNERMOST_RATE", innermost)
+    truth = torch.zeros(1, 16, 16)
+    truth[0, 4:12, 4:12] = 1
+    logits = torch.full((1, 4, 16, 16), -5.0)
+    logits[0, 0, 4:12, 4:8] = 5.0  # the right half is missing
+    logits[0, 2, 4:12, 4:16] = 50.0  # four columns too much
+    decoded = Decoded(logits, torch.tensor([[0.9, 0.1, 0.5, 0.2]]), torch.zeros(1))
+    once = Batch(
+        images_B3SS=torch.empty(0),
+        image_of_prompt_N=torch.zeros(1, dtype=torch.long),
+        targets_Nhw=truth,
+        fine_NSS=torch.zeros(1, 64, 64, dtype=torch.uint8),
+        has_object_N=torch.ones(1, dtype=torch.bool),
+        points_NT2=torch.tensor([[[20.0, 20.0]]]),
+        labels_NT=torch.tensor([[POSITIVE]]),
+    )
+    rng = np.random.default_rng(0)
+    twice, mask = corrected(once, decoded, rng, with_mask=True)
+    assert twice.labels_NT.tolist() == [[POSITIVE, NEGATIVE]]
+    x, y = twice.points_NT2[0, 1].tolist()
+    assert 47.5 <= x <= 63.5
+    assert 15.5 <= y <= 47.5
+    assert torch.equal(mask, logits[:, 2:3].clamp(-32, 32))
+    thrice, mask = corrected(twice, decoded, rng, with_mask=False)
+    assert thrice.labels_NT.tolist() == [[POSITIVE, NEGATIVE, POSITIVE]]
+    x, y = thrice.points_NT2[0, 2].tolist()
+    assert 31.5 <= x <= 47.5
+    assert 15.5 <= y <= 47.5
+    assert mask is None
+
+
+def test_a_first_click_is_on_the_object():
+    mask = np.zeros((32, 32), bool)
+    mask[3:9, 5:30] = True
+    clicks = [first_click(np.random.default_rng(seed), mask) for seed in range(20)]
+    assert all(mask[int(y), int(x)] for x, y in clicks)
+    assert len({tuple(click) for click in clicks}) > 5
