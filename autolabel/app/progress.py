@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from autolabel.core.protocols import Unit
 from autolabel.core.types import ImageRecord
@@ -11,7 +11,7 @@ from autolabel.store.run import RunStore
 
 
 class CountedSink:
-    """A RecordSink that tells the progress bar, also which stage takes the most time."""
+    """A RecordSink that tells the progress bar, also which stage is the slowest."""
 
     def __init__(self, store: RunStore, progress: Progress, times: StageTimes) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class CountedSink:
         with self._times.of("commit"):
             self._store.commit(unit, records)
         self.images += len(records)
-        self._progress.add(records, self._times.seconds())
+        self._progress.add(records, self._times.slowest())
 
 
 class Progress:
@@ -38,12 +38,11 @@ class Progress:
         self._objects = 0
         self._failed = 0
 
-    def add(self, records: Sequence[ImageRecord], stages: Mapping[str, float]) -> None:
+    def add(self, records: Sequence[ImageRecord], slowest: str | None) -> None:
         self._objects += sum(len(r.instances) for r in records)
         self._failed += sum(r.status == "failed" for r in records)
-        slowest = max(stages, key=lambda name: stages[name])
         self._bar.set_postfix_str(
-            f"{self._objects} objects, {self._failed} failed, most time in {slowest}", refresh=False
+            f"{self._objects} objects, {self._failed} failed, slowest: {slowest}", refresh=False
         )
         self._bar.update(len(records))
 

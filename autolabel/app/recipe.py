@@ -19,7 +19,7 @@ from autolabel.app.prompts import check_prompts
 from autolabel.app.refiners import build_refiners
 from autolabel.app.run_directory import root_of
 from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import Refiner
+from autolabel.core.protocols import Finish, Refiner
 from autolabel.core.text import printable
 from autolabel.core.types import Category, Frame, ImageRecord, ImageRef
 from autolabel.engine.stage_times import StageTimes
@@ -103,8 +103,8 @@ class RemoteLabeler:
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         return self._here.load(ref)
 
-    def label(self, loaded: Sequence[Frame | ImageRecord]) -> list[ImageRecord]:
-        return self._here.label(loaded)
+    def find(self, loaded: Sequence[Frame | ImageRecord]) -> Finish:
+        return self._here.find(loaded)
 
 
 def built(recipe: Recipe, identities: Identities) -> FrameLabeler:

@@ -5,7 +5,7 @@ Calls are batched and remember nothing: same input, same output, from any thread
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -105,18 +105,23 @@ class InstanceModel(Protocol):
         """The objects of each image; `index` is their position. One with a box but no usable mask has none."""
 
 
+Finish = Callable[[], list[ImageRecord]]
+"""What is left to do about pictures that the models have seen: gives their records, from any thread, once, and holds no
+pixels."""
+
+
 class Labeler(Protocol):
     """What is computed. Knows no threads."""
 
     @property
     def batch_size(self) -> int:
-        """How many pictures `label` is given together; engines keep to it."""
+        """How many pictures `find` is given together; engines keep to it."""
 
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         """The decoded picture, or its final `failed` record. Safe from any thread."""
 
-    def label(self, loaded: Sequence[Frame | ImageRecord]) -> list[ImageRecord]:
-        """One record an input, in order. Records pass through."""
+    def find(self, loaded: Sequence[Frame | ImageRecord]) -> Finish:
+        """The models' part. What finishes it gives one record an input, in order. Records pass through."""
 
 
 @dataclass(frozen=True, slots=True)

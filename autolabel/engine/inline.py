@@ -18,5 +18,5 @@ class InlineEngine:
         for unit in units:
             records = []
             for refs in batches(unit.refs, labeler.batch_size):
-                records.extend(labeler.label([labeler.load(ref) for ref in refs]))
+                records.extend(labeler.find([labeler.load(ref) for ref in refs])())
             sink.commit(unit, records)

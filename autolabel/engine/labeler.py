@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ImageError
-from autolabel.core.protocols import Detector, Prompter, Refiner, Segmenter
+from autolabel.core.protocols import Detector, Finish, Prompter, Refiner, Segmenter
 from autolabel.core.types import (
     Detections,
     Frame,
@@ -35,6 +36,7 @@ UNASKED = "no_prompt: nothing was asked about it"
 if TYPE_CHECKING:
     from autolabel.engine.asking import Answers
 
+FinishOne = Callable[[], ImageRecord]
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
@@ -78,8 +80,8 @@ class FrameLabeler(ABC):
         """For each group of settings that decides what is found, what decides it beside the settings."""
 
     @abstractmethod
-    def label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
-        """One record a picture, in order."""
+    def find_in(self, frames: list[Frame]) -> list[FinishOne]:
+        """The models' part; for each picture, in order, what makes its record from any thread and holds no pixels."""
 
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         """The decoded picture, or its final `failed` record. Safe from any thread."""
@@ -95,13 +97,19 @@ class FrameLabeler(ABC):
         except ImageError as error:
             return failed(ref, error.code, error.detail)
 
+    def find(self, loaded: Sequence[Frame | ImageRecord]) -> Finish:
+        """The models' part; what finishes it gives one record an input, in order. Records pass through."""
+        found = iter(self.find_in([item for item in loaded if isinstance(item, Frame)]))
+        rest = [next(found) if isinstance(item, Frame) else item for item in loaded]
+        return lambda: [one if isinstance(one, ImageRecord) else one() for one in rest]
+
     def label(self, loaded: Sequence[Frame | ImageRecord]) -> list[ImageRecord]:
         """One record an input, in order; records pass through."""
-        frames = [item for item in loaded if isinstance(item, Frame)]
-        labelled = iter(self.label_frames(frames))
-        return [next(labelled) if isinstance(item, Frame) else item for item in loaded]
+        return self.find(loaded)()
 
-    def record(self, frame: Frame, candidates: Sequence[Instance], reasons: Mapping[int, str]) -> ImageRecord:
+    def record(
+        self, ref: ImageRef, info: ImageInfo, candidates: Sequence[Instance], reasons: Mapping[int, str]
+    ) -> ImageRecord:
         """The record of a picture with these candidates, those in `reasons` dropped before any refiner."""
         from autolabel.ops.masks import area_px
 
@@ -109,17 +117,17 @@ class FrameLabeler(ABC):
         empty = (c.index for c in candidates if c.mask is not None and not area_px(c.mask))
         reasons = {**reasons, **dict.fromkeys(empty, "empty_mask: no pixel is inside")}
         with self.times.of("refine"):
-            verdicts = decide(candidates, reasons, self.refiners, frame.info)
+            verdicts = decide(candidates, reasons, self.refiners, info)
         return ImageRecord(
-            image_id=frame.ref.image_id,
-            path=frame.ref.path,
+            image_id=ref.image_id,
+            path=ref.path,
             status=status_of(verdicts),
-            info=frame.info,
-            split=frame.ref.split,
+            info=info,
+            split=ref.split,
             candidates=tuple(candidates),
             verdicts=verdicts,
-            source_id=frame.ref.source_id,
-            extra=frame.ref.extra,
+            source_id=ref.source_id,
+            extra=ref.extra,
         )
 
 
@@ -139,7 +147,7 @@ class PipelineLabeler(FrameLabeler):
             "segment": self.segmenter.identity,
         }
 
-    def label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
+    def find_in(self, frames: list[Frame]) -> list[FinishOne]:
         with self.times.of("detect"):
             found = one_by_one_on_error(self.detector.detect, frames)
         good = [(f, d) for f, d in zip(frames, found, strict=True) if not isinstance(d, ImageError)]
@@ -148,16 +156,17 @@ class PipelineLabeler(FrameLabeler):
         with self.times.of("segment"):
             answers = one_by_one_on_error(self._ask, asked)
         judged = iter(zip(questions, answers, strict=True))
-        records = []
+        rest: list[FinishOne] = []
         for frame, detections in zip(frames, found, strict=True):
             question, answer = (None, detections) if isinstance(detections, ImageError) else next(judged)
+            ref, info = frame.ref, frame.info
             if isinstance(answer, ImageError):
-                records.append(failed(frame.ref, answer.code, answer.detail, frame.info))
+                rest.append(partial(failed, ref, answer.code, answer.detail, info))
             else:
                 assert question is not None
                 assert isinstance(detections, Detections)
-                records.append(self._record(frame, detections, question, answer))
-        return records
+                rest.append(partial(self._record, ref, info, detections, question, answer))
+        return rest
 
     def _question(self, frame: Frame, detections: Detections) -> Question:
         """What to ask about one image: the boxes that have no mask yet and that a model may see."""
@@ -182,7 +191,9 @@ class PipelineLabeler(FrameLabeler):
         prompts = self.prompter.prompt(frames, [q.clipped for q in questions], [q.asked for q in questions])
         return ask(self.segmenter, frames, prompts)
 
-    def _record(self, frame: Frame, detections: Detections, question: Question, answers: Answers) -> ImageRecord:
+    def _record(
+        self, ref: ImageRef, info: ImageInfo, detections: Detections, question: Question, answers: Answers
+    ) -> ImageRecord:
         by_index, reasons = dict(answers.by_object), {**answers.reasons, **question.problems}
         reasons.update(
             {i: UNASKED for i in question.asked if i not in by_index and i not in reasons},
@@ -190,7 +201,7 @@ class PipelineLabeler(FrameLabeler):
         if answers.added or answers.found:
             by_index.update(enumerate(answers.found, start=len(detections) + answers.added))
             detections = with_new(detections, by_index, answers.added + len(answers.found), self._one_class())
-        return self.record(frame, instances_of(detections, by_index), reasons)
+        return self.record(ref, info, instances_of(detections, by_index), reasons)
 
     def _one_class(self) -> int:
         """The class of an object that only a prompt knows of."""

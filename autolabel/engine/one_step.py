@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from autolabel.core.errors import ImageError
 from autolabel.core.protocols import InstanceModel
-from autolabel.core.types import Frame, ImageRecord, Instance
-from autolabel.engine.labeler import FrameLabeler, failed, one_by_one_on_error
+from autolabel.core.types import Frame, Instance
+from autolabel.engine.labeler import FinishOne, FrameLabeler, failed, one_by_one_on_error
 
 NO_MASK = "no_mask: the model gave no mask"
 
@@ -24,25 +25,25 @@ class OneStepLabeler(FrameLabeler):
     def identities(self) -> Mapping[str, Mapping[str, str]]:
         return {"labeler": self.model.identity}
 
-    def label_frames(self, frames: list[Frame]) -> list[ImageRecord]:
-        """One record a picture, in order; a picture that spoils its batch fails alone."""
+    def find_in(self, frames: list[Frame]) -> list[FinishOne]:
+        """A picture that spoils its batch fails alone."""
         with self.times.of("find"):
             found = one_by_one_on_error(self.model.find, frames)
         return [
-            failed(frame.ref, some.code, some.detail, frame.info)
+            partial(failed, frame.ref, some.code, some.detail, frame.info)
             if isinstance(some, ImageError)
-            else self.record(frame, some, unusable(some, frame))
+            else partial(self.record, frame.ref, frame.info, some, unusable(some, frame.info.size_hw))
             for frame, some in zip(frames, found, strict=True)
         ]
 
 
-def unusable(instances: Sequence[Instance], frame: Frame) -> dict[int, str]:
+def unusable(instances: Sequence[Instance], size_hw: tuple[int, int]) -> dict[int, str]:
     """Why objects cannot become labels, by index: a box that is none, or no mask."""
     from autolabel.ops.boxes import box_problem
 
     reasons = {}
     for one in instances:
-        problem = box_problem(one.box_xyxy, frame.info.size_hw) or (NO_MASK if one.mask is None else None)
+        problem = box_problem(one.box_xyxy, size_hw) or (NO_MASK if one.mask is None else None)
         if problem is not None:
             reasons[one.index] = problem
     return reasons

@@ -257,7 +257,7 @@ class Task:
                 return  # Ray Data takes seconds to find out by itself that this was all
 
     def _commit(self, unit: Unit, returned: Returned) -> None:
-        self._times.add(returned.seconds)
+        self._times.add(returned.stages)
         if returned.error is not None:
             raise returned.error
         self._faults = self._faults + 1 if returned.fault else 0

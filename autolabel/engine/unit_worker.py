@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from autolabel.core.errors import AutolabelError
-from autolabel.core.protocols import Labeler, Unit
+from autolabel.core.protocols import Finish, Labeler, Unit
 from autolabel.core.types import Frame, ImageRecord, ImageRef
-from autolabel.engine.stage_times import times_of
-from autolabel.engine.threaded import ThreadedEngine
+from autolabel.engine.stage_times import Spent, times_of
+from autolabel.engine.threaded import MOST_DECODERS, ThreadedEngine
 
 AT_ONCE = 2
 """Units in hand, each with decoding threads and half of the memory for decoded pictures."""
@@ -25,13 +25,13 @@ AT_ONCE = 2
 @dataclass(frozen=True, slots=True)
 class Returned:
     """What came of a unit: its records, or why there are none. `error` is the person's to mend and ends the run,
-    `fault` is anything else that was raised, in one line. `seconds` are those of the worker's stages since it last
+    `fault` is anything else that was raised, in one line. `stages` says what the worker's stages took since it last
     told of them."""
 
     records: tuple[ImageRecord, ...] = ()
     error: AutolabelError | None = None
     fault: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, Spent] = field(default_factory=dict)
 
 
 class UnitWorker:
@@ -40,7 +40,9 @@ class UnitWorker:
     def __init__(self, labeler: Labeler, *, cores: int, memory_mb: int) -> None:
         self._times = times_of(labeler)
         self._labeler = OneAtATime(labeler)
-        self._engine = ThreadedEngine(workers=min(8, cores), ahead=2, memory_mb=max(1, memory_mb // AT_ONCE))
+        self._engine = ThreadedEngine(
+            workers=min(MOST_DECODERS, cores), ahead=2, memory_mb=max(1, memory_mb // AT_ONCE)
+        )
         self._places = Places()
 
     def place(self, *, alone: bool = False) -> AbstractContextManager[None]:
@@ -74,9 +76,9 @@ class OneAtATime:
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         return self._labeler.load(ref)
 
-    def label(self, loaded: Sequence[Frame | ImageRecord]) -> list[ImageRecord]:
+    def find(self, loaded: Sequence[Frame | ImageRecord]) -> Finish:
         with self._lock:
-            return self._labeler.label(loaded)
+            return self._labeler.find(loaded)
 
 
 class Kept:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -75,12 +76,15 @@ class Synced:
 
 
 class RunStore:
-    """The one writer of a run. Create it through `open_store`."""
+    """The one writer of a run. Create it through `open_store`. While units are listed in one thread, another may
+    commit."""
 
     def __init__(self, connection: sqlite3.Connection, directory: Path) -> None:
         self._db = connection
         self.directory = directory
         self._commits = 0
+        self._turn = threading.Lock()
+        """Of `pending` and `commit` at the connection."""
 
     # -- what the run is made with -----------------------------------------------------------------
 
@@ -164,16 +168,15 @@ class RunStore:
     def pending(self, refs: Mapping[str, ImageRef]) -> Iterator[Unit]:
         """Units without a commit, in order. A picture that is no longer in `refs` comes with the problem VANISHED:
         at its old path it would be labelled without its annotations."""
-        numbers = [
-            number
-            for (number,) in self._db.execute(
+        with self._turn:
+            numbers = self._db.execute(
                 "SELECT DISTINCT unit FROM manifest WHERE unit NOT IN (SELECT number FROM unit) ORDER BY unit"
-            )
-        ]
-        for number in numbers:
-            rows = self._db.execute(
-                "SELECT ordinal, image_id, path FROM manifest WHERE unit = ? ORDER BY ordinal", (number,)
             ).fetchall()
+        for (number,) in numbers:
+            with self._turn:
+                rows = self._db.execute(
+                    "SELECT ordinal, image_id, path FROM manifest WHERE unit = ? ORDER BY ordinal", (number,)
+                ).fetchall()
             members = ((os.fsdecode(image_id), os.fsdecode(path)) for _, image_id, path in rows)
             yield Unit(
                 number, rows[0][0], tuple(refs.get(i) or ImageRef(i, p, problem=VANISHED) for i, p in members)
@@ -199,13 +202,14 @@ class RunStore:
                 f"{self.directory}: only {free >> 20} MiB free; what was committed is safe, "
                 "make room and the same command continues"
             )
-        with _transaction(self._db):
-            if self._db.execute("INSERT OR IGNORE INTO unit VALUES (?)", (unit.number,)).rowcount:
-                # Only a picture that is away still has a record here.
-                self._db.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._commits += 1
-        if self._commits % CHECKPOINT_EVERY == 0:
-            self._checkpoint()
+        with self._turn:
+            with _transaction(self._db):
+                if self._db.execute("INSERT OR IGNORE INTO unit VALUES (?)", (unit.number,)).rowcount:
+                    # Only a picture that is away still has a record here.
+                    self._db.executemany("INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._commits += 1
+            if self._commits % CHECKPOINT_EVERY == 0:
+                self._checkpoint()
 
     def adopt(self, rows: Sequence[Row]) -> int:
         """Pictures of another run with their records, as `RunReader.rows` gives them, in one transaction; how many
@@ -257,11 +261,12 @@ class RunStore:
         del busy
 
     def close(self) -> None:
-        try:
-            self._checkpoint()
-            self._leave_wal()
-        finally:
-            self._db.close()
+        with self._turn:
+            try:
+                self._checkpoint()
+                self._leave_wal()
+            finally:
+                self._db.close()
 
     def _leave_wal(self) -> None:
         try:
@@ -354,7 +359,7 @@ def open_store(directory: Path, *, rollback: bool | None = None) -> Iterator[Run
             "local run=... and copy the finished run, or store.journal=rollback, which is slower"
         )
     with _sqlite_errors(path):
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, path, rollback=network is not None if rollback is None else rollback)
         except BaseException:

@@ -1,4 +1,4 @@
-"""The demo through every engine there is: the same exports, byte for byte."""
+"""The demo through every engine there is: the same records and exports, to the last bit."""
 
 import importlib.util
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from autolabel.app.main import choices, main
+from autolabel.store.run import open_reader
 
 HERE = importlib.util.find_spec("ray") is not None
 NEEDS = {
@@ -29,7 +30,9 @@ def demo(run, engine):
     else:
         assert main(command) == 0
     files = sorted(p for p in (run / "export").rglob("*") if p.is_file())
-    return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
+    with open_reader(run) as reader:
+        records = list(reader.records())
+    return records, {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
 
 
 # As each of Ray's actors has: with more threads last digits change.
@@ -42,7 +45,9 @@ def reference(tmp_path_factory):
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-def test_every_engine_writes_the_exports_of_the_inline_engine(engine, reference, tmp_path):
-    found = demo(tmp_path / "run", engine)
+def test_every_engine_gives_the_records_and_exports_of_the_inline_engine(engine, reference, tmp_path):
+    (found_records, found), (records, reference) = demo(tmp_path / "run", engine), reference
+    assert found_records == records
+    assert all(record.instances for record in records)
     assert found.keys() == reference.keys()
     assert [name for name in found if found[name] != reference[name]] == []

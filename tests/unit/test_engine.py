@@ -2,7 +2,9 @@
 
 import threading
 import time
+import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import Unit
 from autolabel.core.types import Detections
 from autolabel.engine.inline import InlineEngine
+from autolabel.engine.stage_times import Spent, StageTimes
 from autolabel.engine.threaded import Budget, ThreadedEngine
 from autolabel.engine.units import batches
 from autolabel.ops.masks import encode
@@ -69,10 +72,10 @@ def test_no_picture_is_decoded_far_ahead_of_its_turn(tmp_path):
             loaded.append(ref)
             return super().load(ref)
 
-        def label(self, items):
+        def find(self, items):
             assert len(loaded) <= self.done + 2 * (1 + 2), "more than `ahead` batches wait"
             self.done += len(items)
-            return super().label(items)
+            return super().find(items)
 
         done = 0
 
@@ -93,17 +96,123 @@ def test_decoded_pictures_that_wait_are_bounded_by_their_bytes(tmp_path):
             waiting.append(ref)
             return super().load(ref)
 
-        def label(self, items):
+        def find(self, items):
             time.sleep(0.01)  # decoding is ahead of it
             most.append(len(waiting))
             del waiting[: len(items)]
-            return super().label(items)
+            return super().find(items)
 
     watched = Watched.__new__(Watched)
     watched.__dict__.update({**labeler().__dict__, "batch_size": batch})
     assert len(run(ThreadedEngine(workers=threads, ahead=50, memory_mb=1), tmp_path, watched)) == 24
     # A picture in the hands of each thread, the batch whose turn it is, and one that has just begun to be read.
     assert max(most) <= 2**20 // a_picture + batch + 2 * threads
+
+
+class Gated(AreaRefiner):
+    """Nothing is finished before the gate is opened."""
+
+    def __init__(self):
+        super().__init__(min_px=0, max_px=None, min_fraction=0.0, max_fraction=1.0)
+        self.gate = threading.Event()
+
+    def refine(self, instances, image):
+        assert self.gate.wait(60)
+        return super().refine(instances, image)
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_the_models_go_on_while_records_are_made_but_not_without_end(ahead, tmp_path):
+    album(tmp_path, 24)
+    gated, seen = Gated(), []
+
+    class Watched(ColourDetector):
+        def detect(self, frames):
+            seen.append(len(frames))
+            return super().detect(frames)
+
+    store = MemoryStore()
+    the_labeler = labeler(Watched(), refiners=[gated])
+    engine = ThreadedEngine(workers=2, ahead=ahead, memory_mb=9)
+    running = threading.Thread(target=engine.run, args=(the_labeler, units_of(tmp_path, 2), store))
+    running.start()
+    while len(seen) <= ahead:
+        time.sleep(0.001)  # for ever, if the models wait for the gate
+    time.sleep(0.1)
+    assert len(seen) == ahead + 1
+    assert not list(store.records())
+    gated.gate.set()
+    running.join(60)
+    assert len(list(store.records())) == 24
+
+
+def test_nothing_holds_pixels_once_the_models_are_done(tmp_path):
+    album(tmp_path, 4)
+    frame = labeler().load(units_of(tmp_path)[0].refs[0])
+    pixels, the_labeler = weakref.ref(frame.image_rgb), labeler()
+    finish = the_labeler.find([frame])
+    del frame
+    assert pixels() is None
+    assert [record.image_id for record in finish()] == ["0/picture 000.png"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_unit_whose_records_or_commit_fail_is_the_last(engine, tmp_path):
+    album(tmp_path, 24)
+    units = units_of(tmp_path)
+
+    class Full(MemoryStore):
+        def commit(self, unit, records):
+            if unit.number == 3:
+                raise OSError("no room")
+            super().commit(unit, records)
+
+    class Bad(AreaRefiner):
+        def refine(self, instances, image):
+            if image.size_hw == (41, 60):
+                raise RuntimeError("a refiner broke")
+            return super().refine(instances, image)
+
+    ids = [ref.image_id for unit in units for ref in unit.refs]
+    store = Full()
+    with pytest.raises(OSError, match="no room"):
+        engine.run(labeler(), units, store)
+    assert [r.image_id for r in store.records()] == ids[:9]
+    draw(Path(units[2].refs[1].path), {0: (0, 0, 8, 8)}, (41, 60))
+    store = MemoryStore()
+    bad = Bad(min_px=0, max_px=None, min_fraction=0.0, max_fraction=1.0)
+    with pytest.raises(RuntimeError, match="a refiner broke"):
+        engine.run(labeler(refiners=[bad]), units, store)
+    assert [r.image_id for r in store.records()] == ids[:6]
+    assert not [t for t in threading.enumerate() if t.name.startswith("autolabel")]
+
+
+def test_the_slowest_stage_is_the_one_that_holds_the_others_up():
+    times = StageTimes()
+    assert times.slowest() is None
+    times.add({"decode": Spent(8.0, 8), "segment": Spent(2.0, 1), "commit": Spent(0.5, 1)})
+    assert times.slowest() == "segment"
+    times.add({"decode": Spent(16.0, 8)})
+    assert times.slowest() == "decode"
+    assert times.seconds() == {"decode": 24.0, "segment": 2.0, "commit": 0.5}
+
+
+def test_threads_that_are_in_a_stage_at_once_are_counted():
+    times, both = StageTimes(), threading.Barrier(2)
+
+    def work():
+        with times.of("decode"):
+            both.wait(60)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with times.of("commit"):
+        pass
+    assert {stage: spent.at_once for stage, spent in times.take().items()} == {"decode": 2, "commit": 1}
+    assert times.seconds() == {}
 
 
 def test_the_pictures_whose_turn_it_is_need_no_room():

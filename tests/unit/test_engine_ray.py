@@ -220,12 +220,12 @@ def test_what_is_the_persons_to_mend_is_told_as_such(tmp_path):
 
 def test_stage_times_are_told_once(tmp_path):
     units, one = units_of(album(tmp_path, 6)), worker()
-    first, second = (one.work(unit).seconds for unit in units)
+    first, second = (one.work(unit).stages for unit in units)
     assert set(first) == {"decode", "detect", "segment", "refine"} == set(second)
     total = StageTimes()
     total.add(first)
     total.add(second)
-    assert total.seconds()["decode"] == first["decode"] + second["decode"]
+    assert total.take()["decode"] == first["decode"] + second["decode"]
 
 
 # -- the feed ----------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_a_remote_labeler_arrives_as_the_labeler_itself(recipe, tmp_path):
     arrived = pickle.loads(pickle.dumps(remote))
     assert arrived.identities == identities
     frames = [arrived.load(ref) for ref in Pictures(tmp_path / "in").images()]
-    assert arrived.label(frames) == remote.label(frames)
+    assert arrived.find(frames)() == remote.find(frames)()
     assert categories
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -199,6 +200,20 @@ def test_only_uncommitted_units_are_pending_and_they_are_whole(tmp_path):
     _, done = label_all(tmp_path, refs)
     assert [[r.image_id for r in u.refs] for u in done] == [["c", "d"], ["e"]]
     assert label_all(tmp_path, refs)[1] == []
+
+
+def test_units_are_listed_in_one_thread_while_another_commits(tmp_path):
+    refs = refs_in(tmp_path / "in", [f"{i:03}.png" for i in range(120)])
+    with open_store(tmp_path) as store, ThreadPoolExecutor(1) as behind:
+        store.sync(entries(refs.values()), root="/data", unit_size=1)
+        commits = [
+            behind.submit(store.commit, unit, [record_of(ref) for ref in unit.refs])
+            for unit in store.pending(refs)
+        ]
+        for commit in commits:
+            commit.result()
+    with open_reader(tmp_path) as reader:
+        assert [record.image_id for record in reader.records()] == list(refs)
 
 
 def test_a_unit_that_comes_twice_is_stored_once(tmp_path):
