@@ -37,8 +37,8 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## speed against the reference, parity beside it
-	$(BIN)/python -m benchmarks.run
+bench: $(READY)  ## speed against the reference, parity beside it; fails where masks are not near enough (ARGS="--sizes 1080p ..." for less)
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 reliability: $(READY)  ## the scorecard: faults injected for real, counted (some hours; ARGS="--plans 3 --every 10 ..." for less)
 	$(BIN)/python -m benchmarks.reliability $(ARGS)

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from autolabel.app.demo import SAMPLES, sample_folder
-from benchmarks.run import RESULTS, processor
+from benchmarks.page import RESULTS, commit, processor, write_page
 
 SIZE_WH = (320, 240)
 COMMAND = "import sys; from autolabel.app.main import main; sys.exit(main())"
@@ -52,8 +52,7 @@ def main() -> None:
         costs = [labelled(Path(folder) / str(n), n, arguments.settings) for n in sorted(arguments.images)]
     text = "\n".join(table(costs, arguments.settings)) + "\n"
     sys.stdout.write(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"linear_cpu_{platform.machine()}_{datetime.now(UTC):%Y-%m-%d}.md").write_text(text)
+    write_page(arguments.out, f"linear_cpu_{platform.machine()}", text)
 
 
 def labelled(folder: Path, count: int, settings: list[str]) -> Cost:
@@ -91,7 +90,7 @@ def write_crops(folder: Path, count: int) -> None:
 def table(costs: list[Cost], settings: list[str]) -> list[str]:
     rows = [
         f"# Cost by the number of pictures, {datetime.now(UTC):%Y-%m-%d}\n",
-        f"{processor()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; nano pair, {SIZE_WH[0]} x "
+        f"{processor()}, {commit()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; nano pair, {SIZE_WH[0]} x "
         f"{SIZE_WH[1]}, label and export{' with ' if settings else ''}{' '.join(settings)}.\n",
         "| pictures | objects | CPU s | CPU s a picture | clock, pictures/s | peak of one process, MB | CPU s a further picture |",
         "|" + "---|" * 7,

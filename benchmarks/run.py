@@ -1,311 +1,275 @@
 """Speed against the reference, parity beside it: `make bench`.
 
-Contestants take turns (A B A B ...), CPU seconds of the process are compared pair by pair, and every ratio
-stands beside the fraction of identical masks, and whether the masks are as near to the reference's as its arithmetic has
-to bring them. Results are written to benchmarks/results as a dated page.
+Contestants take turns (A B A B ...), CPU seconds of the process are compared pair by pair, and every ratio stands
+beside how near the masks are to the reference's, and whether that is as near as its arithmetic has to bring them: the
+exit code is 1 where one of ours is not, or where that cannot be told. Pictures are photographs (`pictures.py`). What a
+first pass and memory cost is measured in fresh processes. Results are written to benchmarks/results as a dated page.
+
+It sees the segmenter alone: `benchmarks.pipeline` has the whole command, with decoding ahead and a detector.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from platform import machine
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name everywhere
-from PIL import Image
 
-from autolabel.app.compose import build, compose
-from autolabel.core.types import Rle
-from autolabel.ops.device import runs_bf16
-from autolabel.ops.masks import encode, iou
-from autolabel.ops.rle import logits_to_rle
-from benchmarks.contestants import Contestant, Masks, choices_of, contestants
+from benchmarks import fresh, parity
+from benchmarks.contestants import REFERENCE, Contestant, Networks, Setup, absent, contestants
+from benchmarks.page import RESULTS, commit, processor, table, told, versions, write_page
+from benchmarks.pictures import SIZES_HW, Photograph, Picture, photographs_in, samples, written
+from benchmarks.tail import tail_table
 
-RESULTS = Path(__file__).parent / "results"
+LARGE_PX = 4_000_000
+PACKAGES = ("torch", "sam2", "ultralytics", "numpy", "numba", "pycocotools")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How near masks have to be to the reference's: IoU, and the share of prompts that got another of the four masks."""
+class Effort:
+    """How many pictures, and how often each contestant sees them after its first pass."""
 
-    mean: float
-    percentile_1: float
-    flips: float
-
-
-LIMITS = {"float32": Limits(0.9999, 0.999, 0.0), "bfloat16": Limits(0.995, 0.97, 0.005)}
-SIZES_HW = {"640x480": (480, 640), "1080p": (1080, 1920), "4000x3000": (3000, 4000)}
+    images: int
+    repeats: int
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--models", nargs="*", default=["nano"], help="segment configs, e.g. nano sam2_tiny")
-    parser.add_argument(
-        "--device", default="cpu", help="cpu or cuda; on cuda the ratio is of seconds on the clock"
-    )
-    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 too, where it is only imitated")
-    parser.add_argument("--skip", nargs="*", default=[], help="contestants to leave out")
-    parser.add_argument("--random", action="store_true", help="random weights: for speed where none are at hand")
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--boxes", type=int, nargs="*", default=[1, 10, 50])
-    parser.add_argument("--sizes", nargs="*", choices=SIZES_HW, default=list(SIZES_HW))
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    lines = [header(arguments), *tail_table(arguments.repeats)]
-    for model in arguments.models:
-        lines += model_table(model, arguments)
-    text = "\n".join(lines) + "\n"
-    sys.stdout.write(text)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    name = f"{arguments.device}_{platform.machine()}_{datetime.now(UTC):%Y-%m-%d}.md"
-    (arguments.out / name).write_text(text)
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One size and number of boxes: its rows, the names of judged contestants that are not known to be within their limits,
+    and of those left out with what they said."""
+
+    rows: list[dict[str, str]]
+    beyond: list[str]
+    failed: dict[str, str]
 
 
-def header(options: argparse.Namespace) -> str:
-    names = ("torch", "sam2", "ultralytics", "numpy", "numba", "pycocotools")
-    versions = ", ".join(f"{n} {version(n)}" for n in names)
-    on_cuda = options.device != "cpu"
-    gpu = f"{torch.cuda.get_device_name()}, " if on_cuda else ""
-    return (
-        f"# {'GPU' if on_cuda else 'CPU'}, {datetime.now(UTC):%Y-%m-%d}\n\n{gpu}{processor()}, "
-        f"{torch.get_num_threads()} threads; {versions}. Medians of {options.repeats} repeats in turns after one "
-        f"warm-up; the ratio is of {'seconds on the clock' if on_cuda else 'CPU seconds of the process'}, "
-        "pair by pair (min to max).\n"
-    )
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A contestant in a cell: its call with everything given, its first answers and choices, then what it took."""
 
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def paired(reference: Callable[[], object], ours: Callable[[], object], repeats: int) -> tuple[float, float, str]:
-    """Median CPU seconds of both, and the ratio reference / ours as text."""
-    reference(), ours()
-    times = [(cpu_seconds(reference), cpu_seconds(ours)) for _ in range(repeats)]
-    ratios = sorted(a / b for a, b in times)
-    text = f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
-    return statistics.median(a for a, _ in times), statistics.median(b for _, b in times), text
-
-
-def cpu_seconds(call: Callable[[], object]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-def tail_table(repeats: int) -> list[str]:
-    """From low-resolution logits to run lengths: upsample + threshold + pycocotools against the direct way."""
-    rows = ["## Mask tail: 256 x 256 logits to COCO RLE, 10 masks\n",
-            "| picture | reference, ms a mask | direct, ms a mask | ratio | identical bytes |", "|---|---|---|---|---|"]  # fmt: skip
-    fused = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    logits = blobs(10)
-    for name, size in SIZES_HW.items():
-
-        def reference(size: tuple[int, int] = size) -> list[Rle]:
-            return [reference_rle(one, size) for one in logits]
-
-        def ours(size: tuple[int, int] = size) -> list[Rle]:
-            return [logits_to_rle(one, size, fused=fused) for one in logits]
-
-        same = sum(a == b for a, b in zip(reference(), ours(), strict=True))
-        slow, fast, ratio = paired(reference, lambda ours=ours: [ours() for _ in range(20)], repeats)
-        ratios = float(ratio.split()[0]) * 20
-        rows.append(f"| {name} | {slow * 100:.2f} | {fast * 5:.3f} | {ratios:.0f} | {same} of {len(logits)} |")
-    return [*rows, ""]
-
-
-def reference_rle(logits: np.ndarray, size: tuple[int, int]) -> Rle:
-    full = F.interpolate(torch.from_numpy(logits)[None, None], size, mode="bilinear", align_corners=False)[0, 0]
-    return encode((full > 0).numpy())
-
-
-def blobs(count: int) -> list[np.ndarray]:
-    """Wobbly ellipses of about 3 % of the area, as logits."""
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[0:256, 0:256]
-    found = []
-    for _ in range(count):
-        y, x = random.uniform(50, 206, 2)
-        angle = np.arctan2(rows - y, columns - x)
-        wobble = 1 + 0.15 * np.sin(random.integers(3, 8) * angle + random.uniform(0, 6))
-        found.append(
-            (25 * wobble - np.hypot(rows - y, (columns - x) * random.uniform(0.7, 1.4))).astype(np.float32)
-        )
-    return found
-
-
-def model_table(config: str, options: argparse.Namespace) -> list[str]:
-    """Pictures and boxes in, run lengths on disk: every contestant with the same weights, in turns."""
-    segmenters = built(config, options)
-    rows = [f"## {config}: {options.images} pictures, from the file to COCO RLE on disk\n",
-            "| picture | boxes | contestant | CPU s a picture | reference / it | wall, pictures/s | peak MB more | first call, s |"
-            " mean IoU | 1st percentile | least | identical | flips | within its limits |", "|" + "---|" * 14]  # fmt: skip
-    with TemporaryDirectory() as folder:
-        wanted = config == "sam2_tiny" and "ultralytics SAM" not in options.skip
-        exact = next(iter(segmenters.values()))._model
-        strangers = ultralytics_weights(Path(folder), exact) if wanted else None
-        for name in options.sizes:
-            paths = pictures(Path(folder) / name, SIZES_HW[name], options.images)
-            for count in options.boxes:
-                boxes = [random_boxes(count, SIZES_HW[name], seed) for seed in range(len(paths))]
-                table = contestants(segmenters, Path(folder) / "out", strangers)
-                table = {who: call for who, call in table.items() if who not in options.skip}
-                models = [segmenter._model for segmenter in segmenters.values()]
-                rows += compared(f"| {name} | {count} ", table, paths, boxes, options, models)
-    return [*rows, ""]
-
-
-def built(config: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Our ways to compute: exact, in buckets, and in bfloat16 where it is fast or asked for."""
-    ways = {"autolabel": ["precision=float32", "batching=image"],
-            "autolabel, buckets": ["precision=float32", "batching=bucket"]}  # fmt: skip
-    if options.bf16 or runs_bf16(options.device):
-        ways["autolabel, bfloat16"] = ["precision=bfloat16", "batching=auto"]
-    common = ["source.path=x", f"segment={config}", f"segment.device={options.device}"]
-    common += ["segment.weights=random:0"] if options.random else []
-    return {
-        name: build(compose("label", [*common, *(f"segment.{setting}" for setting in settings)]).segment)
-        for name, settings in ways.items()
-        if name not in options.skip
-    }
-
-
-def compared(
-    start: str,
-    table: dict[str, Contestant],
-    paths: list[Path],
-    boxes: list[np.ndarray],
-    options: argparse.Namespace,
-    models: Sequence[Any],
-) -> list[str]:
-    """A row a contestant. The first is the reference of times and masks."""
-    first, answers, choices = {}, {}, {}
-    for name, contestant in table.items():
-        began = time.process_time()
-        with choices_of(models) as chosen:
-            answers[name] = contestant(paths, boxes)
-        first[name], choices[name] = time.process_time() - began, chosen
-    runs: dict[str, list[Run]] = {name: [] for name in table}
-    for _ in range(options.repeats):
-        for name, contestant in table.items():
-            runs[name].append(measured(lambda c=contestant: c(paths, boxes)))
-    reference, *_ = table
-    seconds = attrgetter("cpu_s" if options.device == "cpu" else "wall_s")
-    rows = []
-    for name, some in runs.items():
-        ratios = sorted(seconds(a) / seconds(b) for a, b in zip(runs[reference], some, strict=True))
-        cpu_s = statistics.median(r.cpu_s for r in some) / len(paths)
-        rate = len(paths) / statistics.median(r.wall_s for r in some)
-        rows.append(
-            f"{start}| {name} | {cpu_s:.3f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
-            f"| {rate:.2f} | {max(r.extra_mb for r in some):.0f} | {first[name]:.1f} "
-            f"| {parity(answers[reference], answers[name], choices[reference], choices[name], LIMITS[kind(name, options)])} |"
-        )
-    return rows
-
-
-def kind(contestant: str, options: argparse.Namespace) -> str:
-    """What it computes in, and so which limits are its own."""
-    strongest = contestant == "predictor, set_image_batch" and runs_bf16(options.device)
-    return "bfloat16" if strongest or contestant.endswith("bfloat16") else "float32"
-
-
-def flips(reference: Sequence[int], found: Sequence[int]) -> int | None:
-    """How many prompts got another one of the four masks; unknown where a bucket was padded."""
-    if len(reference) != len(found) or not reference:
-        return None
-    return sum(a != b for a, b in zip(reference, found, strict=True))
+    contestant: Contestant
+    call: Callable[[], parity.Answers | None]
+    answers: parity.Answers | None
+    choices: list[int]
+    runs: list[Run] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One call: CPU seconds of the process, seconds on the wall, memory above what was held before, MB."""
+    """One call: CPU seconds of the process, seconds on the clock."""
 
     cpu_s: float
     wall_s: float
-    extra_mb: float
+
+
+def main() -> int:
+    options = parsed()
+    fresh.prepare(options.threads)
+    photographs = samples() if options.pictures is None else photographs_in(options.pictures)
+    lines, beyond = [*header(options), *tail_table(options.repeats or 5)], []
+    for config in options.models:
+        rows, names = model_table(
+            Setup(config, options.device, options.random, options.bf16), photographs, options
+        )
+        lines += rows
+        beyond += names
+    text = "\n".join(lines) + "\n"
+    sys.stdout.write(text)
+    path = write_page(options.out, f"{options.device}_{machine()}", text)
+    sys.stderr.write(f"written: {path}\n")
+    if beyond:
+        sys.stderr.write(f"not known to be within their limits: {'; '.join(beyond)}\n")
+    return 1 if beyond else 0
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, help="default: 5, of large pictures 3")
+    parser.add_argument("--images", type=int, help="default: 4, of large pictures 2")
+    parser.add_argument("--models", nargs="*", default=["nano"], help="segment configs, e.g. nano sam2_tiny")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="on cuda the ratio is of seconds on the clock"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="of torch; 0: as many as it likes. Default: 1, on cuda 0. More than one spin while "
+        "they wait, which counts as CPU seconds",
+    )  # fmt: skip
+    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 too, where nobody would choose it")
+    parser.add_argument("--skip", nargs="*", default=[], help="contestants to leave out; the reference stays")
+    parser.add_argument("--random", action="store_true", help="random weights: for speed where none are at hand")
+    parser.add_argument("--pictures", type=Path, help="a folder of photographs instead of the samples")
+    parser.add_argument("--boxes", type=int, nargs="*", default=[1, 10, 50])
+    parser.add_argument("--sizes", nargs="*", choices=SIZES_HW, default=list(SIZES_HW))
+    parser.add_argument(
+        "--fresh",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="first pass and memory in new processes",
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    if options.threads is None:
+        options.threads = 0 if options.device == "cuda" else 1
+    return options
+
+
+def effort(size_hw: tuple[int, int], images: int | None, repeats: int | None) -> Effort:
+    """What is given holds; else less of pictures so large that the reference takes ten seconds for one."""
+    large = size_hw[0] * size_hw[1] > LARGE_PX
+    return Effort(images or (2 if large else 4), repeats or (3 if large else 5))
+
+
+def header(options: argparse.Namespace) -> list[str]:
+    on_cuda = options.device == "cuda"
+    gpu = f"{torch.cuda.get_device_name()}, " if on_cuda else ""
+    efforts = {name: effort(SIZES_HW[name], options.images, options.repeats) for name in options.sizes}
+    seen = ", ".join(f"{one.images} of {name} {one.repeats} times" for name, one in efforts.items())
+    which = "the sample photographs" if options.pictures is None else "photographs of a folder"
+    return [
+        f"# {'GPU' if on_cuda else 'CPU'}, {datetime.now(UTC):%Y-%m-%d}\n",
+        f"{gpu}{processor()}, torch with {torch.get_num_threads()} thread(s); {commit()}; {versions(PACKAGES)}. "
+        f"`{told('benchmarks.run', sys.argv[1:])}` (more threads than one spin while they wait, and count as CPU seconds)\n",
+        f"Crops of {which} with boxes of what is in them: {seen}, in turns, after a first pass; less of large ones, so that "
+        "all of it takes no more than half an hour. Medians; the ratio is of "
+        f"{'seconds on the clock' if on_cuda else 'CPU seconds of the process'}, pair by pair (min to max). Pictures/s are on "
+        "the clock: warm, and of the first pass of a fresh process with models loaded, where all warming up is in it. Peaks "
+        "of memory are those of that process, all in all (in brackets: before the first picture). "
+        f"{parity.told()}\n",
+    ]  # fmt: skip
+
+
+def model_table(
+    setup: Setup, photographs: Sequence[Photograph], options: argparse.Namespace
+) -> tuple[list[str], list[str]]:
+    """Pictures and boxes in, run lengths on disk: every contestant with the same weights, in turns. The lines of the page,
+    and which judged contestants are not known to be within their limits, and where."""
+    wanted = [one for one in contestants(setup) if one.name == REFERENCE or one.name not in options.skip]
+    rows, beyond, failed = [], [], {}
+    with TemporaryDirectory() as folder:
+        calls = ready(wanted, setup, Path(folder), failed)
+        for name in options.sizes:
+            tried = effort(SIZES_HW[name], options.images, options.repeats)
+            for count in options.boxes:
+                place = Path(folder) / f"{name} {count}"
+                pictures = written(place, SIZES_HW[name], count, tried.images, photographs)
+                cell = compared({"picture": name, "boxes": f"{count}"}, calls, pictures, tried, setup, options)
+                rows += cell.rows
+                beyond += [f"{setup.config}, {name}, {count} boxes: {who}" for who in cell.beyond]
+                failed |= cell.failed
+    missing = [*absent(setup), *(f"{who} ({why})" for who, why in failed.items())]
+    random = ", random weights" if setup.random else ""
+    lines = [f"## {setup.config}{random}: from the file to COCO RLE on disk\n", *table(rows)]
+    return [*lines, f"\nNot here: {'; '.join(missing)}.\n"], beyond
+
+
+def ready(
+    wanted: Sequence[Contestant], setup: Setup, folder: Path, failed: dict[str, str]
+) -> list[tuple[Contestant, Callable[..., parity.Answers | None]]]:
+    """Each contestant with its call; what keeps a stranger from it goes into `failed`."""
+    networks, found = Networks(setup), []
+    for contestant in wanted:
+        try:
+            found.append((contestant, contestant.make(networks, folder)))
+        except Exception as error:  # noqa: BLE001 - somebody else's program; the page says what it said
+            failed |= said(contestant, error)
+    return found
+
+
+def said(contestant: Contestant, error: Exception) -> dict[str, str]:
+    """Why a stranger is left out, in one line; what one of ours raises, or the reference, is raised."""
+    if contestant.ours or contestant.name == REFERENCE:
+        raise error
+    return {contestant.name: f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
+def compared(
+    start: dict[str, str],
+    calls: Sequence[tuple[Contestant, Callable[..., parity.Answers | None]]],
+    pictures: Sequence[Picture],
+    tried: Effort,
+    setup: Setup,
+    options: argparse.Namespace,
+) -> Cell:
+    """A row a contestant. The first is the reference of times and masks."""
+    entries, failed = [], {}
+    paths, boxes = [one.path for one in pictures], [one.boxes_xyxy for one in pictures]
+    for contestant, label in calls:
+        call = partial(label, paths, boxes, paths[0].parent / f"of {contestant.name}")
+        try:
+            with parity.choices() as chosen:
+                entries.append(Entry(contestant, call, call(), chosen))
+        except Exception as error:  # noqa: BLE001 - somebody else's program; the page says what it said
+            failed |= {f"{who}, {', '.join(start.values())}": why for who, why in said(contestant, error).items()}
+    for _ in range(tried.repeats):
+        for entry in entries:
+            entry.runs.append(measured(entry.call))
+    beyond, rows = [], []
+    for entry in entries:
+        found = near(entries[0], entry)
+        limits = parity.LIMITS[entry.contestant.arithmetic]
+        if entry.contestant.judged and (found is None or found.within(limits) is not True):
+            beyond.append(entry.contestant.name)
+        alone = fresh.measure(setup, entry.contestant.name, pictures, options.threads) if options.fresh else None
+        rows.append(
+            {
+                **start,
+                **speed(entries[0], entry, len(pictures), on_cuda=setup.device == "cuda"),
+                **of_process(alone, len(pictures)),
+                **parity.cells(found, limits, "polygons only, other resize"),
+            }
+        )
+        if entry.contestant.ours and not entry.contestant.judged:
+            rows[-1]["within its limits"] += " (only informs)"
+    return Cell(rows, beyond, failed)
+
+
+def near(reference: Entry, entry: Entry) -> parity.Parity | None:
+    if reference.answers is None or entry.answers is None:
+        return None
+    return parity.parity(reference.answers, entry.answers, reference.choices, entry.choices)
+
+
+def speed(reference: Entry, entry: Entry, images: int, *, on_cuda: bool) -> dict[str, str]:
+    """CPU seconds, the ratio to the reference's, pictures a second."""
+    seconds = attrgetter("wall_s" if on_cuda else "cpu_s")
+    ratios = sorted(seconds(a) / seconds(b) for a, b in zip(reference.runs, entry.runs, strict=True))
+    return {
+        "contestant": entry.contestant.name,
+        "CPU s a picture": f"{statistics.median(run.cpu_s for run in entry.runs) / images:.3f}",
+        "reference / it": f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+        "pictures/s": f"{images / statistics.median(run.wall_s for run in entry.runs):.2f}",
+    }
+
+
+def of_process(alone: fresh.Fresh | None, images: int) -> dict[str, str]:
+    """What was measured in a fresh process, if anything was; a GPU's column only where there is one."""
+    if alone is None:
+        return {}
+    on_gpu = {} if alone.gpu_mb is None else {"peak MB of the GPU": f"{alone.gpu_mb:.0f}"}
+    return {
+        "first pass, s": f"{alone.first_s:.1f}",
+        "pictures/s, warm-up in it": f"{images / alone.first_s:.2f}",
+        "peak MB": f"{alone.peak_mb:.0f} ({alone.loaded_mb:.0f})",
+        **on_gpu,
+    }
 
 
 def measured(call: Callable[[], object]) -> Run:
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, wall, cpu = resident_mb("VmRSS"), time.monotonic(), time.process_time()
+    wall, cpu = time.monotonic(), time.process_time()
     call()
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    return Run(cpu, wall, resident_mb("VmHWM") - before)
-
-
-def resident_mb(field: str) -> float:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) / 1024
-
-
-def parity(
-    reference: Masks | None, found: Masks | None, chosen: Sequence[int], choices: Sequence[int], limits: Limits
-) -> str:
-    """Mean, 1st percentile and least IoU over masks, how many are identical, how many prompts got another mask, and whether
-    all that is within `limits`."""
-    if reference is None or found is None:
-        return "polygons only, other resize | | | | |"
-    pairs = [(a, b) for x, y in zip(reference, found, strict=True) for a, b in zip(x, y, strict=True)]
-    ious = np.array([1.0 if a == b else iou(a, b) for a, b in pairs])
-    same = sum(a == b for a, b in pairs)
-    mean, percentile_1, flipped = ious.mean(), np.percentile(ious, 1), flips(chosen, choices)
-    within = mean >= limits.mean and percentile_1 >= limits.percentile_1
-    within &= flipped is None or flipped <= limits.flips * len(choices)
-    told = "" if flipped is None else f"{flipped} of {len(choices)}"
-    return (
-        f"{mean:.5f} | {percentile_1:.5f} | {ious.min():.5f} | {same} of {len(pairs)} | {told} "
-        f"| {'yes' if within else '**no**'}"
-    )
-
-
-def pictures(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    paths = [folder / f"{i:04d}.jpg" for i in range(count)]
-    for i, path in enumerate(paths):
-        Image.fromarray(picture(size, i)).save(path, quality=90)
-    return paths
-
-
-def ultralytics_weights(folder: Path, model: Any) -> Path:
-    """The weights that all have, in a file as ultralytics names it: the name says the architecture."""
-    path = folder / "sam2.1_t.pt"
-    torch.save({"model": model.state_dict()}, path)
-    return path
-
-
-def picture(size: tuple[int, int], seed: int = 1) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    small = torch.from_numpy(random.uniform(0, 255, (1, 3, 24, 32)).astype(np.float32))
-    return F.interpolate(small, size, mode="bicubic").clamp(0, 255)[0].permute(1, 2, 0).byte().numpy().copy()
-
-
-def random_boxes(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
-    random = np.random.default_rng([count, seed])
-    height, width = size
-    x0, y0 = random.uniform(0, width * 0.7, count), random.uniform(0, height * 0.7, count)
-    w, h = random.uniform(0.08, 0.28, count) * width, random.uniform(0.08, 0.28, count) * height
-    return np.stack([x0, y0, x0 + w, y0 + h], 1).astype(np.float32)
+    return Run(cpu, wall)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

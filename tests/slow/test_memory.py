@@ -1,5 +1,6 @@
-"""Memory does not grow with the number of pictures."""
+"""Memory does not grow with the number of pictures, nor with boxes times pixels."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def peak_mib(folder: Path, configs: Path, run: Path, *settings: str) -> float:
+def peak_mib(source: Path, run: Path, *settings: str) -> float:
     """Largest resident memory of a whole `autolabel label`."""
-    arguments = [str(folder), "--config-dir", str(configs), f"run={run}", "engine.workers=2", *settings]
+    arguments = [str(source), f"run={run}", "engine.workers=2", *settings]
     process = subprocess.Popen(
         [sys.executable, "-m", "autolabel.app.main", "label", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -48,8 +49,36 @@ def test_five_times_the_pictures_need_no_more_memory(settings, few, many, tmp_pa
             x, y = (int(v) for v in random.integers(10, 300, 2))
             draw(tmp_path / f"in{count}" / f"{i:04}.png", {0: (x, y, x + 90, y + 60)}, (480, 640))
     peaks = [
-        peak_mib(tmp_path / f"in{count}", tmp_path / "configs", tmp_path / f"run{count}", *settings)
+        peak_mib(
+            tmp_path / f"in{count}", tmp_path / f"run{count}", f"--config-dir={tmp_path / 'configs'}", *settings
+        )
         for count in (few, many)
     ]
     # A decoded picture is 0.9 MB: keeping every tenth of the 800 more would already show.
     assert peaks[1] - peaks[0] < 40, peaks
+
+
+def test_hundreds_of_boxes_on_twelve_megapixels_need_no_mask_of_their_size(tmp_path):
+    h, w = 3000, 4000
+    random = np.random.default_rng(0)
+    draw(tmp_path / "0.png", {0: (500, 500, 2500, 2000)}, (h, w))
+    peaks = []
+    for count in (10, 300):
+        corners = random.integers(0, (w - 600, h - 600), (count, 2)).tolist()
+        annotations = [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": [x, y, 500, 500], "area": 250000, "iscrowd": 0}
+            for i, (x, y) in enumerate(corners, start=1)
+        ]
+        labels = {
+            "images": [{"id": 1, "file_name": "0.png", "width": w, "height": h}],
+            "categories": [{"id": 1, "name": "thing"}],
+            "annotations": annotations,
+        }
+        source = tmp_path / f"{count}.json"
+        source.write_text(json.dumps(labels))
+        run = tmp_path / f"run{count}"
+        peaks.append(peak_mib(source, run, "detect=labels", "segment=nano", "refine=none", "export=[coco]"))
+        coco = json.loads((run / "export" / "coco" / "instances.json").read_text())
+        assert len(coco["annotations"]) > count / 2
+    # As dense masks they would be 3500 MB, as logits of the picture's size 14000.
+    assert peaks[1] - peaks[0] < 150, peaks
