@@ -28,7 +28,7 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
-from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks, upload
+from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, upload
 from autolabel.ops.settings import one_of
 from autolabel.weights.quiet import ultralytics_at_bay
 
@@ -64,10 +64,11 @@ class YoloDetector:
     `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. A `.pt` carries its
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
-    threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head alone) ignore it. `batch` images go
-    through the network at once, 0 chooses by device. `classes` are the names to keep, None for all. `shrink` is how a
-    larger picture is made smaller: `bilinear`, as ultralytics does it, which looks at four pixels for one; `area`, the mean of all. `pad` is what is filled
-    up with grey: a `square`, or each side to a multiple of the model's `stride`; pictures of one size share a batch then.
+    threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head alone) ignore it. `batch` images, of those
+    that a call brings, go through the network at once, 0 chooses by device. `classes` are the names to keep, None for
+    all. `shrink` is how a larger picture is made smaller: `bilinear`, as ultralytics does it, which looks at four pixels
+    for one; `area`, the mean of all. `pad` is what is filled up with grey: a `square`, or each side to a multiple of the
+    model's `stride`; pictures of one size share a batch then.
     `box_voting` in (0, 1] makes of a box the mean of all that the model proposed for it (see `voted`), where there is NMS.
     """
 
@@ -109,8 +110,8 @@ class YoloDetector:
         self._device = choose_device(device, key="detect.device")
         # On a CPU a batch gains nothing, and one picture alone is computed by other kernels than several: its
         # boxes move by a thousandth of a pixel. One at a time they never do.
-        self._batch = batch or (16 if self._device.type == "cuda" else 1)
-        self._precision = choose_precision(precision, self._device.type, key="detect.precision")
+        self._images_at_once = Chunks(batch or (16 if self._device.type == "cuda" else 1))
+        self._precision = choose_precision(precision, self._device, key="detect.precision")
         with _import_lock, ultralytics_at_bay():
             loaded = self._load(weights, architecture)
             self._model = _for_inference(loaded.model, max_det, self._agnostic_nms).to(self._device)
@@ -166,7 +167,7 @@ class YoloDetector:
                 for rows, fit, image in zip(found, fitted, images, strict=True)
             ]
 
-        return in_chunks(len(frames), self._batch, run)
+        return self._images_at_once.run(len(frames), run)
 
     def _fitted(self, images: Sequence[UInt8]) -> list[Fitted]:
         """Each on its grey ground; before a GPU by threads, which one alone cannot feed."""

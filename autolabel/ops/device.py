@@ -37,33 +37,38 @@ def choose_device(device: str, *, key: str) -> Any:
     return torch.device(device)
 
 
-def choose_precision(precision: str, device_kind: str, *, key: str) -> Precision:
-    """The precision meant by `float32`, `bfloat16`, `auto` (bfloat16 on a GPU that has it, else float32: on a CPU the
-    labels are always those of float32) or `fast` (bfloat16 wherever it is faster).
+def choose_precision(precision: str, device: Any, *, key: str) -> Precision:
+    """The precision meant on `device` (a torch.device, or its name) by `float32`, `bfloat16`, `auto` (bfloat16 on a
+    GPU that has it, else float32: on a CPU the labels are always those of float32) or `fast` (bfloat16 wherever it is
+    faster).
 
     Where `fast` or `bfloat16` cannot be fast, one line says so. What was chosen belongs into the identity.
     """
-    if precision == "float32" or (precision == "auto" and device_kind == "cpu"):
+    import torch
+
+    kind = torch.device(device).type
+    if precision == "float32" or (precision == "auto" and kind == "cpu"):
         return "float32"
     if precision not in ("auto", "fast", "bfloat16"):
         raise ConfigError(f"{key} must be auto, fast, float32 or bfloat16, got {precision!r}")
-    if runs_bf16(device_kind):
+    if runs_bf16(device):
         return "bfloat16"
     if precision == "bfloat16":
-        logger.warning("%s=bfloat16: this %s has no bfloat16 units and imitates it, slowly", key, device_kind)
+        logger.warning("%s=bfloat16: this %s has no bfloat16 units and imitates it, slowly", key, kind)
         return "bfloat16"
     if precision == "fast":
-        logger.warning("%s=fast: this %s has no bfloat16 units; float32 is used", key, device_kind)
+        logger.warning("%s=fast: this %s has no bfloat16 units; float32 is used", key, kind)
     return "float32"
 
 
-def runs_bf16(device_kind: str) -> bool:
-    """Whether bfloat16 is faster than float32 there: Ampere and later, a CPU with AVX512_BF16 or AMX. Without
-    them a CPU computes it ten times slower."""
+def runs_bf16(device: Any) -> bool:
+    """Whether bfloat16 is faster than float32 on `device` (a torch.device, or its name): Ampere and later, a CPU
+    with AVX512_BF16 or AMX. Without them a CPU computes it ten times slower."""
     import torch
 
-    if device_kind == "cuda":
-        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+    place = torch.device(device)
+    if place.type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(place)[0] >= 8
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -84,6 +89,14 @@ def autocast(device_kind: str, precision: Precision) -> AbstractContextManager[A
     return context
 
 
+def without_autocast(device_kind: str) -> AbstractContextManager[Any]:
+    """Within `autocast`, each operation in the type of what it is given: for what bfloat16 moves too far."""
+    import torch
+
+    context: AbstractContextManager[Any] = torch.autocast(device_kind, enabled=False)
+    return context
+
+
 def upload(array: NDArray[Any], device: Any) -> Any:
     """The array as a tensor on `device`; to a GPU through pinned memory, so that nobody waits for the copy."""
     import torch
@@ -92,28 +105,42 @@ def upload(array: NDArray[Any], device: Any) -> Any:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+class Chunks:
+    """Many items in pieces of at most `size`, which shrinks when the device is out of memory and stays so: each further
+    call would run out of it again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, count: int, run: Callable[[int, int], list[T]]) -> list[T]:
+        """`run(start, stop)` over `0..count`, joined in order; a piece that does not fit is halved and asked again.
+
+        Raises ImageError `out_of_memory` for a single item that does not fit.
+        """
+        import torch
+
+        done: list[T] = []
+        start = 0
+        while start < count:
+            stop = min(start + self.size, count)
+            try:
+                done += run(start, stop)
+            except torch.OutOfMemoryError as error:
+                if stop - start == 1:
+                    detail = (
+                        "one picture or prompt does not fit on the device; a smaller model, or device=cpu, does"
+                    )
+                    raise ImageError("out_of_memory", detail) from error
+            else:
+                start = stop
+                continue
+            # Outside the handler: the exception keeps the tensors of its frames alive.
+            torch.cuda.empty_cache()
+            self.size = (stop - start) // 2
+            logger.warning("%d at once are out of the device's memory; %d from now on", stop - start, self.size)
+        return done
+
+
 def in_chunks(count: int, chunk: int, run: Callable[[int, int], list[T]]) -> list[T]:
-    """`run(start, stop)` over `0..count` in pieces of `chunk`, joined in order.
-
-    When the device is out of memory the piece is halved and asked again; the smaller size is kept for the
-    rest of this call. Raises ImageError `out_of_memory` for a single item that does not fit.
-    """
-    import torch
-
-    done: list[T] = []
-    start = 0
-    while start < count:
-        stop = min(start + chunk, count)
-        try:
-            done += run(start, stop)
-        except torch.OutOfMemoryError as error:
-            if stop - start == 1:
-                detail = "one picture or prompt does not fit on the device; a smaller model, or device=cpu, does"
-                raise ImageError("out_of_memory", detail) from error
-            chunk = (stop - start) // 2
-        else:
-            start = stop
-            continue
-        # Outside the handler: the exception keeps the tensors of its frames alive.
-        torch.cuda.empty_cache()
-    return done
+    """As `Chunks`, which forget their size after this call."""
+    return Chunks(chunk).run(count, run)

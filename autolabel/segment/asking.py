@@ -45,7 +45,7 @@ def read_asking(
     on_cuda = place.type == "cuda"
     return Asking(
         device=place,
-        precision=choose_precision(precision, place.type, key="segment.precision"),
+        precision=choose_precision(precision, place, key="segment.precision"),
         # Large chunks are slower on a CPU (they leave the cache) and faster on a GPU.
         prompt_chunk=prompt_chunk or (chunk_on_cuda if on_cuda else 4),
         encode_batch=encode_batch or (8 if on_cuda else 1),

@@ -28,9 +28,14 @@ MOST_ERROR = 1e-5
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key: str) -> None:
-    """`torch` leaves `model` as it is; `onednn` needs float32 on a CPU, else ConfigError; `auto` is oneDNN where it is
-    known to be faster. A processor decides that and no timing, so a run that goes on on the same one computes as before."""
+def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key: str) -> str:
+    """What computes the linear layers from now on, `torch` or `onednn`: it decides last digits, so it belongs into the
+    identity.
+
+    `torch` leaves `model` as it is; `onednn` needs float32 on a CPU, else ConfigError; `auto` is oneDNN where it is
+    known to be faster. A processor decides that and no timing, so a run that goes on on the same one computes as
+    before.
+    """
     import torch
 
     one_of(key, way, WAYS)
@@ -41,13 +46,16 @@ def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key
                 f"{key}=onednn is for float32 on a CPU, this is {precision} on {device_kind}; use {key}=torch"
             )
         use_onednn(model, key=key)
-    elif way == "auto" and fits and is_faster(torch.backends.cpu.get_cpu_capability()):
+        return "onednn"
+    if way == "auto" and fits and is_faster(torch.backends.cpu.get_cpu_capability()):
         try:
             use_onednn(model, key=key)
         except ConfigError as error:
             logger.info("%s=auto is torch: %s", key, error)
         else:
             logger.info("%s=auto is onednn on this processor", key)
+            return "onednn"
+    return "torch"
 
 
 def is_faster(capability: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Sieve, UInt8
-from autolabel.ops.device import autocast, in_chunks, upload
+from autolabel.ops.device import Chunks, Precision, autocast, upload
 from autolabel.segment.answers import (
     STABILITY_OFFSET,
     Decoded,
@@ -37,7 +37,7 @@ _STD_RGB = (0.229, 0.224, 0.225)
 # sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
 _MASK_INPUT_LIMIT = 32.0
 
-ARITHMETIC = "2"
+ARITHMETIC: Mapping[Precision, str] = {"float32": "2", "bfloat16": "3"}
 """Of our own computing, from pixels to logits. It counts up whenever the last digits of an answer may change, so that a
 run of before is not continued with others."""
 
@@ -55,14 +55,14 @@ class SamSegmenter(ABC, Generic[F]):
 
     def __init__(self, asking: Asking) -> None:
         self._device, self._precision = asking.device, asking.precision
-        self._prompt_chunk, self._encode_batch = asking.prompt_chunk, asking.encode_batch
+        self._prompts_at_once, self._images_at_once = Chunks(asking.prompt_chunk), Chunks(asking.encode_batch)
         self._masks, self._refine_steps, self._refine_with = asking.masks, asking.refine_steps, asking.refine_with
         self._lock = threading.Lock()
         self._fused = matching_arithmetic()
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {**self._identity, "arithmetic": ARITHMETIC}
+        return {**self._identity, "arithmetic": ARITHMETIC[self._precision]}
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         """Masks of all prompts of all frames. Frames without prompts cost nothing.
@@ -73,8 +73,9 @@ class SamSegmenter(ABC, Generic[F]):
         pairs = list(zip(frames, prompts, strict=True))
         answers: list[list[PromptedMask]] = [[] for _ in pairs]
         asked = [number for number, (_, prompt) in enumerate(pairs) if len(prompt)]
-        for first in range(0, len(asked), self._encode_batch):
-            group = asked[first : first + self._encode_batch]
+        at_once = self._images_at_once.size
+        for first in range(0, len(asked), at_once):
+            group = asked[first : first + at_once]
             features = self._encode([pairs[number][0].image_rgb for number in group])
             for number, feature in zip(group, features, strict=True):
                 frame, prompt = pairs[number]
@@ -107,7 +108,7 @@ class SamSegmenter(ABC, Generic[F]):
         features = self._prepared(features, groups)
         for inputs in groups:
             ask = partial(self._answer_some, features, inputs, prompts.sieve, size_hw)
-            found += in_chunks(len(inputs), self._prompt_chunk, ask)
+            found += self._prompts_at_once.run(len(inputs), ask)
         return sorted(found, key=lambda answer: answer.prompt)
 
     def _answer_some(

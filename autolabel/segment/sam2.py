@@ -23,7 +23,6 @@ from typing import Any
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Frame, PromptedMask, Prompts, UInt8
-from autolabel.ops.device import in_chunks
 from autolabel.ops.settings import one_of
 from autolabel.segment.answers import Decoded, View
 from autolabel.segment.asking import read_asking
@@ -74,8 +73,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
 
     `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together, in a
     few fixed sizes (`sam2_buckets.py`), as far as they are boxes and points without refine steps. `auto`: buckets on
-    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`. `linear` says which library computes
-    the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
+    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`, as it must be with refine steps and
+    `best_box_fit`, which leave nothing to buckets. `linear` says which library computes the linear layers of float32 on
+    a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
     """
 
     _buckets: BucketSegmenter | None = None
@@ -108,14 +108,22 @@ class Sam2Segmenter(SamSegmenter[Features]):
                 chunk_on_cuda=128,
             )
         )
-        batching = chosen_batching(batching, compile_mode, on_cuda=self._device.type == "cuda")
+        batching = chosen_batching(
+            batching,
+            compile_mode,
+            masks=self._masks,
+            refine_steps=self._refine_steps,
+            on_cuda=self._device.type == "cuda",
+        )
         text = read_architecture(architecture)
         model, digest = load_model(text, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
-        choose_linear(
+        library = choose_linear(
             self._model, linear, device_kind=self._device.type, precision=self._precision, key="segment.linear"
         )
         self._encoder = ImageEncoder(self._model)
+        if self._precision == "bfloat16":
+            self._encoder.hold_bfloat16()
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size
         self._decoder = MaskDecoder(self._model)
@@ -128,7 +136,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
             "torch": version("torch"),
             "sam2": version("sam2"),
         }
-        if batching == "bucket" and not self._refine_steps and masks in CHOICES:
+        if library != "torch":  # which every run of before knows without a word
+            self._identity["linear"] = library
+        if batching == "bucket":
             self._buckets = self._in_buckets(compile_mode)
 
     def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
@@ -138,8 +148,8 @@ class Sam2Segmenter(SamSegmenter[Features]):
             to_input=lambda image_rgb: to_model_image(image_rgb, side, device),
             encode=self._encoder,
             within=self._computing,
-            images=self._encode_batch,
-            prompts=self._prompt_chunk,
+            images=self._images_at_once,
+            prompts=self._prompts_at_once,
             choice=self._masks,
             compile_mode=compile_mode,
             fused=self._fused,
@@ -166,7 +176,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
                 batch = [to_model_image(image, side, self._device) for image in images_rgb[start:stop]]
                 return encode(self._encoder, torch.stack(batch))
 
-        return in_chunks(len(images_rgb), self._encode_batch, run)
+        return self._images_at_once.run(len(images_rgb), run)
 
     def _prepared(self, features: Features, groups: Sequence[Inputs]) -> Features:
         with self._computing():
@@ -181,22 +191,28 @@ class Sam2Segmenter(SamSegmenter[Features]):
             points = self._tensor(xy), self._tensor(asked.labels)
         if mask_input is not None:
             masks = self._tensor(mask_input)[:, None].float()
-        sparse, dense = self._model.sam_prompt_encoder(points=points, boxes=None, masks=masks)
+        sparse, dense = self._decoder.embed(points, masks)
         side = features.side
         if masks is not None:
             side = self._decoder.with_masks(side, features.embedding, dense)
         return self._decoder.answer(self._decoder(side, None, sparse), three)
 
 
-def chosen_batching(batching: str, compile_mode: str, *, on_cuda: bool) -> str:
-    """`image` or `bucket`; ConfigError for words that there are not, and for what cannot go together."""
+def chosen_batching(batching: str, compile_mode: str, *, masks: str, refine_steps: int, on_cuda: bool) -> str:
+    """`image` or `bucket`, whichever it will be; ConfigError for words that there are not, and for what cannot go
+    together."""
     one_of("segment.batching", batching, _BATCHING)
     one_of("segment.compile_mode", compile_mode, _COMPILE_MODES)
     if batching == "auto":
         batching = "bucket" if on_cuda else "image"
+    instead = "segment.batching=bucket"
+    if refine_steps:
+        batching, instead = "image", "segment.refine_steps=0"
+    elif masks not in CHOICES:
+        batching, instead = "image", f"segment.masks of {', '.join(CHOICES)}"
     if compile_mode != "none" and batching != "bucket":
         raise ConfigError(
-            f"segment.compile_mode={compile_mode} needs inputs of fixed sizes; use segment.batching=bucket, "
+            f"segment.compile_mode={compile_mode} needs inputs of fixed sizes; use {instead}, "
             "or segment.compile_mode=none"
         )
     return batching

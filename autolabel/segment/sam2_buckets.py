@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, UInt8
-from autolabel.ops.device import in_chunks, upload
+from autolabel.ops.device import Chunks, upload
 from autolabel.segment.answers import View, finished, stability
 from autolabel.segment.inputs import by_shape, to_model_xy
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
@@ -32,6 +32,8 @@ _WAITING_BYTES = 256 * 2**20
 """Of maps that wait for a thread."""
 _PIECE = 16
 """Maps that a thread makes into masks at once."""
+_KINDS_OF_PROMPTS = 16
+"""A run may have: a box alone, with one point, two points, and so on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,11 +73,16 @@ def _joined(parts: Sequence[Asked]) -> Asked:
 
 
 def bucket_of(n: int, largest: int) -> int:
-    """The size that `n` are padded to: the next power of two, at most `largest`, which holds `n`.
+    """The size that `n` are padded to: the next power of two, at most `largest`, which holds `n` unless another thread
+    has halved it meanwhile.
 
     So there are few sizes to compile for, one picture alone does not pay for sixteen, and half a bucket is a bucket.
     """
-    return min(1 << (n - 1).bit_length(), largest)
+    return max(min(1 << (n - 1).bit_length(), largest), n)
+
+
+def num_buckets(largest: int) -> int:
+    return len({bucket_of(n, largest) for n in range(1, largest + 1)})
 
 
 def padded(rows: Any, size: int) -> Any:
@@ -89,9 +96,9 @@ def padded(rows: Any, size: int) -> Any:
 class BucketSegmenter:
     """Boxes and points of many pictures to masks, with the network of a SAM2Base (`model`).
 
-    `encode(images)` gives of (I, 3, R, R) the embedding and the features of strides 4 and 8. Up to `images` pictures
-    and `prompts` prompts are computed at once; `choice` is one of CHOICES. `within()` is what every computation runs in.
-    `compile_mode` is one of torch.compile's, or `none`.
+    `encode(images)` gives of (I, 3, R, R) the embedding and the features of strides 4 and 8. Pictures and prompts are
+    computed in the chunks of `images` and `prompts`; `choice` is one of CHOICES. `within()` is what every computation
+    runs in. `compile_mode` is one of torch.compile's, or `none`.
     """
 
     def __init__(
@@ -101,8 +108,8 @@ class BucketSegmenter:
         to_input: Callable[[UInt8], Any],
         encode: Callable[[Any], tuple[Any, tuple[Any, Any]]],
         within: Callable[[], AbstractContextManager[Any]],
-        images: int,
-        prompts: int,
+        images: Chunks,
+        prompts: Chunks,
         choice: str,
         compile_mode: str,
         fused: bool | None,
@@ -110,8 +117,9 @@ class BucketSegmenter:
         self._model = model
         self._decoder = MaskDecoder(model)
         self._to_input = to_input
-        self._encode = compiled(encode, compile_mode)
-        self._maps = compiled(self._maps_of, compile_mode)
+        self._encode = compiled(encode, compile_mode, shapes=num_buckets(images.size))
+        shapes = num_buckets(prompts.size) * _KINDS_OF_PROMPTS
+        self._maps = compiled(self._maps_of, compile_mode, shapes=shapes)
         self._within = within
         self._images, self._prompts, self._choice, self._fused = images, prompts, choice, fused
         self._compiles = compile_mode != "none"
@@ -135,7 +143,7 @@ class BucketSegmenter:
                     self._ask(images, asked, views[start:stop], answers[start:stop], finish)
                 return [None] * (stop - start)
 
-            in_chunks(len(frames), self._images, run)
+            self._images.run(len(frames), run)
         return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
 
     def _side(self, images_rgb: Sequence[UInt8]) -> ImageSide:
@@ -143,11 +151,13 @@ class BucketSegmenter:
 
         with self._within():
             inputs = torch.stack([self._to_input(image) for image in images_rgb])
-            size = bucket_of(len(inputs), self._images)
-            embedding, (stride_4, stride_8) = self._kept(self._encode(padded(inputs, size)))
-            n = len(inputs)
-            # The padding goes before anything is computed for prompts.
-            return self._decoder.image_side(embedding[:n], (stride_4[:n], stride_8[:n]))
+            n, largest = len(inputs), self._images.size
+            embedding, (stride_4, stride_8) = self._kept(self._encode(padded(inputs, bucket_of(n, largest))))
+            # The padding goes before anything is computed for prompts. Where that is compiled once a shape, it always
+            # has as many pictures instead, and so as many shapes as there are buckets of prompts.
+            rows = max(largest, n) if self._compiles else n
+            levels = [padded(level[:rows], rows) for level in (embedding, stride_4, stride_8)]
+            return self._decoder.image_side(levels[0], (levels[1], levels[2]))
 
     def _ask(
         self,
@@ -174,18 +184,18 @@ class BucketSegmenter:
                 finish(make, waiting.num_bytes * _PIECE // max(len(part), 1))
             return [None] * len(part)
 
-        in_chunks(len(asked), self._prompts, run)
+        self._prompts.run(len(asked), run)
 
     def _bucket(self, images: ImageSide, asked: Asked) -> Any:
         """(N, h * w + 3): of each prompt its map and its scores, in one tensor, so that one copy brings both."""
-        size = bucket_of(len(asked), self._prompts)
+        size = bucket_of(len(asked), self._prompts.size)
         columns = (padded(upload(a, self._device), size) for a in (asked.image, asked.xy, asked.labels))
         return self._kept(self._maps(images, *columns))[: len(asked)]
 
     def _maps_of(self, images: ImageSide, image: Any, xy: Any, labels: Any) -> Any:
         import torch
 
-        sparse, _ = self._model.sam_prompt_encoder(points=(xy, labels), boxes=None, masks=None)
+        sparse, _ = self._decoder.embed((xy, labels), None)
         three = self._choice != "single"
         answer = self._decoder.answer(self._decoder(images, image, sparse), three)
         if three:
@@ -215,12 +225,15 @@ class BucketSegmenter:
         return tuple(map(self._kept, outputs)) if isinstance(outputs, tuple) else outputs.clone()
 
 
-def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    """`function` through torch.compile, once a shape; as it is for `none`."""
+def compiled(function: Callable[..., Any], mode: str, *, shapes: int) -> Callable[..., Any]:
+    """`function` through torch.compile, once for each of up to `shapes` shapes; as it is for `none`."""
     if mode == "none":
         return function
     import torch
+    from torch._dynamo import config
 
+    # Beyond it, which is eight, torch computes as if nothing was compiled. The limit is one for the whole process.
+    config.recompile_limit = max(config.recompile_limit, shapes)
     made: Callable[..., Any] = torch.compile(function, mode=mode, dynamic=False)
     return made
 

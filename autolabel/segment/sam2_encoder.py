@@ -53,6 +53,9 @@ class Projection:
     def without_bias(self) -> Projection:
         return Projection(self.weight, None)
 
+    def as_bfloat16(self) -> Projection:
+        return Projection(self.weight.bfloat16(), None if self.bias is None else self.bias.bfloat16())
+
 
 class ImageEncoder:
     """What `SAM2Base.forward_image` gives of a picture to the mask decoder. It holds what follows from the weights of
@@ -73,6 +76,21 @@ class ImageEncoder:
         self._lateral = lateral
         self._direct = [last.after(first) for last, first in zip(reduced, lateral[:2], strict=True)]
         self._reduce_coarser = [last.without_bias() for last in reduced]
+
+    def hold_bfloat16(self) -> None:
+        """The weights that autocast makes bfloat16 are so from now on, the model's too. Of weights that do not learn it
+        remembers nothing, and makes them again for every call."""
+        import torch
+
+        if self._by_library:
+            return
+        for layer in self._trunk.modules():
+            if type(layer) in (torch.nn.Linear, torch.nn.Conv2d):
+                layer.to(torch.bfloat16)
+        self._lateral, self._direct, self._reduce_coarser = (
+            [projection.as_bfloat16() for projection in projections]
+            for projections in (self._lateral, self._direct, self._reduce_coarser)
+        )
 
     def __call__(self, images_B3RR: Any) -> tuple[Any, tuple[Any, ...]]:
         """The embedding (B, C, R/16, R/16), and the features of strides 4 and 8 that masks are drawn with."""
@@ -170,7 +188,8 @@ def _attended(block: Any, values: Any) -> Any:
     shortcut = values
     values = block.norm1(values)
     if block.dim != block.dim_out:
-        shortcut = pooled(block.pool, block.proj(values))
+        # float32 under autocast too: a sum of all blocks before loses its last digits once, not at each.
+        shortcut = pooled(block.pool, block.proj(values)).float()
     side = block.window_size
     if not side:
         return shortcut + attend(block.attn, values)

@@ -21,7 +21,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.types import Category, Float32, Frame, Instance, Rle
 from autolabel.ops.boxes import clip_xyxy, scale_normalized
-from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision
 from autolabel.ops.duplicates import mask_nms
 from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.ontology import read_ontology
@@ -75,10 +75,10 @@ class Sam3Model:
         count("labeler.encode_batch", encode_batch, 0, 63)
         self._ontology = read_ontology(classes, key="labeler.classes")
         self._device = choose_device(device, key="labeler.device")
-        self._precision = choose_precision(precision, self._device.type, key="labeler.precision")
+        self._precision = choose_precision(precision, self._device, key="labeler.precision")
         on_cuda = self._device.type == "cuda"
-        self._prompt_chunk = prompt_chunk or (8 if on_cuda else 1)
-        self._encode_batch = encode_batch or (4 if on_cuda else 1)
+        self._phrases_at_once = Chunks(prompt_chunk or (8 if on_cuda else 1))
+        self._images_at_once = Chunks(encode_batch or (4 if on_cuda else 1))
         loaded = hosted(weights, key="labeler.weights", classes=CLASSES, text=True, gate=_GATE)
         self._network = loaded.model.to(self._device)
         self._image_processor = loaded.image_processor
@@ -106,7 +106,7 @@ class Sam3Model:
                 seen = [self._asked(levels) for levels in self._encoded(some)]
             return [self._instances(found, frame) for found, frame in zip(seen, some, strict=True)]
 
-        return in_chunks(len(frames), self._encode_batch, run)
+        return self._images_at_once.run(len(frames), run)
 
     def _read(self, tokenizer: Any) -> tuple[Any, Any]:
         """Of every phrase its features (P, T, C), and which tokens count (P, T). They are the same for all pictures."""
@@ -156,7 +156,7 @@ class Sam3Model:
             )
             return [one for row in range(n) for one in self._sure(answer, row, start + row)]
 
-        return in_chunks(len(self._ontology.phrases), self._prompt_chunk, run)
+        return self._phrases_at_once.run(len(self._ontology.phrases), run)
 
     def _sure(self, answer: Any, row: int, phrase: int) -> list[Found]:
         """Objects above `conf`; only their maps leave the device."""

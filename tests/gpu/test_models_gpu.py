@@ -13,6 +13,7 @@ from autolabel.detect.yolo import YoloDetector
 from autolabel.ops.device import autocast
 from autolabel.ops.masks import iou
 from autolabel.segment.sam2 import Sam2Segmenter
+from autolabel.segment.sam2_decoder import _scores
 
 pytestmark = [
     pytest.mark.gpu,
@@ -64,6 +65,15 @@ def test_buckets_give_the_masks_of_picture_by_picture():
 def test_compiled_networks_give_the_same_masks(mode):
     pairs = zip(masks("cuda", "float32", compile_mode=mode), masks("cpu", "float32"), strict=True)
     assert np.mean([iou(a, b) for a, b in pairs]) >= 0.99
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_scores_of_bfloat16_factors_come_out_as_float32(images):
+    rows, placed = torch.randn(3, 72, 256, device="cuda"), torch.randn(images, 4096, 256, device="cuda").bfloat16()
+    with torch.inference_mode():
+        found = _scores(rows, placed.transpose(1, 2))
+        expected = rows.bfloat16().float() @ placed.float().transpose(1, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_float32_is_no_tf32_in_convolutions():

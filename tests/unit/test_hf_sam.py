@@ -52,6 +52,25 @@ def filled():
     return tuple(encode(mask) for mask in masks)
 
 
+@pytest.mark.parametrize("model", ["sam1", "nano"])
+def test_places_are_coded_in_float32_under_autocast_too(model, request):
+    network = SamHfSegmenter(
+        weights=str(request.getfixturevalue(model)), **settings(precision="bfloat16")
+    )._network
+    corners = {"input_boxes": torch.from_numpy(BOXES)[None], "input_points": None, "input_labels": None}
+    with torch.inference_mode():
+        expected = (
+            network.prompt_encoder(**corners, input_masks=None)[0],
+            network.get_image_wide_positional_embeddings(),
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            found = (
+                network.prompt_encoder(**corners, input_masks=None)[0],
+                network.get_image_wide_positional_embeddings(),
+            )
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 PROMPTS = {
     "boxes": Prompts(boxes_xyxy=BOXES),
     "clicks": Prompts(points_xy=CLICKS, point_signs=INSIDE),

@@ -50,11 +50,20 @@ def kinds(random, h, w):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.integers(3, 80), st.integers(3, 80), st.integers(66, 400), st.integers(66, 400), st.integers(0, 2**32 - 1)
+    st.integers(1, 80), st.integers(1, 80), st.integers(66, 400), st.integers(66, 400), st.integers(0, 2**32 - 1)
 )
 def test_bytes_equal_the_reference_for_every_kind_and_size(h, w, height, width, seed):
     for name, logits in kinds(np.random.default_rng(seed), h, w).items():
         assert logits_to_rle(logits, (height, width), fused=FUSED) == reference(logits, (height, width)), name
+
+
+@pytest.mark.parametrize(
+    "low_hw", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (1, 64), (64, 1), (2, 64), (64, 2)]
+)
+@pytest.mark.parametrize("size_hw", [(66, 66), (480, 640), (1, 128), (128, 1), (301, 97)])
+def test_bytes_equal_the_reference_for_maps_of_one_or_two_rows_or_columns(low_hw, size_hw):
+    for name, logits in kinds(np.random.default_rng(2), *low_hw).items():
+        assert logits_to_rle(logits, size_hw, fused=FUSED) == reference(logits, size_hw), name
 
 
 @pytest.mark.parametrize(

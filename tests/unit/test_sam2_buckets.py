@@ -11,9 +11,8 @@ import torch
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.types import Prompts
-from autolabel.ops.device import choose_precision
 from autolabel.ops.masks import encode, iou
-from autolabel.segment import sam2
+from autolabel.segment import sam2, sam2_buckets
 from autolabel.segment.sam2_buckets import bucket_of, finishing, flattened, padded
 from tests.records import disc
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
@@ -23,12 +22,21 @@ MANY = np.tile(BOXES, (3, 1))[:7] + np.arange(7, dtype=np.float32)[:, None]
 ASKED = [Prompts(boxes_xyxy=BOXES), Prompts(boxes_xyxy=MANY), Prompts(boxes_xyxy=BOXES[:1])]
 
 
+def nano_of(side: int, folder) -> str:
+    """The nano model at another size: the same weights, less work."""
+    path = folder / f"nano_{side}.yaml"
+    path.write_text(sam2.read_architecture("nano").replace("image_size: 512", f"image_size: {side}"))
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The nano model at half its size: the same weights, a quarter of the work."""
-    path = tmp_path_factory.mktemp("nano") / "nano_256.yaml"
-    path.write_text(sam2.read_architecture("nano").replace("image_size: 512", "image_size: 256"))
-    return str(path)
+    return nano_of(256, tmp_path_factory.mktemp("nano"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return nano_of(128, tmp_path_factory.mktemp("nano"))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +110,66 @@ def test_the_networks_see_few_sizes_and_pads_have_no_answers(together, monkeypat
     assert [len(found) for found in answers] == [3, 7, 1]
     # 10 boxes of two pictures, then one of the third.
     assert sizes == [("images", 2), ("prompts", 4), ("prompts", 4), ("prompts", 2), ("images", 1), ("prompts", 1)]
+
+
+COUNTS = [(1, 1), (1, 2), (1, 3), (1, 8), (2, 1), (3, 1), (4, 8)]
+"""Of pictures, and of prompts a picture."""
+
+
+def ask_many_counts(segmenter):
+    """Of each of COUNTS boxes, and boxes with a click each."""
+    for pictures, n in COUNTS:
+        boxes = Prompts(boxes_xyxy=np.tile(BOXES, (3, 1))[:n])
+        clicks = np.full((n, 1, 2), 60, np.float32), np.ones((n, 1), np.int64)
+        for asked in (boxes, replace(boxes, points_xy=clicks[0], point_signs=clicks[1])):
+            segmenter.segment([frame(seed) for seed in range(pictures)], [asked] * pictures)
+
+
+ENCODER_SHAPES = {1, 2, 4}
+DECODER_SHAPES = {(4, prompts, points) for prompts in (1, 2, 4, 8, 16) for points in (2, 3)}
+"""Pictures, prompts, points of a prompt: however few pictures there are, all four are in the shape."""
+
+
+def test_what_is_compiled_sees_few_shapes_whatever_it_is_asked(tiny, monkeypatch):
+    seen = []
+
+    def as_if_compiled(function, mode, *, shapes):
+        sizes = set()
+        seen.append((shapes, sizes))
+
+        def call(first, *columns):
+            sizes.add((len(first), len(columns[0]), columns[1].shape[1]) if columns else len(first))
+            return function(first, *columns)
+
+        return call
+
+    monkeypatch.setattr(sam2_buckets, "compiled", as_if_compiled)
+    ask_many_counts(in_buckets(tiny, compile_mode="default", encode_batch=4, prompt_chunk=16))
+    (encoder_room, encoder), (decoder_room, decoder) = seen
+    assert (encoder, decoder) == (ENCODER_SHAPES, DECODER_SHAPES)
+    assert (encoder_room, decoder_room) == (3, 5 * sam2_buckets._KINDS_OF_PROMPTS)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_no_shape_is_computed_without_having_been_compiled(tiny, monkeypatch):
+    """More shapes than torch compiles of itself: it would leave off with a line in the log."""
+    graphs = []
+
+    def counting(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, mode, dynamic: compile_(function, backend=counting, dynamic=dynamic)
+    )
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=8):
+        compiled = in_buckets(tiny, compile_mode="default", encode_batch=4, prompt_chunk=16)
+        for _ in range(2):
+            ask_many_counts(compiled)
+            assert len(graphs) == len(ENCODER_SHAPES) + len(DECODER_SHAPES)
 
 
 def test_a_size_holds_its_rows_is_never_above_the_largest_and_half_of_one_is_one():
@@ -194,6 +262,21 @@ def test_how_it_is_computed_is_part_of_the_identity(alone, together):
     assert {**alone.identity, "batching": "bucket"} == together.identity
 
 
+@pytest.mark.parametrize(
+    ("setting", "way_out"),
+    [
+        ({"refine_steps": 1}, r"segment\.refine_steps=0"),
+        ({"masks": "best_box_fit"}, r"segment\.masks of single, best_iou"),
+    ],
+)
+def test_compiling_what_is_asked_picture_by_picture_is_refused(small, setting, way_out):
+    with pytest.raises(
+        ConfigError, match=rf"segment\.compile_mode=default needs .*; use {way_out}.* or segment\.comp"
+    ):
+        in_buckets(small, compile_mode="default", **setting)
+    assert in_buckets(small, **setting).identity["batching"] == "image"  # which is what there is
+
+
 def test_compiling_needs_fixed_sizes(small):
     with pytest.raises(ConfigError, match=r"segment\.compile_mode=default .* use segment\.batching=bucket"):
         segmenter(small, "nano_segmenter", compile_mode="default", batching="image")
@@ -207,13 +290,3 @@ def test_compiling_needs_fixed_sizes(small):
 def test_a_compiled_network_gives_the_same_masks(alone, small):
     compiled = in_buckets(small, compile_mode="default")
     assert_same(compiled.segment(FRAMES, ASKED), alone.segment(FRAMES, ASKED))
-
-
-@pytest.mark.parametrize("has_bf16", [True, False])
-def test_a_cpu_is_exact_unless_asked_to_be_fast_and_says_when_it_cannot(monkeypatch, caplog, has_bf16):
-    monkeypatch.setattr("autolabel.ops.device.runs_bf16", lambda kind: has_bf16)
-    chosen = {word: choose_precision(word, "cpu", key="k") for word in ("auto", "float32", "fast", "bfloat16")}
-    fast = "bfloat16" if has_bf16 else "float32"
-    assert chosen == {"auto": "float32", "float32": "float32", "fast": fast, "bfloat16": "bfloat16"}
-    assert len(caplog.messages) == (0 if has_bf16 else 2)
-    assert choose_precision("auto", "cuda", key="k") == fast

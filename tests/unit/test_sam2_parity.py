@@ -64,17 +64,17 @@ def test_features_are_those_of_the_reference(exact, photograph):
         assert (a - b).abs().max() <= 1e-5 * b.abs().mean()
 
 
-# The nano model does not reach what bfloat16 has to (mean 0.995, 1st percentile 0.97): 0.994 over these six boxes,
-# 0.917 to 0.973 with weights before these, of which some got another mask. So its configuration says float32, on a GPU too, and what is
-# tested of bfloat16 here is that it runs and that most masks stay.
+# bfloat16 reaches what it has to (mean 0.995, 1st percentile 0.97) over these six boxes: 0.9986, least 0.9979. Over 201
+# objects of val pictures it does so only where the same one of the decoder's masks is chosen (0.9983, 1st percentile
+# 0.983): 5 % get another one, and half a percent may. So the nano configuration says float32, on a GPU too.
 @pytest.mark.parametrize(
     ("settings", "mean", "worst"),
     [
         ({"batching": "image"}, 0.9999, 0.999),
         ({"batching": "bucket", "prompt_chunk": 8}, 0.9999, 0.999),
-        pytest.param({"precision": "bfloat16"}, 0.9, 0.7, marks=pytest.mark.slow),
+        pytest.param({"precision": "bfloat16"}, 0.995, 0.97, marks=pytest.mark.slow),
         pytest.param(
-            {"precision": "bfloat16", "batching": "bucket", "prompt_chunk": 8}, 0.9, 0.7, marks=pytest.mark.slow
+            {"precision": "bfloat16", "batching": "bucket", "prompt_chunk": 8}, 0.995, 0.97, marks=pytest.mark.slow
         ),
     ],
 )

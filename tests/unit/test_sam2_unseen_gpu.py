@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autolabel.segment import sam2_buckets
+from autolabel.ops.device import Chunks
+from autolabel.segment import sam2_buckets, sam2_encoder
 from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_encoder import ImageEncoder
 from tests.unit.test_sam2_encoder import built
@@ -24,8 +25,8 @@ def buckets(model, choice="single") -> BucketSegmenter:
         to_input=None,
         encode=ImageEncoder(model),
         within=contextlib.nullcontext,
-        images=IMAGES,
-        prompts=PROMPTS,
+        images=Chunks(IMAGES),
+        prompts=Chunks(PROMPTS),
         choice=choice,
         compile_mode="none",
         fused=None,
@@ -47,16 +48,20 @@ def model():
     return built("nano", SIDE)
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_a_compiler_takes_encoder_and_decoder_whole(model, choice):
+@pytest.mark.parametrize(("choice", "half"), [*((choice, False) for choice in CHOICES), ("single", True)])
+def test_a_compiler_takes_encoder_and_decoder_whole(model, monkeypatch, choice, half):
     """A graph that breaks cannot be one CUDA graph, and a CPU waits at every break."""
+    monkeypatch.setattr(
+        sam2_encoder, "_quick_products", lambda values: False
+    )  # a GPU is never asked, a CPU's graph breaks
     some, pictures = buckets(model, choice), torch.rand(IMAGES, 3, SIDE, SIDE)
-    whole = torch.compile(some._encode, backend="eager", fullgraph=True)
-    embedding, high_res = whole(pictures)
-    torch.testing.assert_close(embedding, some._encode(pictures)[0])
-    side, prompts = some._decoder.image_side(embedding, high_res), asked("cpu")
-    whole = torch.compile(some._maps_of, backend="eager", fullgraph=True)
-    torch.testing.assert_close(whole(side, *prompts), some._maps_of(side, *prompts))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        whole = torch.compile(some._encode, backend="eager", fullgraph=True)
+        embedding, high_res = whole(pictures)
+        torch.testing.assert_close(embedding, some._encode(pictures)[0])
+        side, prompts = some._decoder.image_side(embedding, high_res), asked("cpu")
+        whole = torch.compile(some._maps_of, backend="eager", fullgraph=True)
+        torch.testing.assert_close(whole(side, *prompts), some._maps_of(side, *prompts))
 
 
 @contextlib.contextmanager
@@ -98,10 +103,12 @@ def test_all_tensors_are_on_the_device_and_of_types_that_fit(monkeypatch, archit
         one = some._decoder.image_side(embedding[:1], tuple(level[:1] for level in high_res))
         _, corners, labels = asked("cuda")
         earlier = torch.empty(PROMPTS, 1, SIDE // 4, SIDE // 4, device="cuda")
-        sparse, dense = loaded.sam_prompt_encoder(points=(corners, labels), boxes=None, masks=earlier)
+        sparse, dense = some._decoder.embed((corners, labels), earlier)
         masked = some._decoder(some._decoder.with_masks(one, embedding[:1], dense), None, sparse)
     assert {one.device.type for one in (embedding, *high_res, maps, masked.logits)} == {"cuda"}
     assert maps.dtype == torch.float32
-    assert masked.iou.dtype == getattr(torch, precision)
+    # What only products read is held as they read it; what is added to has all its digits.
+    assert (one.placed.dtype, one.keys.dtype) == (getattr(torch, precision), torch.float32)
+    assert {masked.iou.dtype, masked.logits.dtype, sparse.dtype, dense.dtype} == {torch.float32}
     assert maps.shape == (PROMPTS, (SIDE // 4) ** 2 + 3)
     assert masked.logits.shape == (PROMPTS, 4, SIDE // 4, SIDE // 4)

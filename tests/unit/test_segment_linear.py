@@ -52,6 +52,16 @@ def test_the_masks_of_sam2_stay():
     np.testing.assert_allclose([a.predicted_iou for a in found], [a.predicted_iou for a in expected], atol=1e-4)
 
 
+def test_the_one_that_computes_is_in_the_identity_but_for_torch_which_runs_of_before_do_not_name(monkeypatch):
+    plain = segmenter().identity
+    assert segmenter(linear="onednn").identity == {**plain, "linear": "onednn"}
+    for faster in (False, True):
+        monkeypatch.setattr(linear, "is_faster", lambda capability, faster=faster: faster)
+        assert segmenter(linear="auto").identity == ({**plain, "linear": "onednn"} if faster else plain)
+    monkeypatch.setattr(linear, "by_onednn", absent)
+    assert segmenter(linear="auto").identity == plain
+
+
 def test_numbers_of_another_precision_are_refused(monkeypatch):
     model = two_layers()
     use_onednn(model, key=KEY)
@@ -107,7 +117,8 @@ def kinds(model):
 
 def chosen(way, device_kind="cpu", precision="float32"):
     model = two_layers()
-    choose_linear(model, way, device_kind=device_kind, precision=precision, key=KEY)
+    library = choose_linear(model, way, device_kind=device_kind, precision=precision, key=KEY)
+    assert (library == "onednn") == (by_onednn() in kinds(model))
     return kinds(model)
 
 

@@ -10,9 +10,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from autolabel.core.configs import configs_dir
-from autolabel.core.errors import ConfigError, ImageError, WeightsError
+from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
-from autolabel.ops.device import in_chunks
 from autolabel.ops.masks import encode
 from autolabel.segment import sam, sam2
 from autolabel.segment.answers import logits_rle, matching_arithmetic
@@ -182,8 +181,17 @@ def test_random_weights_are_those_of_their_seed_and_leave_the_generator_alone(na
 
 def test_other_arithmetic_is_another_identity(nano, monkeypatch):
     before = dict(nano.identity)
-    monkeypatch.setattr(sam, "ARITHMETIC", "next")
+    monkeypatch.setitem(sam.ARITHMETIC, "float32", "next")
     assert nano.identity == {**before, "arithmetic": "next"} != before
+    monkeypatch.setitem(sam.ARITHMETIC, "bfloat16", "another")
+    assert nano.identity["arithmetic"] == "next"
+
+
+def test_bfloat16_makes_its_weights_once_and_float32_none():
+    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        model = segmenter(precision=precision)._model
+        assert model.image_encoder.trunk.blocks[0].attn.qkv.weight.dtype == dtype
+        assert model.sam_prompt_encoder.no_mask_embed.weight.dtype == torch.float32
 
 
 def test_weights_that_do_not_fit_are_refused_with_their_keys(nano, tmp_path):
@@ -254,36 +262,39 @@ def test_a_setting_out_of_range_names_its_key(setting, value):
         segmenter(**{setting: value})
 
 
-def test_out_of_memory_halves_the_chunk_and_goes_on():
-    sizes = []
+def test_out_of_memory_in_encoder_and_decoder_loses_no_prompt_and_is_remembered(monkeypatch):
+    ours, sizes = segmenter(encode_batch=4, prompt_chunk=4), []
 
-    def run(start: int, stop: int) -> list[int]:
-        sizes.append(stop - start)
-        if stop - start > 3:
-            raise torch.OutOfMemoryError
-        return list(range(start, stop))
+    def with_room_for(limit, function, size_of):
+        def call(*inputs):
+            sizes.append(size_of(*inputs))
+            if sizes[-1] > limit:
+                raise torch.OutOfMemoryError
+            return function(*inputs)
 
-    assert in_chunks(10, 8, run) == list(range(10))
-    assert sizes == [8, 4, 2, 2, 2, 2, 2]
+        return call
+
+    monkeypatch.setattr(ours, "_encoder", with_room_for(2, ours._encoder, len))
+    monkeypatch.setattr(
+        ours,
+        "_decoder",
+        Watched(ours._decoder, with_room_for(1, ours._decoder, lambda side, image, sparse: len(sparse))),
+    )
+    for expected in ([4, 2, 2] + [3, 1, 1, 1] + [1] * 9, ([2] + [1] * 6) * 2):
+        sizes.clear()
+        answers = ours.segment([frame(seed) for seed in range(4)], [Prompts(boxes_xyxy=BOXES)] * 4)
+        assert [[answer.prompt for answer in found] for found in answers] == [[0, 1, 2]] * 4
+        assert sizes == expected
 
 
-def test_one_item_that_does_not_fit_is_an_error():
-    def run(start: int, stop: int) -> list[int]:
-        raise torch.OutOfMemoryError
+class Watched:
+    """A decoder whose calls go through `call`."""
 
-    with pytest.raises(ImageError, match="out_of_memory"):
-        in_chunks(3, 2, run)
+    def __init__(self, decoder, call):
+        self._decoder, self._call = decoder, call
 
+    def __getattr__(self, name):
+        return getattr(self._decoder, name)
 
-def test_out_of_memory_in_the_decoder_loses_no_prompt(nano, monkeypatch):
-    decoder = nano._model.sam_mask_decoder
-    forward = decoder.forward
-
-    def full_at_two(**inputs):
-        if len(inputs["sparse_prompt_embeddings"]) > 2:
-            raise torch.OutOfMemoryError
-        return forward(**inputs)
-
-    monkeypatch.setattr(decoder, "forward", full_at_two)
-    (answers,) = nano.segment([frame()], [Prompts(boxes_xyxy=BOXES)])
-    assert [answer.prompt for answer in answers] == [0, 1, 2]
+    def __call__(self, *inputs):
+        return self._call(*inputs)
