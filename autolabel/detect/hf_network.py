@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolabel.core.types import Frame
-from autolabel.ops.device import autocast, choose_device, choose_precision, in_chunks
+from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision
 from autolabel.ops.settings import count
 from autolabel.weights.hub import hosted
 
@@ -42,8 +42,8 @@ class HfNetwork:
         count("detect.batch", batch, 0, 1024)
         self._device = choose_device(device, key="detect.device")
         # As in the other detectors: alone on a CPU a picture's numbers do not depend on its neighbours.
-        self._batch = batch or (8 if self._device.type == "cuda" else 1)
-        self._precision = choose_precision(precision, self._device.type, key="detect.precision")
+        self._images = Chunks(batch or (8 if self._device.type == "cuda" else 1))
+        self._precision = choose_precision(precision, self._device, key="detect.precision")
         loaded = hosted(weights, key="detect.weights", classes=classes, text=text)
         self._model = loaded.model.to(self._device)
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class HfNetwork:
                 return self._forward(prepared, text or {})
             return [raw for inputs in prepared for raw in self._forward([inputs], text or {})]
 
-        return in_chunks(len(frames), self._batch, run)
+        return self._images.run(len(frames), run)
 
     def _prepared(self, frame: Frame) -> dict[str, Any]:
         # Said explicitly: a picture three pixels high would be taken for one with its channels first.

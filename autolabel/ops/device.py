@@ -139,8 +139,3 @@ class Chunks:
             self.size = (stop - start) // 2
             logger.warning("%d at once are out of the device's memory; %d from now on", stop - start, self.size)
         return done
-
-
-def in_chunks(count: int, chunk: int, run: Callable[[int, int], list[T]]) -> list[T]:
-    """As `Chunks`, which forget their size after this call."""
-    return Chunks(chunk).run(count, run)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autolabel.core.errors import ImageError
-from autolabel.ops.device import Chunks, choose_precision, in_chunks, runs_bf16
+from autolabel.ops.device import Chunks, choose_precision, runs_bf16
 
 
 def with_room_for(limit: int, sizes: list[int]):
@@ -23,7 +23,7 @@ def with_room_for(limit: int, sizes: list[int]):
 
 def test_out_of_memory_halves_the_chunk_and_goes_on():
     sizes = []
-    assert in_chunks(10, 8, with_room_for(3, sizes)) == list(range(10))
+    assert Chunks(8).run(10, with_room_for(3, sizes)) == list(range(10))
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 
 
