@@ -6,7 +6,9 @@ user has them; parity of the masks with the predictor's stands beside the speed,
 not as near as they have to be. Results are written to benchmarks/results as a dated page.
 
     python -m benchmarks.pipeline                                                       # a CPU, the shipped models: minutes
-    python -m benchmarks.pipeline --device cuda --detect yolo11n --segment sam2_tiny --random
+    python -m benchmarks.pipeline --device cuda --detect yolo11n --segment sam2_tiny --random segment.precision=bfloat16
+
+`precision=auto` tries bfloat16 on pictures of the run first (decision 0014), which random weights say nothing about.
 """
 
 from __future__ import annotations

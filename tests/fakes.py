@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
+from autolabel.core.protocols import Labeler, RecordSink, Unit
 from autolabel.core.types import (
     Category,
     Detections,
@@ -20,6 +24,7 @@ from autolabel.core.types import (
     Prompts,
     Rle,
 )
+from autolabel.engine.inline import InlineEngine
 from autolabel.engine.labeler import PipelineLabeler
 from autolabel.ops.masks import encode
 from autolabel.prompt.box import BoxPrompter
@@ -75,6 +80,45 @@ class DroppingSegmenter:
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         return [[m for m in masks if m.prompt != self.silent] for masks in self.inner.segment(frames, prompts)]
+
+
+class RoundingSegmenter:
+    """The filled box; in bfloat16 without its last column where it is `wider_than` so many pixels. What `precision` each
+    of them was built with is in `built`."""
+
+    built: ClassVar[list[str]] = []
+
+    def __init__(self, *, precision: str, device: str, wider_than: float) -> None:
+        self.built.append(precision)
+        self.precision = {"auto": "float32"}.get(precision, precision)
+        self.wider_than = wider_than
+        self.inner = BoxSegmenter()
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {"precision": self.precision}
+
+    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
+        moved = prompts if self.precision == "float32" else [self._rounded(one) for one in prompts]
+        return self.inner.segment(frames, moved)
+
+    def _rounded(self, prompts: Prompts) -> Prompts:
+        boxes = prompts.boxes_xyxy.copy()
+        boxes[boxes[:, 2] - boxes[:, 0] > self.wider_than, 2] -= 1
+        return replace(prompts, boxes_xyxy=boxes)
+
+
+class ElsewhereEngine(InlineEngine):
+    """A RemoteEngine whose other process is this one: what it is asked, and what it labels with, arrive pickled."""
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        return pickle.loads(pickle.dumps(question))()
+
+    def close(self) -> None:
+        pass
+
+    def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:
+        super().run(pickle.loads(pickle.dumps(labeler)), units, sink)
 
 
 class Pictures:

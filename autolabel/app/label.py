@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,11 @@ from autolabel.app.compose import (
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.labelers import build_labeler
 from autolabel.app.part import PartSource, claim_part, part_of
+from autolabel.app.precision import as_before, automatic, sample, tried, with_precision
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
 from autolabel.app.publish import address_of, published
-from autolabel.app.recipe import RemoteEngine, RemoteLabeler, remote_labeler
+from autolabel.app.recipe import RemoteEngine, RemoteLabeler, answered, recipe_of, remote_labeler
 from autolabel.app.run_directory import (
     default_run,
     preflight,
@@ -163,10 +165,11 @@ def label(config: DictConfig) -> Summary:
         require_readable(refs)
         require_room(directory, len(refs), len(exporters))
         with open_store(directory, rollback=rollback_journal(values)) as store:
+            settle_precision(engine, config, source.categories, refs, store)
             labeler, categories = labeler_for(engine, config, source.categories, refs)
             if isinstance(labeler, PipelineLabeler):
                 check_prompts(labeler.prompter, refs.keys())
-            store.claim(fingerprint(values, labeler.identities, labeler.refiners, categories))
+            store.claim(fingerprint(plain(config), labeler.identities, labeler.refiners, categories))
             claim_part(store, source)
             say_changes(store.sync(refs, root=root, unit_size=unit_size))
             store.set_meta(categories=categories_to(categories), document=source.document)
@@ -217,6 +220,33 @@ def label_pending(
         engine.run(labeler, stop.until(store.pending(refs)), sink)
         stop.gentle = stop.asked  # a summary is still worth waiting for, an export begins anew
     return sink.images
+
+
+def settle_precision(
+    engine: Engine,
+    config: DictConfig,
+    categories: Sequence[Category],
+    refs: Mapping[str, ImageRef],
+    store: RunStore,
+) -> None:
+    """A word for each `precision=auto`, into `config`: as the run was started with, else by a trial. Where there is
+    nothing to decide it stays, and means float32."""
+    if store.has_units:
+        as_before(config, store)
+        return
+    store.set_meta(precision="")
+    if not automatic(config):
+        return
+    # What parts would decide, each for its own pictures, might differ; then they could not be merged.
+    some = () if config.part is not None else sample(refs)
+    if isinstance(engine, RemoteEngine):
+        settings, trial = answered(engine, partial(recipe_of(config, categories).tried, some), refs)
+    else:
+        settings, trial = tried(config, lambda: build_labeler(config, categories, refs.values())[0], some)
+    if settings:
+        config.merge_with(with_precision(config, settings, trial.decides))
+        store.set_meta(precision=str(trial))
+        logger.info("precision: %s", trial)
 
 
 def labeler_for(

@@ -129,13 +129,18 @@ def one_step_model(config: DictConfig) -> InstanceModel | None:
     have no part in it: they would be ignored in silence."""
     if config.labeler is None:
         raise ConfigError("labeler must be a choice such as pipeline, got null")
-    if config.labeler.get("_target_") != f"{Pipeline.__module__}.{Pipeline.__name__}":
+    if not has_stages(config):
         _refuse_settings_of_stages(config)
     chosen = build(config.labeler)
     if isinstance(chosen, Pipeline):
         return None
     model: InstanceModel = chosen
     return model
+
+
+def has_stages(config: DictConfig) -> bool:
+    """Whether it is boxes, then prompts, then masks."""
+    return bool(config.labeler.get("_target_") == f"{Pipeline.__module__}.{Pipeline.__name__}")
 
 
 def _refuse_settings_of_stages(config: DictConfig) -> None:

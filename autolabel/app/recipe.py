@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from autolabel.app.compose import build
 from autolabel.app.labelers import NO_CLASSES, build_labeler, no_classes
+from autolabel.app.precision import Trial, tried
 from autolabel.app.prompts import check_prompts
 from autolabel.app.refiners import build_refiners
 from autolabel.app.run_directory import root_of
@@ -79,6 +80,12 @@ class Recipe:
         labeler, categories = self.build()
         return {group: dict(its) for group, its in labeler.identities.items()}, categories
 
+    def tried(self, refs: Sequence[ImageRef]) -> tuple[list[str], Trial]:
+        """What `precision.tried` says here."""
+        from omegaconf import OmegaConf
+
+        return tried(OmegaConf.create(self.config), lambda: self.build()[0], refs)
+
 
 class RemoteLabeler:
     """The labeler of a recipe, as the process that holds the run has it. Pickled, it becomes the recipe; unpickled, the
@@ -121,26 +128,35 @@ def built(recipe: Recipe, identities: Identities) -> FrameLabeler:
     return labeler
 
 
-def remote_labeler(
-    engine: RemoteEngine, config: DictConfig, categories: Sequence[Category], refs: Mapping[str, ImageRef]
-) -> tuple[RemoteLabeler, tuple[Category, ...]]:
-    """The labeler that `config` describes, for an engine that builds it elsewhere, and the classes it labels."""
+def recipe_of(config: DictConfig, categories: Sequence[Category]) -> Recipe:
     from omegaconf import OmegaConf
 
     root = root_of({"source": OmegaConf.to_container(config.source)})
-    recipe = Recipe(
+    return Recipe(
         config=OmegaConf.to_yaml(config, resolve=True),
         categories=tuple(categories),
         folder=os.getcwd(),  # noqa: PTH109
         root=root if os.path.exists(root) else "",  # noqa: PTH110 - else a URL or a pattern, nothing to look for
         offline=os.environ.get("AUTOLABEL_OFFLINE", ""),
     )
+
+
+def answered(engine: RemoteEngine, question: Callable[[], T], refs: Mapping[str, ImageRef]) -> T:
+    """What the engine answers, and where there are no classes the whole reason."""
     try:
-        identities, found = engine.ask(recipe.told)
+        return engine.ask(question)
     except ConfigError as error:
         if str(error) == NO_CLASSES:  # which is all that can be said without the pictures
             raise no_classes(refs.values()) from None
         raise
+
+
+def remote_labeler(
+    engine: RemoteEngine, config: DictConfig, categories: Sequence[Category], refs: Mapping[str, ImageRef]
+) -> tuple[RemoteLabeler, tuple[Category, ...]]:
+    """The labeler that `config` describes, for an engine that builds it elsewhere, and the classes it labels."""
+    recipe = recipe_of(config, categories)
+    identities, found = answered(engine, recipe.told, refs)
     if "prompt" in identities:
         check_prompts(build(config.prompt), refs.keys())
     refiners = build_refiners(config.refine, found)

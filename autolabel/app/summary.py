@@ -45,7 +45,8 @@ class Cost:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
-    time's seconds by stage, empty where the engine does not measure them."""
+    time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
+    empty where there was nothing to decide."""
 
     run: str
     status: Mapping[str, int]
@@ -59,6 +60,7 @@ class Summary:
     exports: Mapping[str, ExportReport]
     stopped: bool = False
     stages: Mapping[str, float] = field(default_factory=dict)
+    precision: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -94,6 +96,8 @@ class Summary:
             lines.append("speed      nothing to do: every picture was labelled before")
         if self.stages:
             lines.append(f"stages     {', '.join(f'{name} {s:.1f} s' for name, s in self.stages.items())}")
+        if self.precision:
+            lines.append(f"precision  {self.precision}")
         for name, report in self.exports.items():
             lines.append(f"written    {run}/export/{name}: {report.instances} instances of {report.images} images")
             lines += [f"           {printable(note)}" for note in report.notes]
@@ -189,6 +193,7 @@ def summarise(
         exports=exports,
         stopped=stopped,
         stages=stages or {},
+        precision=reader.meta("precision") or "",
     )
 
 

@@ -38,18 +38,17 @@ def choose_device(device: str, *, key: str) -> Any:
 
 
 def choose_precision(precision: str, device: Any, *, key: str) -> Precision:
-    """The precision meant on `device` (a torch.device, or its name) by `float32`, `bfloat16`, `auto` (bfloat16 on a
-    GPU that has it, else float32: on a CPU the labels are always those of float32) or `fast` (bfloat16 wherever it is
-    faster).
+    """The precision meant on `device` (a torch.device, or its name) by `float32`, `bfloat16`, `fast` (bfloat16 wherever
+    it is faster) or `auto`: float32, whose labels need no proof (`label` may have decided otherwise before, by one).
 
     Where `fast` or `bfloat16` cannot be fast, one line says so. What was chosen belongs into the identity.
     """
     import torch
 
     kind = torch.device(device).type
-    if precision == "float32" or (precision == "auto" and kind == "cpu"):
+    if precision in ("float32", "auto"):
         return "float32"
-    if precision not in ("auto", "fast", "bfloat16"):
+    if precision not in ("fast", "bfloat16"):
         raise ConfigError(f"{key} must be auto, fast, float32 or bfloat16, got {precision!r}")
     if runs_bf16(device):
         return "bfloat16"

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from autolabel.segment.sam2 import hydra_left_alone
 from autolabel.segment.sam2_decoder import MaskDecoder
 from autolabel.segment.sam2_encoder import ImageEncoder
 
@@ -55,7 +56,8 @@ def build_segmenter(image_size: int | None = None) -> nn.Module:
         "dynamic_multimask_stability_delta": 0.05,
         "dynamic_multimask_stability_thresh": 0.98,
     }
-    return instantiate(config.model, _recursive_=True)
+    with hydra_left_alone():
+        return instantiate(config.model, _recursive_=True)
 
 
 def normalize(images_rgb: NDArray[np.uint8], device: str = "cpu") -> Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from autolabel.app import precision
+from autolabel.app.demo import sample_folder
+from autolabel.app.main import main
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
 from autolabel.detect.yolo import YoloDetector
 from autolabel.ops.device import autocast
@@ -28,24 +33,24 @@ def frame(seed: int) -> Frame:
     return Frame(ImageRef("a", "a"), coarse.repeat(8, 0).repeat(8, 1), ImageInfo(160, 120))
 
 
-def built(device: str, precision: str, **changed: Any) -> Sam2Segmenter:
+def built(device: str, arithmetic: str, **changed: Any) -> Sam2Segmenter:
     settings = {"prompt_chunk": 0, "encode_batch": 0, "masks": "single", "refine_steps": 0,
                 "refine_with": "prompt", **changed}  # fmt: skip
     return Sam2Segmenter(
-        weights="nano_segmenter", architecture="nano", device=device, precision=precision, **settings
+        weights="nano_segmenter", architecture="nano", device=device, precision=arithmetic, **settings
     )
 
 
-def masks(device: str, precision: str, **changed: Any):
-    segmenter = built(device, precision, **changed)
+def masks(device: str, arithmetic: str, **changed: Any):
+    segmenter = built(device, arithmetic, **changed)
     frames = [frame(seed) for seed in range(3)]
     answers = segmenter.segment(frames, [Prompts(boxes_xyxy=BOXES)] * 3)
     return [answer.mask for found in answers for answer in found]
 
 
-@pytest.mark.parametrize(("precision", "least"), [("float32", 0.99), ("bfloat16", 0.9)])
-def test_masks_are_those_of_the_cpu(precision, least):
-    pairs = zip(masks("cpu", "float32"), masks("cuda", precision), strict=True)
+@pytest.mark.parametrize(("arithmetic", "least"), [("float32", 0.99), ("bfloat16", 0.9)])
+def test_masks_are_those_of_the_cpu(arithmetic, least):
+    pairs = zip(masks("cpu", "float32"), masks("cuda", arithmetic), strict=True)
     assert np.mean([iou(a, b) for a, b in pairs]) >= least
 
 
@@ -65,6 +70,18 @@ def test_buckets_give_the_masks_of_picture_by_picture():
 def test_compiled_networks_give_the_same_masks(mode):
     pairs = zip(masks("cuda", "float32", compile_mode=mode), masks("cpu", "float32"), strict=True)
     assert np.mean([iou(a, b) for a, b in pairs]) >= 0.99
+
+
+def test_auto_is_decided_by_a_trial_on_the_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "ONE_OF", 1)
+    monkeypatch.setattr(precision, "FEWEST_MASKS", 1)
+    run = tmp_path / "run"
+    words = ["label", str(sample_folder()), "detect=nano", "segment=nano", "segment.precision=auto", f"run={run}"]
+    assert main(words) == 0
+    told = json.loads((run / "summary.json").read_text())["precision"]
+    decided, mean = re.fullmatch(r"(float32|bfloat16): .* mean IoU ([0-9.]+), [0-9]+ below 0.97", told).groups()
+    assert float(mean) > 0.9
+    assert f"precision: {decided}" in (run / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize("images", [1, 3])

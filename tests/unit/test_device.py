@@ -55,7 +55,8 @@ def test_a_cpu_is_exact_unless_asked_to_be_fast_and_says_when_it_cannot(monkeypa
     fast = "bfloat16" if has_bf16 else "float32"
     assert chosen == {"auto": "float32", "float32": "float32", "fast": fast, "bfloat16": "bfloat16"}
     assert len(caplog.messages) == (0 if has_bf16 else 2)
-    assert choose_precision("auto", "cuda", key="k") == fast
+    assert choose_precision("fast", "cuda", key="k") == fast
+    assert choose_precision("auto", "cuda", key="k") == "float32"
 
 
 CURRENT, CAPABILITIES = 0, {0: (7, 5), 1: (9, 0)}
@@ -79,7 +80,7 @@ def two_gpus(monkeypatch):
 )
 def test_it_is_the_chosen_gpu_that_is_asked_for_bfloat16(device, precision):
     for place in (device, torch.device(device)):
-        assert choose_precision("auto", place, key="k") == precision
+        assert choose_precision("fast", place, key="k") == precision
         assert runs_bf16(place) is (precision == "bfloat16")
 
 
@@ -88,7 +89,7 @@ def test_a_segmenter_asks_the_gpu_it_was_given(monkeypatch):
     from autolabel.segment.asking import read_asking
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    asked = {"precision": "auto", "prompt_chunk": 0, "encode_batch": 0, "masks": "single", "refine_steps": 0,
+    asked = {"precision": "fast", "prompt_chunk": 0, "encode_batch": 0, "masks": "single", "refine_steps": 0,
              "refine_with": "prompt", "chunk_on_cuda": 128}  # fmt: skip
     chosen = [read_asking(device=f"cuda:{number}", **asked).precision for number in (0, 1)]
     assert chosen == ["float32", "bfloat16"]
