@@ -191,14 +191,14 @@ def test_settings_of_a_part_that_is_not_chosen_are_refused():
 def test_composing_leaves_no_hydra_state():
     from hydra.core.global_hydra import GlobalHydra
 
-    state = GlobalHydra.instance()
-    before = state.hydra  # another test may have imported sam2, which initialises it
+    # Hydra puts another instance in the place of this one; a test before may have imported sam2, which initialises it.
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
     try:
-        state.hydra = None
         compose("label", ["source.path=x"])
-        assert not state.is_initialized()
+        assert not GlobalHydra.instance().is_initialized()
     finally:
-        state.hydra = before
+        GlobalHydra.instance().hydra = before
 
 
 def test_a_persons_own_configuration_folder_is_searched(tmp_path):
