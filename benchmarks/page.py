@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,6 +14,15 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 DECIDING = ("autolabel", "configs", "benchmarks")
 """Folders of a checkout whose files decide the figures."""
+
+
+def publish(folder: Path, stem: str, text: str, beyond: str) -> int:
+    """On the screen and as a page; the exit code, 1 where something is `beyond` its limits or not known to be within."""
+    sys.stdout.write(text)
+    sys.stderr.write(f"written: {write_page(folder, stem, text)}\n")
+    if beyond:
+        sys.stderr.write(f"not known to be within their limits: {beyond}\n")
+    return 1 if beyond else 0
 
 
 def write_page(folder: Path, stem: str, text: str) -> Path:

@@ -38,7 +38,7 @@ from autolabel.weights.quiet import ultralytics_at_bay
 from benchmarks import programs
 from benchmarks.contestants import ULTRALYTICS, Networks, Setup, saved, ultralytics_file
 from benchmarks.fresh import environment
-from benchmarks.page import RESULTS, commit, processor, table, told, versions, write_page
+from benchmarks.page import RESULTS, commit, processor, publish, table, told, versions
 from benchmarks.parity import LIMITS, Answer, Answers, Parity, cells, parity
 from benchmarks.parity import told as told_parity
 from benchmarks.pictures import SIZES_HW, Picture, photographs_in, samples, written
@@ -66,12 +66,7 @@ def main() -> int:
     options = parsed()
     with TemporaryDirectory() as folder:
         text, beyond = page(options, Path(folder))
-    sys.stdout.write(text)
-    path = write_page(options.out, f"pipeline_{options.device}_{machine()}", text)
-    sys.stderr.write(f"written: {path}\n")
-    if beyond:
-        sys.stderr.write(f"not known to be within its limits: {beyond}\n")
-    return 1 if beyond else 0
+    return publish(options.out, f"pipeline_{options.device}_{machine()}", text, beyond)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

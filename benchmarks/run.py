@@ -27,7 +27,7 @@ import torch
 
 from benchmarks import fresh, parity
 from benchmarks.contestants import REFERENCE, Contestant, Networks, Setup, absent, contestants
-from benchmarks.page import RESULTS, commit, processor, table, told, versions, write_page
+from benchmarks.page import RESULTS, commit, processor, publish, table, told, versions
 from benchmarks.pictures import SIZES_HW, Photograph, Picture, photographs_in, samples, written
 from benchmarks.tail import tail_table
 
@@ -83,13 +83,7 @@ def main() -> int:
         )
         lines += rows
         beyond += names
-    text = "\n".join(lines) + "\n"
-    sys.stdout.write(text)
-    path = write_page(options.out, f"{options.device}_{machine()}", text)
-    sys.stderr.write(f"written: {path}\n")
-    if beyond:
-        sys.stderr.write(f"not known to be within their limits: {'; '.join(beyond)}\n")
-    return 1 if beyond else 0
+    return publish(options.out, f"{options.device}_{machine()}", "\n".join(lines) + "\n", "; ".join(beyond))
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
