@@ -24,11 +24,11 @@ from autolabel.app.compose import (
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.labelers import build_labeler
 from autolabel.app.part import PartSource, claim_part, part_of
-from autolabel.app.precision import as_before, automatic, sample, tried, with_precision
+from autolabel.app.precision import as_before, automatic, sample, tried
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
 from autolabel.app.publish import address_of, published
-from autolabel.app.recipe import RemoteEngine, RemoteLabeler, answered, recipe_of, remote_labeler
+from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.run_directory import (
     default_run,
     preflight,
@@ -229,24 +229,32 @@ def settle_precision(
     refs: Mapping[str, ImageRef],
     store: RunStore,
 ) -> None:
-    """A word for each `precision=auto`, into `config`: as the run was started with, else by a trial. Where there is
-    nothing to decide it stays, and means float32."""
+    """A word for each `precision=auto`, into `config`: as the run was started with, else by a trial. Where there is none it
+    stays, and means float32."""
+    from omegaconf import OmegaConf
+
     if store.has_units:
         as_before(config, store)
         return
     store.set_meta(precision="")
-    if not automatic(config):
-        return
     # What parts would decide, each for its own pictures, might differ; then they could not be merged.
-    some = () if config.part is not None else sample(refs)
-    if isinstance(engine, RemoteEngine):
-        settings, trial = answered(engine, partial(recipe_of(config, categories).tried, some), refs)
-    else:
-        settings, trial = tried(config, lambda: build_labeler(config, categories, refs.values())[0], some)
-    if settings:
-        config.merge_with(with_precision(config, settings, trial.decides))
+    some = sample(refs) if automatic(config) and config.part is None else []
+    if not some:
+        return
+    try:
+        if isinstance(engine, RemoteEngine):
+            settings, trial = engine.ask(partial(recipe_of(config, categories).tried, some))
+        else:
+            settings, trial = tried(config, lambda: build_labeler(config, categories, refs.values())[0], some)
+    except (
+        AutolabelError
+    ) as error:  # no such device, a process that died: what the run has no way around, it says itself
+        logger.warning("precision: bfloat16 could not be tried: %s", error)
+        return
+    for key in settings:
+        OmegaConf.update(config, key, trial.decides)
         store.set_meta(precision=str(trial))
-        logger.info("precision: %s", trial)
+        logger.info("%s: %s", key, trial)
 
 
 def labeler_for(

@@ -7,19 +7,22 @@ keeps what was decided, as a setting like any other: in its configuration, its f
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import math
+import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice, zip_longest
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from autolabel.app.compose import build
 from autolabel.app.labelers import has_stages
-from autolabel.core.protocols import Segmenter
-from autolabel.core.types import Frame, ImageRef, PromptedMask, Prompts
+from autolabel.core.text import one_line
+from autolabel.core.types import ImageRecord, ImageRef
 from autolabel.engine.units import batches
 from autolabel.ops.device import Precision, choose_device, runs_bf16
 from autolabel.store.run import RunStore
@@ -30,36 +33,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEAST_MEAN = 0.995
-"""Mean IoU of masks in bfloat16 with those in float32, at the least."""
+"""Mean IoU of the objects' masks in bfloat16 with those in float32, at the least."""
 NEAR, MOST_APART = 0.97, 0.005
-"""The IoU that all but so large a share of the masks have to reach. Whatever another of the decoder's four masks, chosen
-by a last digit, does to a label is among them."""
-FEWEST_MASKS, ENOUGH_MASKS = 200, 400
-"""With fewer the share cannot be told; after so many no more are asked."""
-MOST_PICTURES, ONE_OF = 200, 20
-"""Pictures tried, at most: so many, and one of so many of the run, since all of them are computed three times."""
+"""The IoU that all but so large a share of the objects have to reach."""
+FEWEST, ENOUGH = 400, 1000
+"""Objects. With fewer, bfloat16 is not chosen; after so many no more pictures are tried."""
+OF_ONE = 10
+"""Objects of one picture that count, from all over it: what bfloat16 does depends on pictures."""
+MOST_PICTURES, LEAST_PICTURES, ONE_OF = 200, 20, 20
+"""Pictures tried: one of so many of the run, since all of them are computed three times; with fewer a trial is not worth
+its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Pictures of a run, asked in float32 and in bfloat16: their masks, the mean IoU, how many are below `NEAR`."""
+    """Pictures of a run, labelled in float32 and in bfloat16: objects compared, their mean IoU, how many are below `NEAR`.
+    `problem` is what it ended with, "" where it did not."""
 
     pictures: int
-    masks: int
+    objects: int
     mean: float
     apart: int
+    problem: str = ""
 
     @property
     def decides(self) -> Precision:
-        near = self.mean >= LEAST_MEAN and self.apart <= MOST_APART * self.masks
-        return "bfloat16" if self.masks >= FEWEST_MASKS and near else "float32"
+        near = self.mean >= LEAST_MEAN and self.apart <= MOST_APART * self.objects
+        return "bfloat16" if near and self.objects >= FEWEST and not self.problem else "float32"
 
     def __str__(self) -> str:
-        if not self.pictures:
-            return f"{self.decides}: bfloat16 is tried on one of {ONE_OF} pictures, and not on a part of a run"
-        seen = f"{self.masks} masks of {self.pictures} pictures, asked in bfloat16 too"
-        if self.masks < FEWEST_MASKS:
-            return f"{self.decides}: {seen}, are too few to tell ({FEWEST_MASKS} would do)"
+        if self.problem:
+            return f"{self.decides}: bfloat16 was tried and ended with {self.problem}"
+        seen = f"{self.objects} objects of {self.pictures} pictures, labelled in bfloat16 too"
+        if self.objects < FEWEST:
+            return f"{self.decides}: {seen}, are too few to tell ({FEWEST} would do)"
         return f"{self.decides}: {seen}: mean IoU {self.mean:.4f}, {self.apart} below {NEAR}"
 
 
@@ -78,8 +85,12 @@ def automatic(config: DictConfig) -> dict[str, str]:
 
 def undecided(config: DictConfig) -> list[str]:
     """Those of `automatic` for which bfloat16 would be faster here. On a CPU there are none: there, labels are always
-    those of float32."""
-    return [key for key, device in automatic(config).items() if pays(choose_device(device, key=key))]
+    those of float32. Raises ConfigError for a device that is not there."""
+    return [
+        key
+        for key, device in automatic(config).items()
+        if pays(choose_device(device, key=f"{key.removesuffix('precision')}device"))
+    ]
 
 
 def pays(device: Any) -> bool:
@@ -96,73 +107,77 @@ def as_before(config: DictConfig, store: RunStore) -> None:
                 OmegaConf.update(config, key, precision)
 
 
-def sample(refs: Mapping[str, ImageRef]) -> tuple[ImageRef, ...]:
-    """The pictures to try, from all over the run: the first ones may be frames of one video."""
+def sample(refs: Mapping[str, ImageRef]) -> list[ImageRef]:
+    """The pictures to try, drawn from the whole run and in the order that they are drawn in: of a list by folders the first
+    ones are alike. The same ones each time. None where they would be few."""
     count = min(MOST_PICTURES, len(refs) // ONE_OF)
-    return tuple(islice(refs.values(), 0, None, len(refs) // count))[:count] if count else ()
+    if count < LEAST_PICTURES:
+        return []
+    order = random.Random(0).sample(range(len(refs)), count)
+    wanted = set(order)
+    drawn = {number: ref for number, ref in enumerate(refs.values()) if number in wanted}
+    return [drawn[number] for number in order]
 
 
 def tried(
     config: DictConfig, labeler: Callable[[], FrameLabeler], refs: Sequence[ImageRef]
 ) -> tuple[list[str], Trial]:
-    """The settings that are open here, and the pictures as `labeler` labels them, in float32, beside bfloat16."""
+    """The settings that are open here, and what became of the pictures with them at bfloat16, beside what `labeler` makes of
+    them, in float32. Raises nothing but ConfigError for a device that is not there."""
     import torch
 
+    settings = undecided(config)
+    if not settings:
+        return [], Trial(0, 0, 1.0, 0)
+    sys.stderr.write(f"precision: bfloat16 is tried on up to {len(refs)} pictures first\n")
+    ious: list[float] = []
+    pictures, problem = 0, ""
+    try:
+        for count, some in _compared(config, settings, labeler(), refs):
+            pictures += count
+            ious += some
+            if len(ious) >= ENOUGH:
+                break
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with bfloat16, float32 may do; else the run says so itself
+        problem = one_line(error)
+    # A network within a cycle of references would stay on the device beside the run's own.
+    gc.collect()
+    torch.cuda.empty_cache()
+    mean = sum(ious) / max(1, len(ious))
+    return settings, Trial(pictures, len(ious), mean, sum(iou < NEAR for iou in ious), problem)
+
+
+def _compared(
+    config: DictConfig, settings: Sequence[str], exact: FrameLabeler, refs: Sequence[ImageRef]
+) -> Iterator[tuple[int, list[float]]]:
+    """Batch by batch, how many pictures it has, and what `nearness` says of them."""
     from autolabel.engine.labeler import PipelineLabeler
 
-    settings, pictures = undecided(config), 0
-    ious: list[float] = []
-    if settings and refs:
-        try:
-            exact = labeler()
-            assert isinstance(exact, PipelineLabeler), "no other labeler has segmenters"
-            both = Both(exact.segmenter, build(with_precision(config, settings, "bfloat16").segment), ious)
-            trying = replace(exact, segmenter=both, refiners=())
-            for some in batches(refs, exact.batch_size):
-                trying.label([exact.load(ref) for ref in some])
-                pictures += len(some)
-                if len(ious) >= ENOUGH_MASKS:
-                    break
-        except torch.OutOfMemoryError:
-            logger.warning("precision: the networks of float32 and bfloat16 do not fit on the device together")
-    return settings, Trial(pictures, len(ious), sum(ious) / max(1, len(ious)), sum(iou < NEAR for iou in ious))
-
-
-def with_precision(config: DictConfig, settings: Sequence[str], precision: Precision) -> DictConfig:
-    changed: DictConfig = config.copy()
+    assert isinstance(exact, PipelineLabeler), "no other labeler has segmenters"
+    quick = config.copy()
     for key in settings:
-        OmegaConf.update(changed, key, precision)
-    return changed
+        OmegaConf.update(quick, key, "bfloat16")
+    other = replace(exact, segmenter=build(quick.segment))
+    for some in batches(refs, exact.batch_size):
+        loaded = [exact.load(ref) for ref in some]
+        records = zip(exact.label(loaded), other.label(loaded), strict=True)
+        yield len(some), [iou for pair in records for iou in nearness(*pair)]
 
 
-@dataclass(frozen=True, slots=True)
-class Both:
-    """A Segmenter that answers as `exact` does, and adds to `ious` how near `quick` is to each answer."""
-
-    exact: Segmenter
-    quick: Segmenter
-    ious: list[float] = field(default_factory=list)
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self.exact.identity
-
-    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
-        answers = self.exact.segment(frames, prompts)
-        for found, others in zip(answers, self.quick.segment(frames, prompts), strict=True):
-            self.ious.extend(nearness(found, others))
-        return answers
-
-
-def nearness(answers: Sequence[PromptedMask], others: Sequence[PromptedMask]) -> Iterator[float]:
-    """IoU of the masks that answer the same prompt of one picture; 0 for a mask that only one of the two has. Where a
-    prompt has many, as of a grid of points, each goes with the others' mask of the same rank."""
+def nearness(record: ImageRecord, other: ImageRecord) -> list[float]:
+    """For each object of one labelling of a picture, the IoU with the object that it is in another; 0 for one that only one
+    of the two has. Masks that came with the picture are left out, and of many objects `OF_ONE` stay."""
     from autolabel.ops.masks import iou
 
-    by_prompt: dict[int, tuple[list[PromptedMask], list[PromptedMask]]] = {}
-    for side, masks in enumerate((answers, others)):
-        for one in masks:
-            by_prompt.setdefault(one.prompt, ([], []))[side].append(one)
-    for pair in by_prompt.values():
-        for a, b in zip_longest(*pair):
-            yield 0.0 if a is None or b is None else iou(a.mask, b.mask)
+    mine, others = (
+        {i.index: i.mask for i in one.instances if i.origin == "model" and i.mask is not None}
+        for one in (record, other)
+    )
+    found = []
+    for index in list(mine)[:: max(1, math.ceil(len(mine) / OF_ONE))]:
+        near = iou(mine[index], others[index]) if index in others else 0.0
+        if near < NEAR:  # what prompts find is numbered as it was found: it may be another one's number now
+            best = max((iou(mine[index], mask) for mask in others.values()), default=0.0)
+            near = best if best >= NEAR else near
+        found.append(near)
+    return found + [0.0] * (len(others) - len(mine))

@@ -141,22 +141,17 @@ def recipe_of(config: DictConfig, categories: Sequence[Category]) -> Recipe:
     )
 
 
-def answered(engine: RemoteEngine, question: Callable[[], T], refs: Mapping[str, ImageRef]) -> T:
-    """What the engine answers, and where there are no classes the whole reason."""
-    try:
-        return engine.ask(question)
-    except ConfigError as error:
-        if str(error) == NO_CLASSES:  # which is all that can be said without the pictures
-            raise no_classes(refs.values()) from None
-        raise
-
-
 def remote_labeler(
     engine: RemoteEngine, config: DictConfig, categories: Sequence[Category], refs: Mapping[str, ImageRef]
 ) -> tuple[RemoteLabeler, tuple[Category, ...]]:
     """The labeler that `config` describes, for an engine that builds it elsewhere, and the classes it labels."""
     recipe = recipe_of(config, categories)
-    identities, found = answered(engine, recipe.told, refs)
+    try:
+        identities, found = engine.ask(recipe.told)
+    except ConfigError as error:
+        if str(error) == NO_CLASSES:  # which is all that can be said without the pictures
+            raise no_classes(refs.values()) from None
+        raise
     if "prompt" in identities:
         check_prompts(build(config.prompt), refs.keys())
     refiners = build_refiners(config.refine, found)

@@ -29,6 +29,7 @@ from typing import Any, ClassVar, TypeVar
 
 from autolabel.core.errors import AutolabelError, ConfigError, MissingExtra
 from autolabel.core.protocols import Labeler, RecordSink, Unit
+from autolabel.core.text import one_line
 from autolabel.core.types import ImageRecord
 from autolabel.engine.labeler import failed
 from autolabel.engine.stage_times import times_of
@@ -618,11 +619,6 @@ def imported() -> Any:
 def ray_error() -> type[Exception]:
     error: type[Exception] = imported().exceptions.RayError
     return error
-
-
-def one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1][:300] if lines else ''}"
 
 
 @contextmanager

@@ -55,8 +55,7 @@ def choose_precision(precision: str, device: Any, *, key: str) -> Precision:
     if precision == "bfloat16":
         logger.warning("%s=bfloat16: this %s has no bfloat16 units and imitates it, slowly", key, kind)
         return "bfloat16"
-    if precision == "fast":
-        logger.warning("%s=fast: this %s has no bfloat16 units; float32 is used", key, kind)
+    logger.warning("%s=fast: this %s has no bfloat16 units; float32 is used", key, kind)
     return "float32"
 
 

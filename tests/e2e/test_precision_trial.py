@@ -8,12 +8,14 @@ import torch
 from omegaconf import OmegaConf
 
 from autolabel.app import precision
+from autolabel.app.compose import compose
 from autolabel.app.main import main
-from autolabel.app.precision import Trial, nearness
-from autolabel.core.types import PromptedMask
-from autolabel.ops.masks import encode
+from autolabel.app.precision import Trial, nearness, sample, undecided
+from autolabel.core.types import ImageRef
 from autolabel.store.run import open_reader
+from benchmarks.parity import LIMITS
 from tests.fakes import RoundingSegmenter, album
+from tests.records import instance, record
 
 ALL, NONE = 0, 1000
 """`wider_than`: of boxes that bfloat16 moves."""
@@ -23,7 +25,7 @@ ALL, NONE = 0, 1000
 def on_a_gpu(monkeypatch):
     monkeypatch.setattr(precision, "pays", lambda device: True)
     monkeypatch.setattr(precision, "ONE_OF", 2)
-    monkeypatch.setattr(precision, "FEWEST_MASKS", 5)
+    monkeypatch.setattr(precision, "FEWEST", 5)
     RoundingSegmenter.built.clear()
 
 
@@ -74,7 +76,7 @@ def test_masks_decide_and_the_run_notes_it(label, tmp_path, capsys, wider_than, 
     config, fingerprint, summary = noted(tmp_path)
     assert config.segment.precision == decided
     assert fingerprint == {"segment.precision": decided, "segment (precision)": decided}
-    assert summary.startswith(f"{decided}: 31 masks of 20 pictures, asked in bfloat16 too: mean IoU ")
+    assert summary.startswith(f"{decided}: 29 objects of 20 pictures, labelled in bfloat16 too: mean IoU ")
     assert f"precision  {summary}" in capsys.readouterr().out
     assert RoundingSegmenter.built == ["auto", "bfloat16", decided]
 
@@ -89,7 +91,7 @@ def test_a_run_keeps_what_was_decided_whatever_a_trial_would_say_now(label, tmp_
     assert RoundingSegmenter.built == ["bfloat16"]
     config, _, summary = noted(tmp_path)
     assert config.segment.precision == "bfloat16"
-    assert summary.startswith("bfloat16: 31 masks")
+    assert summary.startswith("bfloat16: 29 objects")
 
 
 @pytest.mark.usefixtures("on_a_gpu")
@@ -101,33 +103,35 @@ def test_a_word_of_the_person_is_not_tried_and_differs_from_what_was_decided(lab
     assert "segment.precision: 'float32' -> 'bfloat16'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("settings", "one_of"), [(("part=1/2",), 2), ((), 41)])
+@pytest.mark.parametrize(("settings", "one_of"), [(("part=1/2",), 2), ((), 3)])
 @pytest.mark.usefixtures("on_a_gpu")
-def test_parts_and_a_handful_of_pictures_are_float32(label, tmp_path, monkeypatch, settings, one_of):
+def test_parts_and_a_handful_of_pictures_are_float32_without_a_trial(
+    label, tmp_path, monkeypatch, settings, one_of
+):
     monkeypatch.setattr(precision, "ONE_OF", one_of)
     assert label(*settings) == 0
-    config, _, summary = noted(tmp_path)
-    assert config.segment.precision == "float32"
-    assert summary == f"float32: bfloat16 is tried on one of {one_of} pictures, and not on a part of a run"
-    assert RoundingSegmenter.built == ["float32"]
+    _, fingerprint, summary = noted(tmp_path)
+    assert fingerprint == {"segment.precision": "auto", "segment (precision)": "float32"}
+    assert summary == ""
+    assert RoundingSegmenter.built == ["auto"]
 
 
 @pytest.mark.usefixtures("on_a_gpu")
 def test_too_few_masks_are_float32(label, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "FEWEST_MASKS", 32)
+    monkeypatch.setattr(precision, "FEWEST", 30)
     assert label() == 0
     config, _, summary = noted(tmp_path)
     assert config.segment.precision == "float32"
     assert summary == (
-        "float32: 31 masks of 20 pictures, asked in bfloat16 too, are too few to tell (32 would do)"
+        "float32: 29 objects of 20 pictures, labelled in bfloat16 too, are too few to tell (30 would do)"
     )
 
 
 @pytest.mark.usefixtures("on_a_gpu")
 def test_a_trial_ends_when_it_knows_enough(label, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "ENOUGH_MASKS", 6)
+    monkeypatch.setattr(precision, "ENOUGH", 6)
     assert label() == 0
-    assert noted(tmp_path)[2].startswith("bfloat16: 6 masks of 6 pictures")
+    assert noted(tmp_path)[2].startswith("bfloat16: 9 objects of 4 pictures")
 
 
 @pytest.mark.usefixtures("on_a_gpu")
@@ -144,19 +148,59 @@ def test_where_others_compute_they_try_and_the_run_notes_it(label, tmp_path):
     config, fingerprint, summary = noted(tmp_path)
     assert config.segment.precision == "bfloat16"
     assert fingerprint == {"segment.precision": "bfloat16", "segment (precision)": "bfloat16"}
-    assert summary.startswith("bfloat16: 31 masks of 20 pictures")
+    assert summary.startswith("bfloat16: 29 objects of 20 pictures")
     assert RoundingSegmenter.built == ["auto", "bfloat16", "bfloat16", "bfloat16"]
 
 
+@pytest.mark.parametrize("engine", ["threaded", "elsewhere"])
+@pytest.mark.parametrize("where", ["__init__", "_rounded"])
 @pytest.mark.usefixtures("on_a_gpu")
-def test_networks_that_do_not_fit_side_by_side_are_float32(label, tmp_path, monkeypatch, capsys):
-    def no_room(self, prompts):
-        raise torch.OutOfMemoryError
+def test_whatever_breaks_in_bfloat16_alone_the_run_is_float32(label, tmp_path, monkeypatch, engine, where):
+    whole = getattr(RoundingSegmenter, where)
 
-    monkeypatch.setattr(RoundingSegmenter, "_rounded", no_room)
-    assert label() == 0
-    assert noted(tmp_path)[0].segment.precision == "float32"
-    assert "do not fit on the device together" in capsys.readouterr().err
+    def no_room(self, *arguments, **settings):
+        if where == "_rounded" or settings["precision"] == "bfloat16":
+            raise torch.OutOfMemoryError("no room for two networks")
+        whole(self, **settings)
+
+    monkeypatch.setattr(RoundingSegmenter, where, no_room)
+    assert label(f"engine={engine}") == 0
+    config, _, summary = noted(tmp_path)
+    assert config.segment.precision == "float32"
+    assert summary.startswith("float32: bfloat16 was tried and ended with ")
+    assert "no room for two networks" in summary
+
+
+@pytest.mark.parametrize("engine", ["threaded", "elsewhere"])
+@pytest.mark.usefixtures("on_a_gpu")
+def test_what_is_wrong_in_float32_too_is_said_as_ever(label, capsys, engine):
+    assert label("segment.device=gpu", f"engine={engine}", segment="nano") == 1
+    assert "segment.device must be auto, cpu, cuda or cuda:N, got 'gpu'" in capsys.readouterr().err
+
+
+def test_only_the_device_of_a_setting_says_whether_it_is_open(monkeypatch):
+    monkeypatch.setattr(precision, "pays", lambda device: device == torch.device("cpu"))
+    monkeypatch.setattr(precision, "choose_device", lambda device, key: torch.device(device))
+    of = {"precision": "auto", "device": "cpu"}
+    config = compose("label", ["source.path=x"])
+    config.segment = {
+        **of,
+        "inner": {**of, "device": "meta"},
+        "other": {**of, "precision": "float32"},
+        "third": of,
+    }
+    assert undecided(config) == ["segment.precision", "segment.third.precision"]
+    assert undecided(compose("label", ["source.path=x", "labeler=sam3"])) == []
+
+
+def test_pictures_are_drawn_from_the_whole_run_in_any_prefix():
+    refs = {str(n): ImageRef(str(n), "x") for n in range(40_000)}
+    drawn = [int(ref.image_id) for ref in sample(refs)]
+    assert len(set(drawn)) == 200
+    assert all(10_000 < np.mean(drawn[:k]) < 30_000 for k in (8, 16, 64, 200))
+    assert drawn == [int(ref.image_id) for ref in sample(refs)]
+    assert sample(dict(list(refs.items())[:399])) == []
+    assert len(sample(dict(list(refs.items())[:400]))) == 20
 
 
 def test_on_a_cpu_nothing_is_tried(label, tmp_path):
@@ -170,24 +214,39 @@ def test_on_a_cpu_nothing_is_tried(label, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("masks", "mean", "apart", "decided"),
+    ("objects", "mean", "apart", "decided"),
     [
-        (200, 0.995, 1, "bfloat16"),
         (400, 0.995, 2, "bfloat16"),
-        (199, 1.0, 0, "float32"),
-        (200, 0.9949, 0, "float32"),
-        (399, 0.999, 2, "float32"),
+        (1000, 0.995, 5, "bfloat16"),
+        (399, 1.0, 0, "float32"),
+        (400, 0.9949, 0, "float32"),
+        (599, 0.999, 3, "float32"),
     ],
 )
-def test_the_limits_are_those_of_the_parity_protocol(masks, mean, apart, decided):
-    assert Trial(20, masks, mean, apart).decides == decided
+def test_objects_have_to_be_enough_and_near(objects, mean, apart, decided):
+    assert Trial(20, objects, mean, apart).decides == decided
+    assert Trial(20, objects, mean, apart, "an error").decides == "float32"
 
 
-def test_masks_are_compared_by_their_prompts_and_a_missing_one_counts():
-    def answer(prompt, width):
-        return PromptedMask(prompt, encode(np.tile(np.arange(40) < width, (10, 1)).astype(np.uint8)), 0.9)
+def test_the_limits_are_those_of_the_parity_protocol():
+    limits = LIMITS["bfloat16"]
+    assert (limits.mean, limits.percentile_1, limits.flips) == (
+        precision.LEAST_MEAN,
+        precision.NEAR,
+        precision.MOST_APART,
+    )
 
-    assert list(nearness([answer(0, 20), answer(1, 30)], [answer(1, 30), answer(0, 10)])) == [0.5, 1.0]
-    assert list(nearness([answer(0, 20)], [answer(1, 20)])) == [0.0, 0.0]
-    assert list(nearness([answer(0, 20), answer(0, 10)], [answer(0, 20)])) == [1.0, 0.0]
-    assert list(nearness([], [])) == []
+
+def test_objects_are_compared_as_labels():
+    def labelled(*widths, **changes):
+        masks = [np.tile(np.arange(40) < width, (10, 1)).astype(np.uint8) for width in widths]
+        return record("a", [instance(mask, i, **changes) for i, mask in enumerate(masks)], size_hw=(10, 40))
+
+    assert nearness(labelled(20, 30), labelled(20, 15)) == [1.0, 0.5]
+    assert nearness(labelled(20, 30), labelled(30, 20)) == [1.0, 1.0]  # found by prompts, in another order
+    assert nearness(labelled(20), labelled()) == [0.0]
+    assert nearness(labelled(), labelled(20)) == [0.0]
+    assert nearness(labelled(20), labelled(20, 10)) == [1.0, 0.0]
+    assert nearness(labelled(20, origin="label"), labelled(10, origin="label")) == []
+    assert nearness(labelled(), labelled()) == []
+    assert len(nearness(labelled(*range(1, 36)), labelled(*range(1, 36)))) == 9
