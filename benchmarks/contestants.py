@@ -40,8 +40,8 @@ ULTRALYTICS = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Weights and where they compute: `config` is a choice of `segment=`, `device` cpu or cuda, `random` weights instead
-    of its own. `bf16`: ours in bfloat16 also where nobody would choose it."""
+    """Weights and where they compute: `config` is a choice of `segment=`, `device` cpu or cuda, `random` weights
+    instead of its own. `bf16`: ours in bfloat16 also where nobody would choose it."""
 
     config: str
     device: str
@@ -77,8 +77,8 @@ class Networks:
 @dataclass(frozen=True, slots=True)
 class Contestant:
     """`make` gives its call, and may write files of its own into the folder. `arithmetic` is what it computes in, which
-    says what its limits are; one that is `judged` fails the benchmark beyond them. `ours` raises, another one that does is
-    left out."""
+    says what its limits are; one that is `judged` fails the benchmark beyond them. `ours` raises, another one that
+    does is left out."""
 
     name: str
     make: Callable[[Networks, Path], Label]

@@ -2,9 +2,9 @@
 
 `python -m benchmarks.export --images 100000`. Masks are blobs of some 120 px in 640 x 480, `--masks` different ones,
 none of them cached by anything; one in twenty has a hole. What is measured is what `autolabel export` does after it has
-started, the reading of the records included. YOLO links to one tiny picture. CPU seconds are those of the process alone,
-user and system, so other work on the machine matters less; resident memory is the highest while exporting, less
-what it was before (after a first export of a few images, which loads the code).
+started, the reading of the records included. YOLO links to one tiny picture. CPU seconds are those of the process
+alone, user and system, so other work on the machine matters less; resident memory is the highest while exporting,
+less what it was before (after a first export of a few images, which loads the code).
 """
 
 from __future__ import annotations

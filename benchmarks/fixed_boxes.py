@@ -1,6 +1,7 @@
 """A detector that is asked as ever and whose answer is thrown away: each picture then has the boxes that a file says.
 
-So a detector of random weights, which finds nothing, costs what a trained one does, and every program segments the same.
+So a detector of random weights, which finds nothing, costs what a trained one does, and every program segments the
+same.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ SCORE = 0.9
 
 
 class FixedBoxes:
-    """`file` is JSON: for each image id a list of boxes, xyxy in pixels of the upright picture. KeyError for a picture that
-    it does not name."""
+    """`file` is JSON: for each image id a list of boxes, xyxy in pixels of the upright picture. KeyError for a
+    picture that it does not name."""
 
     def __init__(self, *, inner: Detector, file: str) -> None:
         text = Path(file).read_text("utf-8")

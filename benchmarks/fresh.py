@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Of a process: seconds on the clock of the first pass over the pictures, resident memory with the models loaded and at
-    its peak, and the most that was allocated on the GPU, models included (None without one); MB."""
+    """Of a process: seconds on the clock of the first pass over the pictures, resident memory with the models
+    loaded and at its peak, and the most that was allocated on the GPU, models included (None without one); MB."""
 
     first_s: float
     loaded_mb: float
@@ -36,8 +36,8 @@ class Fresh:
 
 
 def measure(setup: Any, name: str, pictures: Sequence[Picture], threads: int) -> Fresh:
-    """Contestant `name` of a `contestants.Setup`. Raises CalledProcessError where it ends in an error, which then stands
-    above."""
+    """Contestant `name` of a `contestants.Setup`. Raises CalledProcessError where it ends in an error, which then
+    stands above."""
     task = {
         "setup": asdict(setup),
         "name": name,
@@ -91,8 +91,8 @@ def measured(task: dict[str, Any]) -> Fresh:
 
 
 def prepare(threads: int) -> None:
-    """Of this process: torch with so many `threads` (0: as many as it likes), and matrix products and convolutions of a GPU
-    with all digits of float32, whoever computes them."""
+    """Of this process: torch with so many `threads` (0: as many as it likes), and matrix products and convolutions
+    of a GPU with all digits of float32, whoever computes them."""
     import torch
 
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
@@ -129,8 +129,8 @@ def cpu_seconds() -> float:
 
 
 def _stat(path: Path) -> list[str]:
-    """What stands behind the name (which may hold anything): state, parent, ..., user and system time in ticks, the 11th and
-    12th. Empty for a process that has ended."""
+    """What stands behind the name (which may hold anything): state, parent, ..., user and system time in ticks,
+    the 11th and 12th. Empty for a process that has ended."""
     try:
         return path.read_text().rpartition(")")[2].split()
     except OSError:

@@ -17,7 +17,8 @@ DECIDING = ("autolabel", "configs", "benchmarks")
 
 
 def publish(folder: Path, stem: str, text: str, beyond: str) -> int:
-    """On the screen and as a page; the exit code, 1 where something is `beyond` its limits or not known to be within."""
+    """On the screen and as a page; the exit code, 1 where something is `beyond` its limits or not known to be
+    within."""
     sys.stdout.write(text)
     sys.stderr.write(f"written: {write_page(folder, stem, text)}\n")
     if beyond:

@@ -32,7 +32,8 @@ Answers = list[list[Answer | None]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How near masks have to be to the reference's: IoU, and the share of prompts that got another of the four masks."""
+    """How near masks have to be to the reference's: IoU, and the share of prompts that got another of the four
+    masks."""
 
     mean: float
     percentile_1: float
@@ -54,9 +55,10 @@ def told() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Of `prompts` prompts: mean, 1st percentile and least IoU with the reference's masks, how many masks are identical,
-    how many prompts one of the two left unanswered (their IoU is 0), how many got another of the four masks (None: not
-    known), and the largest and the mean absolute difference of the scores (NaN where nothing was answered)."""
+    """Of `prompts` prompts: mean, 1st percentile and least IoU with the reference's masks, how many masks are
+    identical, how many prompts one of the two left unanswered (their IoU is 0), how many got another of the four
+    masks (None: not known), and the largest and the mean absolute difference of the scores (NaN where nothing was
+    answered)."""
 
     prompts: int
     mean: float
@@ -124,9 +126,9 @@ def cells(found: Parity | None, limits: Limits, missing: str = "no masks") -> di
 
 @contextmanager
 def choices() -> Iterator[list[int]]:
-    """Which of its four masks each prompt got meanwhile, in the order of the calls, whoever asked: sam2's `build_sam.py`
-    has an unstable mask replaced by the best of three, and a last digit can tip that. Waits for the device: not for what
-    is timed."""
+    """Which of its four masks each prompt got meanwhile, in the order of the calls, whoever asked: sam2's
+    `build_sam.py` has an unstable mask replaced by the best of three, and a last digit can tip that. Waits for the
+    device: not for what is timed."""
     import torch
 
     with hydra_left_alone():

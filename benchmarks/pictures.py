@@ -110,8 +110,8 @@ def middle(height: int, width: int) -> Float32:
 
 
 def view(photograph: Photograph, size_hw: tuple[int, int], number: int) -> tuple[Image.Image, Float32]:
-    """A part of the photograph as a picture of that size, and the objects in it; `number` says which part, and whether it
-    is mirrored."""
+    """A part of the photograph as a picture of that size, and the objects in it; `number` says which part, and
+    whether it is mirrored."""
     random = np.random.default_rng([number, *size_hw])
     windows = [window(photograph.image.size, size_hw, random) for _ in range(TRIES)]
     seen = [seen_in(photograph.boxes_xyxy, one, size_hw) for one in windows]

@@ -5,7 +5,7 @@ each picture has exactly as many as were asked for. Decoding, batches, run lengt
 user has them; parity of the masks with the predictor's stands beside the speed, and the exit code is 1 where ours are
 not as near as they have to be. Results are written to benchmarks/results as a dated page.
 
-    python -m benchmarks.pipeline                                                       # a CPU, the shipped models: minutes
+    python -m benchmarks.pipeline                                         # a CPU, the shipped models: minutes
     python -m benchmarks.pipeline --device cuda --detect yolo11n --segment sam2_tiny --random segment.precision=bfloat16
 
 `precision=auto` tries bfloat16 on pictures of the run first (decision 0014), which random weights say nothing about.
@@ -119,7 +119,8 @@ def page(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
 def in_turns(
     tasks: Mapping[str, Task], repeats: int, folder: Path, absent: dict[str, str]
 ) -> dict[str, list[Measured]]:
-    """Every program, and again. A stranger's that fails is `absent`, with what it said; ours and the reference must run."""
+    """Every program, and again. A stranger's that fails is `absent`, with what it said; ours and the reference
+    must run."""
     runs: dict[str, list[Measured]] = {name: [] for name in tasks}
     for number in range(repeats):
         for name in [name for name in tasks if name not in absent]:
@@ -303,8 +304,8 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def miss(found: Parity | None, arithmetic: str, random: bool) -> str:
-    """Why ours is not known to be within its limits; "" where it is, and where nobody can expect it: bfloat16 moves masks
-    of random weights, whose logits are near 0, without saying anything about trained ones."""
+    """Why ours is not known to be within its limits; "" where it is, and where nobody can expect it: bfloat16
+    moves masks of random weights, whose logits are near 0, without saying anything about trained ones."""
     if arithmetic == "bfloat16" and random:
         return ""
     if found is None:

@@ -31,10 +31,10 @@ HALF_ANNOTATE = "auto_annotate, quantize=16"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a program is to do: `pictures` is a folder, `boxes` a JSON file of their boxes by name, `out` where labels go.
-    `detect` and `segment` are settings; `detector_file` and `segmenter_file` the same models as ultralytics reads them, ""
-    where it cannot. `settings` are further ones, of ours alone. `threads` are torch's, 0: as many as it likes. `watched`:
-    also say which of its four masks each prompt got; then no time counts."""
+    """What a program is to do: `pictures` is a folder, `boxes` a JSON file of their boxes by name, `out` where
+    labels go. `detect` and `segment` are settings; `detector_file` and `segmenter_file` the same models as
+    ultralytics reads them, "" where it cannot. `settings` are further ones, of ours alone. `threads` are torch's,
+    0: as many as it likes. `watched`: also say which of its four masks each prompt got; then no time counts."""
 
     program: str
     pictures: str
@@ -51,8 +51,8 @@ class Task:
 
 
 class Mark(NamedTuple):
-    """`done` pictures have their labels on disk: when, in seconds of the monotonic clock, which all processes share, and
-    after how many CPU seconds of the process and its decoders."""
+    """`done` pictures have their labels on disk: when, in seconds of the monotonic clock, which all processes
+    share, and after how many CPU seconds of the process and its decoders."""
 
     when: float
     done: int
@@ -70,8 +70,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one process: `began` is when it was started, `ended` when its last file was written, after `cpu_s`; resident memory
-    at the most of itself, and of its decoders together; the GPU's; MB."""
+    """Of one process: `began` is when it was started, `ended` when its last file was written, after `cpu_s`;
+    resident memory at the most of itself, and of its decoders together; the GPU's; MB."""
 
     progress: Progress
     began: float

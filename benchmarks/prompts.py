@@ -1,10 +1,10 @@
 """Each way to ask, on pictures with known masks: mean IoU with the label, and pictures a second, in one run.
 
-The val splits of the data sets are asked for their labelled objects with the boxes of the labels, so that the way to ask
-is all that differs. `detector` boxes are the same with every side moved by up to a tenth of the box (seeded), as a
-detector's are. What has a mask to start from (`mask`) starts from the label's polygon made coarse: the convex hull; clicks
-(`points`) are seeded pixels of the label. The ways take turns picture by picture, so that a busy moment of the machine
-slows all of them.
+The val splits of the data sets are asked for their labelled objects with the boxes of the labels, so that the way
+to ask is all that differs. `detector` boxes are the same with every side moved by up to a tenth of the box
+(seeded), as a detector's are. What has a mask to start from (`mask`) starts from the label's polygon made coarse:
+the convex hull; clicks (`points`) are seeded pixels of the label. The ways take turns picture by picture, so that
+a busy moment of the machine slows all of them.
 
     python -m benchmarks.prompts --data ../shared/data/masks --limit 40
 """

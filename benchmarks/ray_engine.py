@@ -1,9 +1,11 @@
 """engine=ray against the same cores without it: `--workers` actors, and as many processes with a part each.
 
-`python -m benchmarks.ray_engine --pictures 768 --repeats 3`. The shipped nano models on the sample photographs, each under
-many names, in units and batches of the default size. Every worker has one core for its models. The contestants take
-turns; the speed is the slope of what is committed between the first sixth and the last sixth of the pictures, so that
-starting and ending are not in it: both are in the last column. Units are committed as a whole: take 16 of them or more. Parity: the exports of engine=ray, of the parts merged, and of nothing else, are compared byte by byte.
+`python -m benchmarks.ray_engine --pictures 768 --repeats 3`. The shipped nano models on the sample photographs,
+each under many names, in units and batches of the default size. Every worker has one core for its models. The
+contestants take turns; the speed is the slope of what is committed between the first sixth and the last sixth of
+the pictures, so that starting and ending are not in it: both are in the last column. Units are committed as a
+whole: take 16 of them or more. Parity: the exports of engine=ray, of the parts merged, and of nothing else, are
+compared byte by byte.
 """
 
 from __future__ import annotations
@@ -121,8 +123,8 @@ def watched(commands: Sequence[Sequence[str]], runs: Sequence[Path], total: int)
 
 
 def steady(seen: Sequence[tuple[float, int]], total: int) -> float:
-    """Pictures a second in the middle: the slope of a straight line through the middles of the steps. Between two commits alone
-    it would depend on whether the other worker is about to commit a unit, too."""
+    """Pictures a second in the middle: the slope of a straight line through the middles of the steps. Between two
+    commits alone it would depend on whether the other worker is about to commit a unit, too."""
     middles = [(after[0], (before[1] + after[1]) / 2) for before, after in pairwise(seen)]
     times, counts = zip(*[one for one in middles if total / 6 <= one[1] <= total * 5 / 6], strict=True)
     return float(statistics.linear_regression(times, counts).slope)

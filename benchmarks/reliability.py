@@ -1,4 +1,5 @@
-"""The reliability scorecard: faults injected for real, counted. `make reliability`, or `--plans 3 --every 10` for a taste.
+"""The reliability scorecard: faults injected for real, counted. `make reliability`, or `--plans 3 --every 10` for
+a taste.
 
 Every figure says its target and how the fault was made. Nothing here is a claim about what was not simulated; the
 last lines name that.

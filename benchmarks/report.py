@@ -1,11 +1,11 @@
 """How long a report takes to build and to open: a synthetic run, with pictures on disk.
 
-`python -m benchmarks.report --images 10000`. Pictures are smooth noise with grain, JPEG, one in fifty a copy of the one before it
-at another quality; ten objects each, a tenth of them dropped for one of three reasons, one picture in a hundred
-failed. The run is stored as a labelled one is. Building is measured in wall and in CPU seconds of the process (the first
-build of two is left out: it loads the code); opening is measured in headless Chromium, from the call to the second
-frame after loading. Wall seconds are those of the machine as it was: its load
-is written beside them.
+`python -m benchmarks.report --images 10000`. Pictures are smooth noise with grain, JPEG, one in fifty a copy of
+the one before it at another quality; ten objects each, a tenth of them dropped for one of three reasons, one
+picture in a hundred failed. The run is stored as a labelled one is. Building is measured in wall and in CPU
+seconds of the process (the first build of two is left out: it loads the code); opening is measured in headless
+Chromium, from the call to the second frame after loading. Wall seconds are those of the machine as it was: its
+load is written beside them.
 """
 
 from __future__ import annotations

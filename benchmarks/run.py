@@ -45,8 +45,8 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
-    """One size and number of boxes: its rows, the names of judged contestants that are not known to be within their limits,
-    and of those left out with what they said."""
+    """One size and number of boxes: its rows, the names of judged contestants that are not known to be within
+    their limits, and of those left out with what they said."""
 
     rows: list[dict[str, str]]
     beyond: list[str]
@@ -145,8 +145,8 @@ def header(options: argparse.Namespace) -> list[str]:
 def model_table(
     setup: Setup, photographs: Sequence[Photograph], options: argparse.Namespace
 ) -> tuple[list[str], list[str]]:
-    """Pictures and boxes in, run lengths on disk: every contestant with the same weights, in turns. The lines of the page,
-    and which judged contestants are not known to be within their limits, and where."""
+    """Pictures and boxes in, run lengths on disk: every contestant with the same weights, in turns. The lines of
+    the page, and which judged contestants are not known to be within their limits, and where."""
     wanted = [one for one in contestants(setup) if one.name == REFERENCE or one.name not in options.skip]
     rows, beyond, failed = [], [], {}
     with TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
-"""Average weights of trainings of one nano model that went on from one another or from the same ones (Wortsman et al. 2022,
-"Model soups"). What they disagree about at random cancels out; the result is measured as any other weights are, before it
-is shipped.
+"""Average weights of trainings of one nano model that went on from one another or from the same ones (Wortsman et
+al. 2022, "Model soups"). What they disagree about at random cancels out; the result is measured as any other
+weights are, before it is shipped.
 
     python -m scripts.average_nano_weights --weights A.safetensors B.safetensors --shares 2 1 --out C.safetensors
 """
@@ -45,7 +45,8 @@ def main() -> None:
 
 
 def mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """In float32, since a half of float16 has not the digits, then in the kind of the last. Counters stay the last's."""
+    """In float32, since a half of float16 has not the digits, then in the kind of the last. Counters stay the
+    last's."""
     if not values[-1].is_floating_point():
         return values[-1]
     total = sum(share * value.float() for value, share in zip(values, shares, strict=True))

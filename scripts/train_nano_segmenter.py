@@ -203,7 +203,8 @@ def mask_losses(logits_N4hw: Tensor, near_N4GG: Tensor, targets_Nhw: Tensor, tru
     """(N, 4). Cross-entropy and dice on a grid around the object, and both over the picture.
 
     On the grid an answer is read between its logits, as a picture's mask is: where logits outside are larger than those
-    inside, a small object's mask shrinks, which its logits alone do not show. There, a small object counts like a large.
+    inside, a small object's mask shrinks, which its logits alone do not show. There, a small object counts like a
+    large.
     """
     coarse = targets_Nhw[:, None].expand_as(logits_N4hw)
     truth = truth_N1GG.expand_as(near_N4GG)
@@ -221,8 +222,8 @@ def dice(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def points_around(fine_NSS: Tensor) -> Tensor:
-    """(N, NEAR_SIDE, NEAR_SIDE, 2), xy in -1..1: evenly over the object's box grown by a third of its sides, from a start
-    that is another one each time."""
+    """(N, NEAR_SIDE, NEAR_SIDE, 2), xy in -1..1: evenly over the object's box grown by a third of its sides, from
+    a start that is another one each time."""
     size = fine_NSS.shape[1]
     axes = []
     for along in (1, 2):

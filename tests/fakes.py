@@ -83,8 +83,8 @@ class DroppingSegmenter:
 
 
 class RoundingSegmenter:
-    """The filled box; in bfloat16 without its last column where it is `wider_than` so many pixels. What `precision` each
-    of them was built with is in `built`."""
+    """The filled box; in bfloat16 without its last column where it is `wider_than` so many pixels. What
+    `precision` each of them was built with is in `built`."""
 
     built: ClassVar[list[str]] = []
 

@@ -283,7 +283,8 @@ def sam3(folder: Path) -> str:
 
 
 def sam3_video(folder: Path) -> str:
-    """The same model in the form in which its authors publish it: beside a tracker, its tensors under `detector_model`."""
+    """The same model in the form in which its authors publish it: beside a tracker, its tensors under
+    `detector_model`."""
     from safetensors.torch import load_file, save_file
     from transformers import Sam3VideoConfig
 

@@ -94,8 +94,8 @@ class AutoLabeler:
     def from_config(cls, overrides: Sequence[str] = (), *, config_dir: str | None = None) -> AutoLabeler:
         """The pipeline of `autolabel label` with these overrides, for example
         `["experiment=offline", "detect.conf=0.4"]`; `config_dir` is a folder of your own configuration files.
-        What is about runs, sources, engines and exports has no effect here; `precision=auto`, which a run decides on its
-        pictures, is float32. Leaves no Hydra state behind."""
+        What is about runs, sources, engines and exports has no effect here; `precision=auto`, which a run decides
+        on its pictures, is float32. Leaves no Hydra state behind."""
         quiet_environment()
         return cls(*build_labeler(compose("label", overrides, config_dir), None))
 

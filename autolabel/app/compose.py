@@ -161,8 +161,9 @@ def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
 
 
 def _refuse_misspelt(config: DictConfig, usual: DictConfig) -> None:
-    """ConfigError for a key, at the top or in a section of plain values such as `images`, that looks like one of the `usual`
-    configuration and is none: nothing would read it. Other keys are a person's own, for `${...}` in their files."""
+    """ConfigError for a key, at the top or in a section of plain values such as `images`, that looks like one of
+    the `usual` configuration and is none: nothing would read it. Other keys are a person's own, for `${...}` in
+    their files."""
     plain_sections = [
         str(key)
         for key in usual
@@ -339,8 +340,8 @@ def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
 
 
 def build_all(configs: DictConfig | None) -> dict[str, Any]:
-    """Named components in the order they are written; a null entry is switched off. ConfigError for one that has settings
-    but names no class."""
+    """Named components in the order they are written; a null entry is switched off. ConfigError for one that has
+    settings but names no class."""
     built = {}
     for name, config in (configs or {}).items():
         if config is None:

@@ -303,8 +303,8 @@ def _imported(step: str, found: Mapping[str, Any]) -> list[Finding]:
 
 
 def linear(speeds: Mapping[str, float], auto: str) -> Finding:
-    """Which library computes SAM 2's linear layers faster on this processor, when float32 and a CPU are used, and whether
-    that is the one that `auto` means here."""
+    """Which library computes SAM 2's linear layers faster on this processor, when float32 and a CPU are used, and
+    whether that is the one that `auto` means here."""
     told = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
     faster = max(speeds, key=lambda name: speeds[name])
     gain = speeds[faster] / speeds[auto]

@@ -229,8 +229,8 @@ def settle_precision(
     refs: Mapping[str, ImageRef],
     store: RunStore,
 ) -> None:
-    """A word for each `precision=auto`, into `config`: as the run was started with, else by a trial. Where there is none it
-    stays, and means float32."""
+    """A word for each `precision=auto`, into `config`: as the run was started with, else by a trial. Where there
+    is none it stays, and means float32."""
     from omegaconf import OmegaConf
 
     if store.has_units:

@@ -1,8 +1,9 @@
-"""`segment.precision=auto`: on a GPU bfloat16, where the run's own pictures show that it leaves their masks as they are;
-everywhere else float32.
+"""`segment.precision=auto`: on a GPU bfloat16, where the run's own pictures show that it leaves their masks as
+they are; everywhere else float32.
 
-How far bfloat16 moves a mask depends on weights and pictures, so it is measured on both, and never chosen by speed. A run
-keeps what was decided, as a setting like any other: in its configuration, its fingerprint, and on each further start.
+How far bfloat16 moves a mask depends on weights and pictures, so it is measured on both, and never chosen by
+speed. A run keeps what was decided, as a setting like any other: in its configuration, its fingerprint, and on
+each further start.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ FEWEST, ENOUGH = 400, 1000
 OF_ONE = 10
 """Objects of one picture that count, from all over it: what bfloat16 does depends on pictures."""
 MOST_PICTURES, LEAST_PICTURES, ONE_OF = 200, 20, 20
-"""Pictures tried: one of so many of the run, since all of them are computed three times; with fewer a trial is not worth
-its time."""
+"""Pictures tried: one of so many of the run, since all of them are computed three times; with fewer a trial is not
+worth its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Pictures of a run, labelled in float32 and in bfloat16: objects compared, their mean IoU, how many are below `NEAR`.
-    `problem` is what it ended with, "" where it did not."""
+    """Pictures of a run, labelled in float32 and in bfloat16: objects compared, their mean IoU, how many are below
+    `NEAR`. `problem` is what it ended with, "" where it did not."""
 
     pictures: int
     objects: int
@@ -108,8 +109,8 @@ def as_before(config: DictConfig, store: RunStore) -> None:
 
 
 def sample(refs: Mapping[str, ImageRef]) -> list[ImageRef]:
-    """The pictures to try, drawn from the whole run and in the order that they are drawn in: of a list by folders the first
-    ones are alike. The same ones each time. None where they would be few."""
+    """The pictures to try, drawn from the whole run and in the order that they are drawn in: of a list by folders
+    the first ones are alike. The same ones each time. None where they would be few."""
     count = min(MOST_PICTURES, len(refs) // ONE_OF)
     if count < LEAST_PICTURES:
         return []
@@ -122,8 +123,8 @@ def sample(refs: Mapping[str, ImageRef]) -> list[ImageRef]:
 def tried(
     config: DictConfig, labeler: Callable[[], FrameLabeler], refs: Sequence[ImageRef]
 ) -> tuple[list[str], Trial]:
-    """The settings that are open here, and what became of the pictures with them at bfloat16, beside what `labeler` makes of
-    them, in float32. Raises nothing but ConfigError for a device that is not there."""
+    """The settings that are open here, and what became of the pictures with them at bfloat16, beside what
+    `labeler` makes of them, in float32. Raises nothing but ConfigError for a device that is not there."""
     import torch
 
     settings = undecided(config)
@@ -165,8 +166,8 @@ def _compared(
 
 
 def nearness(record: ImageRecord, other: ImageRecord) -> list[float]:
-    """For each object of one labelling of a picture, the IoU with the object that it is in another; 0 for one that only one
-    of the two has. Masks that came with the picture are left out, and of many objects `OF_ONE` stay."""
+    """For each object of one labelling of a picture, the IoU with the object that it is in another; 0 for one that
+    only one of the two has. Masks that came with the picture are left out, and of many objects `OF_ONE` stay."""
     from autolabel.ops.masks import iou
 
     mine, others = (

@@ -1,4 +1,5 @@
-"""`autolabel report RUN`: one self-contained HTML page of a run, `report/index.html`. Loads no model, changes no record."""
+"""`autolabel report RUN`: one self-contained HTML page of a run, `report/index.html`. Loads no model, changes no
+record."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ from autolabel.ops.views import frame_view
 from autolabel.ops.windows import Window
 
 EDGE = 0.01
-"""How near to a border a box may be taken to be cut, as a fraction of the tile's side: detectors miss by some pixels."""
+"""How near to a border a box may be taken to be cut, as a fraction of the tile's side: detectors miss by some
+pixels."""
 COVERED = 0.8
 """The part of a cut box that must lie in a whole object for the box to be a part of it."""
 

@@ -2,8 +2,8 @@
 
 It borrows the network and its NMS, and none of the rest: no downloads, no pip, no settings in the home
 folder, no analytics, no pickled code. Every picture is letterboxed to one fixed square, so its boxes do not
-depend on its neighbours in a batch. Boxes are those of `YOLO.predict(..., rect=False)` where `shrink`, `pad` and `box_voting`
-have their defaults.
+depend on its neighbours in a batch. Boxes are those of `YOLO.predict(..., rect=False)` where `shrink`, `pad` and
+`box_voting` have their defaults.
 """
 
 # ruff: noqa: N803  (shape suffixes)
@@ -64,12 +64,12 @@ class YoloDetector:
     `weights` is a name or path for `autolabel.weights.resolve`, or `random:SEED`. A `.pt` carries its
     architecture; `.safetensors` and random weights need `architecture` (`yolo11n.yaml`, or a path), which may
     also stand in a `.json` of the same name beside the weights, with the class `names`. `iou` is the NMS
-    threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head alone) ignore it. `batch` images, of those
-    that a call brings, go through the network at once, 0 chooses by device. `classes` are the names to keep, None for
-    all. `shrink` is how a larger picture is made smaller: `bilinear`, as ultralytics does it, which looks at four pixels
-    for one; `area`, the mean of all. `pad` is what is filled up with grey: a `square`, or each side to a multiple of the
-    model's `stride`; pictures of one size share a batch then.
-    `box_voting` in (0, 1] makes of a box the mean of all that the model proposed for it (see `voted`), where there is NMS.
+    threshold; models without NMS (RT-DETR, a YOLO saved with its NMS-free head alone) ignore it. `batch` images,
+    of those that a call brings, go through the network at once, 0 chooses by device. `classes` are the names to
+    keep, None for all. `shrink` is how a larger picture is made smaller: `bilinear`, as ultralytics does it, which
+    looks at four pixels for one; `area`, the mean of all. `pad` is what is filled up with grey: a `square`, or
+    each side to a multiple of the model's `stride`; pictures of one size share a batch then. `box_voting` in (0,
+    1] makes of a box the mean of all that the model proposed for it (see `voted`), where there is NMS.
     """
 
     def __init__(
@@ -261,10 +261,10 @@ def letterbox(
 
 
 def voted(rows_K6: Any, proposed: Any, least_iou: float) -> Any:
-    """Boxes after NMS (K, 6: xyxy, score, class), each replaced by the mean of the `proposed` ones (4 + classes, A) that
-    overlap it by `least_iou` or more, weighted by the square of their score for its class. Box voting of Gidaris and Komodakis
-    2015 (Object detection via a multi-region and semantic segmentation-aware CNN model), for boxes that are not sure of
-    their edges: NMS keeps the most certain, which need not be the best placed."""
+    """Boxes after NMS (K, 6: xyxy, score, class), each replaced by the mean of the `proposed` ones (4 + classes,
+    A) that overlap it by `least_iou` or more, weighted by the square of their score for its class. Box voting of
+    Gidaris and Komodakis 2015 (Object detection via a multi-region and semantic segmentation-aware CNN model), for
+    boxes that are not sure of their edges: NMS keeps the most certain, which need not be the best placed."""
     import torch
     from torchvision.ops import box_iou
 
@@ -433,8 +433,8 @@ def _architecture_file(architecture: str) -> tuple[Path, Path]:
 
 
 def _for_inference(model: Any, max_det: int, agnostic_nms: bool) -> Any:
-    """Fused and frozen, of two heads the one with NMS, as `predict` takes it. A head that chooses its best boxes itself is told
-    how many."""
+    """Fused and frozen, of two heads the one with NMS, as `predict` takes it. A head that chooses its best boxes
+    itself is told how many."""
     if model.end2end and model.model[-1].cv2 is not None:
         model.end2end = False
     model = model.fuse(verbose=False).eval()

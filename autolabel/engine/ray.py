@@ -505,8 +505,8 @@ def die() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel (Linux) end this process when Ray's node, which started it, is gone: on a busy machine some were seen
-    to wait for ever in their own clean-up."""
+    """Have the kernel (Linux) end this process when Ray's node, which started it, is gone: on a busy machine some
+    were seen to wait for ever in their own clean-up."""
     if sys.platform == "linux":
         kill_when_parent_ends = 1  # PR_SET_PDEATHSIG, prctl(2)
         ctypes.CDLL(None).prctl(kill_when_parent_ends, signal.SIGKILL)

@@ -56,7 +56,8 @@ class StageTimes:
             return {stage: spent.seconds for stage, spent in self._spent.items()}
 
     def slowest(self) -> str | None:
-        """The stage that holds the others up: eight threads that decode for a second each do it in one. None: none yet."""
+        """The stage that holds the others up: eight threads that decode for a second each do it in one. None: none
+        yet."""
         with self._lock:
             waited = {stage: spent.seconds / spent.at_once for stage, spent in self._spent.items()}
         return max(waited, key=lambda stage: waited[stage], default=None)

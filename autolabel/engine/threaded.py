@@ -1,5 +1,5 @@
-"""Pictures are read and decoded ahead by a few threads, models stay in the calling thread, and one thread behind them makes
-the records and commits them.
+"""Pictures are read and decoded ahead by a few threads, models stay in the calling thread, and one thread behind
+them makes the records and commits them.
 
 What waits is bounded twice: by `ahead` batches on either side of the models, and by `memory_mb` of decoded pixels, so
 that thumbnails and 12-megapixel pictures both fit. Behind the models nothing holds pixels.
@@ -26,9 +26,9 @@ Loading = tuple[Unit, bool, list["Future[Frame | ImageRecord]"]]
 
 
 class ThreadedEngine:
-    """`workers` threads decode ahead (0: one a core, MOST_DECODERS at the most); `ahead` batches wait for the models at the most, of
-    these `memory_mb` MB of pixels (beyond, one decoded picture a thread and the batch whose turn it is), and as many
-    for their commit."""
+    """`workers` threads decode ahead (0: one a core, MOST_DECODERS at the most); `ahead` batches wait for the
+    models at the most, of these `memory_mb` MB of pixels (beyond, one decoded picture a thread and the batch whose
+    turn it is), and as many for their commit."""
 
     def __init__(self, *, workers: int, ahead: int, memory_mb: int) -> None:
         for key, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("memory_mb", memory_mb, 1)):
@@ -53,8 +53,8 @@ class ThreadedEngine:
                 behind.put(unit, finish, last=last)
             behind.wait()
         finally:
-            # Whatever raised, nothing that was planned may start, what the models are done with is committed, and no thread
-            # may stay.
+            # Whatever raised, nothing that was planned may start, what the models are done with is committed, and
+            # no thread may stay.
             budget.close()
             pool.shutdown(wait=True, cancel_futures=True)
             behind.close()

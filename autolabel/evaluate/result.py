@@ -83,7 +83,8 @@ class Panoptic:
 class Evaluation:
     """`segm`, `panoptic` and `separation` are None where the truth has no masks, `separation` also for a run on
     the true boxes. `all` is over the pairs (see Row), `matched_alone` without the failures of a run on the true
-    boxes, and `mean_iou_of_truth` over all true objects, with 0 for a missed one. `ignored` true objects are not in any count, and `absorbed` found ones neither."""
+    boxes, and `mean_iou_of_truth` over all true objects, with 0 for a missed one. `ignored` true objects are not
+    in any count, and `absorbed` found ones neither."""
 
     truth: str
     truth_sha256: str

@@ -65,8 +65,8 @@ def pictured(
 ) -> Iterator[Draft]:
     """As `replaced`, for formats that leave out pictures which cannot be read; `written` is their count of the others.
 
-    Raises ExportError, and leaves the folder as it is, when no picture at all could be written and the folder holds more
-    than that.
+    Raises ExportError, and leaves the folder as it is, when no picture at all could be written and the folder
+    holds more than that.
     """
     with replaced(directory) as draft:
         yield draft

@@ -3,7 +3,7 @@
 A storage has no step that exchanges two folders, so an export is never written over:
 
     <address>/versions/<checksum of its manifest>/...   the files; its manifest.json comes last, when all is checked
-    <address>/current.json                              which version is the one: one small file, replaced in one request
+    <address>/current.json                              which version is the one: a small file, replaced in one request
 
 Whoever reads `current.json` and then that version sees a whole export, also while the next one is uploaded. A publish
 that was killed leaves the old one current; the next one looks at what is there and goes on. Versions that are no longer

@@ -168,7 +168,8 @@ def extra_text(fields: Mapping[str, Any]) -> str:
 
 
 def is_crowd(value: object) -> bool:
-    """What COCO's `iscrowd` says. Raises BadShape for anything but a clear yes or no: most formats leave a crowd out."""
+    """What COCO's `iscrowd` says. Raises BadShape for anything but a clear yes or no: most formats leave a crowd
+    out."""
     if isinstance(value, dict | list) or value not in _CROWD:
         raise BadShape(f"iscrowd must be 0 or 1, got {shown(value)}")
     return _CROWD[value]

@@ -372,8 +372,8 @@ def _annotation(counts: UInt8, height: Any, width: Any, words: UInt64, widths: U
 
 
 def annotation_text(mask: Rle) -> bytes:
-    """What COCO says of a mask, `"bbox":[x,y,w,h],"area":n,"segmentation":[[x,y,...],...]` with holes keyholed. Zeros for
-    an empty mask.
+    """What COCO says of a mask, `"bbox":[x,y,w,h],"area":n,"segmentation":[[x,y,...],...]` with holes keyholed.
+    Zeros for an empty mask.
 
     Raises ValueError when the run lengths do not cover the image exactly, as those of a damaged string do.
     """
@@ -488,8 +488,8 @@ def centre_texts(masks: Sequence[Rle], x_words: UInt64, y_words: UInt64) -> list
     """Of masks of one size, each of one part without holes, the points where the border turns, as text `x y x y ...`.
 
     A column's or row's number is written as that word of its list, eight characters each. The points are those that
-    cv2.findContours finds, in its order, but the first one last; at least three, if need be by repeating them. None for other masks, and for
-    damaged ones.
+    cv2.findContours finds, in its order, but the first one last; at least three, if need be by repeating them.
+    None for other masks, and for damaged ones.
     """
     if not masks:
         return []

@@ -3,7 +3,8 @@ imports fsspec, and only once somebody gave an address.
 
 A *place* is a path or an address. Which drivers there are is fsspec's affair: s3, gs, hf, abfs, sftp, hdfs, memory and
 others. Credentials come from the environment, as each driver reads them; an address that carries some is refused, and
-no secret of the environment comes out of here in an error's text. Nothing is cached, so that a listing is what is there.
+no secret of the environment comes out of here in an error's text. Nothing is cached, so that a listing is what is
+there.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A picture at a model's input size, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` makes it, read
-from the picture's bytes: no float copy of the whole picture is ever made (144 MB at 12 megapixels).
+"""A picture at a model's input size, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` makes
+it, read from the picture's bytes: no float copy of the whole picture is ever made (144 MB at 12 megapixels).
 
 Weights are those of ATen/native/cpu/UpSampleKernel.cpp (`compute_indices_weights_aa`, triangle filter); rows are mixed
 before columns, so that all but the last step runs along rows. Torch mixes columns first: the last digits differ.

@@ -89,7 +89,8 @@ class View:
 
 
 def best_fits(logits: Float32, boxes_xyxy: Float32, view: View) -> Int64:
-    """For each prompt the one of its masks, logits (N, M, h, w), whose tight box has the highest IoU with its box (N, 4)."""
+    """For each prompt the one of its masks, logits (N, M, h, w), whose tight box has the highest IoU with its box
+    (N, 4)."""
     fits = np.zeros(logits.shape[:2])
     for i, m in np.ndindex(fits.shape):
         bounds = bounds_xyxy(view.rle(logits[i, m])) or (0, 0, 0, 0)

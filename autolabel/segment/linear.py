@@ -1,10 +1,10 @@
 """Linear layers of a model by another library, where that is faster on this processor.
 
 torch computes float32 linear layers on a CPU by the BLAS that it was built with (MKL). oneDNN, which torch has too, was
-twice as fast in single layers on an AMD processor with AVX-512, with an error of 5e-6 of the mean feature, and no faster
-on one with AVX2 alone; a whole run was measured on the latter only. The operator has no public name;
-`torch.set_float32_matmul_precision("medium")` leads to it as well, but for the whole process, and to bfloat16 where a
-processor is quick at that.
+twice as fast in single layers on an AMD processor with AVX-512, with an error of 5e-6 of the mean feature, and no
+faster on one with AVX2 alone; a whole run was measured on the latter only. The operator has no public name;
+`torch.set_float32_matmul_precision("medium")` leads to it as well, but for the whole process, and to bfloat16
+where a processor is quick at that.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key
 
 
 def is_faster(capability: str) -> bool:
-    """Whether oneDNN is known to beat torch's BLAS on this processor, which torch calls `capability`: where it is an AMD
-    with AVX-512."""
+    """Whether oneDNN is known to beat torch's BLAS on this processor, which torch calls `capability`: where it is
+    an AMD with AVX-512."""
     return capability.startswith("AVX512") and "AuthenticAMD" in _maker()
 
 

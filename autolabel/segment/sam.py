@@ -1,5 +1,5 @@
-"""What every SAM does that is asked with prompts, whatever network computes: pictures to masks, in pieces, of three masks
-one, again with its own answer, through a sieve. Holds no network and loads none.
+"""What every SAM does that is asked with prompts, whatever network computes: pictures to masks, in pieces, of
+three masks one, again with its own answer, through a sieve. Holds no network and loads none.
 
 Letters in shapes: N prompts, P points, M masks of one prompt, R the model's image side, h and w the low-resolution
 mask, H and W the picture.

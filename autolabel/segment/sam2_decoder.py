@@ -9,8 +9,8 @@ places in nested squares (2 x 2, and again), in which an upscaling by a transpos
 and put into the order of an image at the end. The numbers are those of the library to the last digits of float32.
 
 Under autocast the products over places are in its type, and nothing else is: the code of a prompt, the tokens, which
-are few, scores before their softmax, and the maps stay float32. With everything in bfloat16 the logits were three times as
-far from float32's, and three times as many prompts got another one of the four masks.
+are few, scores before their softmax, and the maps stay float32. With everything in bfloat16 the logits were three
+times as far from float32's, and three times as many prompts got another one of the four masks.
 
 Twice as fast as the library for a box, a fifth faster for 20 points, slower for 40 (SAM 2.1 tiny on a CPU).
 
@@ -34,8 +34,8 @@ class ImageSide:
     """Of I images, before any prompt: `keys` (I, K, C), and `placed`, the same with the code of their places, in the
     type in which products read it.
 
-    `stride_8` (I, K, C) and `stride_4` (I, 4K, C/2) are what masks are drawn with, in nested squares. Prompts that bring
-    a mask have keys of their own, (N, K, C).
+    `stride_8` (I, K, C) and `stride_4` (I, 4K, C/2) are what masks are drawn with, in nested squares. Prompts that
+    bring a mask have keys of their own, (N, K, C).
     """
 
     keys: Any
@@ -68,8 +68,8 @@ class Decoded:
 
 
 class MaskDecoder:
-    """The decoder of a SAM2Base (`model`), whose weights it shares. Prompts ask of `image_side(...)`, those with a mask of
-    what `with_masks` makes of it."""
+    """The decoder of a SAM2Base (`model`), whose weights it shares. Prompts ask of `image_side(...)`, those with a
+    mask of what `with_masks` makes of it."""
 
     def __init__(self, model: Any) -> None:
         self._decoder = model.sam_mask_decoder
@@ -83,7 +83,8 @@ class MaskDecoder:
         self._to_8, self._to_4 = _as_matrix(up_to_8), _as_matrix(up_to_4)
 
     def embed(self, points: tuple[Any, Any] | None, masks_N1RR: Any | None) -> tuple[Any, Any]:
-        """Tokens (N, P, C) of points, (N, P, 2) with labels (N, P), and the embedding of masks, or of none, (N, C, h, w).
+        """Tokens (N, P, C) of points, (N, P, 2) with labels (N, P), and the embedding of masks, or of none, (N, C,
+        h, w).
 
         Float32 under autocast too: bfloat16 moves a place by up to a pixel of 1024, and the phases of its code by up to
         a sixteenth.
@@ -106,8 +107,8 @@ class MaskDecoder:
         )
 
     def with_masks(self, image: ImageSide, embedding: Any, dense_NChw: Any) -> ImageSide:
-        """For prompts that each bring a mask to one `image` of `embedding` (1, C, h, w), or to N images, a row a prompt;
-        `dense_NChw` embeds the masks."""
+        """For prompts that each bring a mask to one `image` of `embedding` (1, C, h, w), or to N images, a row a
+        prompt; `dense_NChw` embeds the masks."""
         keys, placed = self._keys(embedding, dense_NChw)
         return replace(image, keys=keys, placed=placed)
 
@@ -138,8 +139,8 @@ class MaskDecoder:
         return Decoded(self._masks(masks, upscaled, size_hw), iou, object_logit)
 
     def answer(self, four: Decoded, three: bool) -> answers.Decoded:
-        """The `three` masks of a prompt, or the one that the library chooses: mask 0, or where that is unstable the best
-        of the other three."""
+        """The `three` masks of a prompt, or the one that the library chooses: mask 0, or where that is unstable
+        the best of the other three."""
         if three:
             logits, iou = four.logits[:, 1:], four.iou[:, 1:]
         elif self._decoder.dynamic_multimask_via_stability:
@@ -156,7 +157,8 @@ class MaskDecoder:
         return torch.cat([*own, decoder.iou_token.weight, decoder.mask_tokens.weight])[None]
 
     def _transform(self, images: ImageSide, tokens: Any, dtype: Any) -> tuple[Any, Any]:
-        """The two-way transformer: tokens (N, T, C) and keys (N, K, C) after it; products over places are in `dtype`."""
+        """The two-way transformer: tokens (N, T, C) and keys (N, K, C) after it; products over places are in
+        `dtype`."""
         transformer = self._decoder.transformer
         first, second = transformer.layers
         queries = first.norm1(first.self_attn(q=tokens, k=tokens, v=tokens))
@@ -192,8 +194,8 @@ class MaskDecoder:
 
 
 def _exchange(layer: Any, queries: Any, tokens: Any, keys: Any, placed: Any, dtype: Any) -> tuple[Any, Any]:
-    """What follows the self-attention in a layer: tokens look at places, then places at tokens. `keys` and `placed` (1 or
-    N, K, C)."""
+    """What follows the self-attention in a layer: tokens look at places, then places at tokens. `keys` and
+    `placed` (1 or N, K, C)."""
     seen = _see(layer.cross_attn_token_to_image, queries + tokens, keys, placed, dtype)
     queries = layer.norm2(queries + seen)
     queries = layer.norm3(queries + layer.mlp(queries))
@@ -214,7 +216,8 @@ def _see(attention: Any, asking: Any, keys: Any, placed: Any, dtype: Any) -> Any
 
 
 def _show(attention: Any, offering: Any, bringing: Any, placed: Any, dtype: Any) -> Any:
-    """An Attention of sam2 from places to tokens (N, T, C): q of `placed`, k of `offering`, v of `bringing`. (N, K, C)."""
+    """An Attention of sam2 from places to tokens (N, T, C): q of `placed`, k of `offering`, v of `bringing`. (N,
+    K, C)."""
     g = attention.num_heads
     offered = _heads(attention, attention.k_proj(offering), scaled=True)
     rows = _through(offered, attention.q_proj.weight)
@@ -276,13 +279,14 @@ def _type_of_scored(values: Any) -> Any:
 
 
 def _as_matrix(up: Any) -> Any:
-    """A transposed convolution of 2 x 2 without overlap (C, D, 2, 2) as a matrix (C, 4 * D): each place becomes a square."""
+    """A transposed convolution of 2 x 2 without overlap (C, D, 2, 2) as a matrix (C, 4 * D): each place becomes a
+    square."""
     return up.weight.permute(0, 2, 3, 1).flatten(1).contiguous()
 
 
 def _nested(level: Any, times: int) -> Any:
-    """(I, D, H, W) of which each place of the embedding is a square of 2 x 2 (`times` 1) or of 2 x 2 squares (2), as rows
-    (I, K, 4 * D) or (I, 4K, 4 * D) in the order in which upscaling makes them."""
+    """(I, D, H, W) of which each place of the embedding is a square of 2 x 2 (`times` 1) or of 2 x 2 squares (2),
+    as rows (I, K, 4 * D) or (I, 4K, 4 * D) in the order in which upscaling makes them."""
     i, d, h, w = level.shape
     if times == 1:
         return level.view(i, d, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(i, -1, 4 * d)

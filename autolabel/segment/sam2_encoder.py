@@ -4,8 +4,8 @@ Only arithmetic on modules that are handed in: it builds, loads and imports no m
 The library's own (sam2/modeling/backbones) interpolates the same position embedding for every picture, makes sine
 codes of all levels that only video needs, keeps the first stage in an order in which every further operation must
 copy, and projects the two finest levels to their full width to reduce them at once (`conv_s0`, `conv_s1`): two linear
-maps in a row are one. Blocks and levels stay (B, H, W, C) from the patches to the end. On a CPU large blocks are computed
-in strips of whole windows, which stay in its caches.
+maps in a row are one. Blocks and levels stay (B, H, W, C) from the patches to the end. On a CPU large blocks are
+computed in strips of whole windows, which stay in its caches.
 
 Letters in shapes: B images, R the model's image side, H and W places of a level, C channels, S a window's side.
 """
@@ -24,8 +24,8 @@ from autolabel.segment.in_place import activated, added
 _ROWS_AT_ONCE = 512
 """Of queries; 128 to 4096 made no clear difference where it was measured."""
 _AT_ONCE_BYTES = 16 << 20
-"""Of the widest array of a block on a CPU. A larger block is computed strip by strip: the widest of SAM 2.1 tiny has 151 MB,
-in new pages each time and far beyond every cache."""
+"""Of the widest array of a block on a CPU. A larger block is computed strip by strip: the widest of SAM 2.1 tiny
+has 151 MB, in new pages each time and far beyond every cache."""
 _STRIP_BYTES = 4 << 20
 
 
@@ -122,8 +122,8 @@ class ImageEncoder:
         return stages
 
     def _levels(self, stages: list[Any]) -> tuple[Any, tuple[Any, ...]]:
-        """The neck (sam2's FpnNeck) from the coarsest level to the finest; a level is a sum of the stage and of the level
-        above, so the two finest are reduced summand by summand."""
+        """The neck (sam2's FpnNeck) from the coarsest level to the finest; a level is a sum of the stage and of
+        the level above, so the two finest are reduced summand by summand."""
         above = self._lateral[3](stages[3])
         above = embedding = self._sum(self._lateral[2](stages[2]), 2, above)
         stride_8 = self._reduced(1, stages[1], above)
@@ -162,8 +162,8 @@ def run_block(block: Any, values: Any) -> Any:
 
 
 def _rows_a_strip(block: Any, values: Any) -> int | None:
-    """How many rows of (B, H, W, C) to compute at a time, whole windows; None for all. Not where gradients are recorded, and
-    not in a compiled graph, which would hold every strip."""
+    """How many rows of (B, H, W, C) to compute at a time, whole windows; None for all. Not where gradients are
+    recorded, and not in a compiled graph, which would hold every strip."""
     import torch
 
     if values.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -246,7 +246,8 @@ def pooled(pool: Any, values: Any) -> Any:
         return values
     h, w = values.shape[1:3]
     if (pool.kernel_size, pool.stride, h % 2, w % 2) == ((2, 2), (2, 2), 0, 0) and not torch.is_grad_enabled():
-        # As it lies in memory: the module would copy what is a part of a wider array. It has its own rule for gradients.
+        # As it lies in memory: the module would copy what is a part of a wider array. It has its own rule for
+        # gradients.
         rows = torch.maximum(values[:, 0::2], values[:, 1::2])
         return torch.maximum(rows[:, :, 0::2], rows[:, :, 1::2])
     return pool(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -281,8 +282,8 @@ def _as_image(values: Any) -> Any:
 
 
 def _is_usual(model: Any) -> bool:
-    """Whether the trunk and the neck are those of the published models, down to what is taken for granted here. A checkpoint
-    with a YAML of its own may have others; those are left to the library."""
+    """Whether the trunk and the neck are those of the published models, down to what is taken for granted here. A
+    checkpoint with a YAML of its own may have others; those are left to the library."""
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
     return (
         (type(trunk).__name__, type(neck).__name__) == ("Hiera", "FpnNeck")

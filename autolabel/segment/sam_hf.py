@@ -1,7 +1,7 @@
 """SAM 1, SAM 2 and SAM 2.1 of transformers as a Segmenter: the same questions and settings as `segment=sam2_*`.
 
-SAM 2 sees the picture as sam2 shows it; SAM 1 sees it in the corner of a square, and its masks come back through the same
-two interpolations as in the library's `post_process_masks`.
+SAM 2 sees the picture as sam2 shows it; SAM 1 sees it in the corner of a square, and its masks come back through
+the same two interpolations as in the library's `post_process_masks`.
 
 Letters in shapes: N prompts, P points, M masks of one prompt, R the model's side, H and W the picture; a valid part
 of (V, U) px of the R x R square holds the picture.

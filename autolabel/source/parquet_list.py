@@ -1,10 +1,10 @@
 """A table of pictures in Parquet: one column holds paths or addresses, all other columns travel with the pictures.
 
 What becomes of a value in `ImageRef.extra` (JSON): truth values, whole numbers and text stay what they are, a missing
-value is null. A float that is no finite number is null too: JSON has no NaN. Dates and times are text as ISO 8601 writes
-them, to the last digit; durations are whole numbers of the column's unit; decimals are text, so that no digit is lost. Lists and structs are arrays and objects of such values.
-Columns of bytes are no fields of a label file: they are left out, and counted in `ignored`. Reads no labels. Needs
-the extra `parquet`.
+value is null. A float that is no finite number is null too: JSON has no NaN. Dates and times are text as ISO 8601
+writes them, to the last digit; durations are whole numbers of the column's unit; decimals are text, so that no
+digit is lost. Lists and structs are arrays and objects of such values. Columns of bytes are no fields of a label
+file: they are left out, and counted in `ignored`. Reads no labels. Needs the extra `parquet`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _BUFFER_BYTES = 1 << 20
 
 class ParquetListSource:
     """`path` is a file, or a folder with Parquet files at any depth, read in the order of their names; it may be an
-    address. Paths in `column` are relative to `root` (null: the folder of the file, or `path`), as in a text list; where
-    that is an address, the column may hold addresses of the same storage. `split_column` is used where the files have
-    it. A row without a path is a failed picture that is called by its file and row. Two rows of one picture are an error.
+    address. Paths in `column` are relative to `root` (null: the folder of the file, or `path`), as in a text list;
+    where that is an address, the column may hold addresses of the same storage. `split_column` is used where the
+    files have it. A row without a path is a failed picture that is called by its file and row. Two rows of one
+    picture are an error.
     """
 
     def __init__(self, *, path: str, column: str, root: str | None, split_column: str | None) -> None:

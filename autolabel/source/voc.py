@@ -69,13 +69,13 @@ class VocSource:
 
     `path` is a devkit year (`JPEGImages/` or `images/`, `Annotations/` or `annotations/`,
     `SegmentationObject/` and `SegmentationClass/` for masks, and `ImageSets/Main/{train,val,test}.txt`, or else
-    those of `ImageSets/Segmentation/`, for the splits), or a folder of XML files whose pictures are in `images_dir`, in `images/` beside it, or among
-    them. A picture belongs to the XML of the same relative path without extension, else to the XML whose
-    `filename` names it. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
-    An XML that cannot be read, or that its PNGs contradict, makes its picture `failed:bad_label`; all XML
-    files are read before the first picture is given out, since the classes are known only then. PNGs are
-    read one picture at a time; where a picture has them and no XML, they are its labels. `path` and `images_dir` may be
-    addresses.
+    those of `ImageSets/Segmentation/`, for the splits), or a folder of XML files whose pictures are in
+    `images_dir`, in `images/` beside it, or among them. A picture belongs to the XML of the same relative path
+    without extension, else to the XML whose `filename` names it. Image ids are relative to `images_dir` if it is
+    given, else to the data set's folder. An XML that cannot be read, or that its PNGs contradict, makes its
+    picture `failed:bad_label`; all XML files are read before the first picture is given out, since the classes are
+    known only then. PNGs are read one picture at a time; where a picture has them and no XML, they are its labels.
+    `path` and `images_dir` may be addresses.
     """
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:

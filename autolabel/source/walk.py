@@ -59,7 +59,8 @@ class File:
 
 def pictures_below(root: str, wanted: Callable[[str], bool], ignored: Counter[str]) -> Iterator[ImageRef]:
     """The pictures whose relative name is wanted, in the order of the bytes of their names. Files that are wanted and
-    no pictures are counted in `ignored`. A folder that cannot be listed is a picture with a problem: what is in it, nobody knows."""
+    no pictures are counted in `ignored`. A folder that cannot be listed is a picture with a problem: what is in
+    it, nobody knows."""
     for file in files_below(root, ignored):
         if file.problem is None and not wanted(file.name):
             continue

@@ -112,8 +112,8 @@ INDEX = "CREATE UNIQUE INDEX manifest_image_id ON manifest(image_id)"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Between the manifest and what is listed now. `before`: how many entries there were; `away`: listed and labelled, and
-    not to be read now."""
+    """Between the manifest and what is listed now. `before`: how many entries there were; `away`: listed and
+    labelled, and not to be read now."""
 
     before: int
     added: int

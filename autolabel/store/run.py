@@ -130,8 +130,8 @@ class RunStore:
     def sync(self, listed: Listing | Iterable[Entry], *, root: str, unit_size: int) -> Synced:
         """Freeze the manifest, or bring it up to date: new pictures are appended as new units, changed ones
         are labelled again with their whole unit, as are those that failed for a reason that may have passed;
-        vanished ones keep the record they have, as do labelled ones that are listed and cannot be read now. A picture is
-        changed when its file or its annotations are.
+        vanished ones keep the record they have, as do labelled ones that are listed and cannot be read now. A
+        picture is changed when its file or its annotations are.
 
         Raises StoreMismatch when the pictures are those of another data set, SourceError for one that is listed twice.
         """

@@ -200,8 +200,8 @@ def _at_size(logits_NMhw: torch.Tensor, size_hw: tuple[int, int]) -> NDArray[np.
 
 
 def corrective_click(mask: Mask, truth: Mask) -> tuple[tuple[float, float], int]:
-    """The most inside pixel of what is missing or too much, whichever is deeper, and its sign; of a mask without fault the
-    object's own. As interactive segmentation is scored (Sofiiuk et al. 2022, RITM)."""
+    """The most inside pixel of what is missing or too much, whichever is deeper, and its sign; of a mask without
+    fault the object's own. As interactive segmentation is scored (Sofiiuk et al. 2022, RITM)."""
     missing, wrong = truth & ~mask, mask & ~truth
     if not (missing.any() or wrong.any()):
         return innermost(truth), POSITIVE

@@ -1,8 +1,8 @@
 """Tasks imported into a running Label Studio over its API, accepted there, and exported again:
 read_label_studio.py ADDRESS TOKEN FOLDER PICTURES OUT. `PICTURES` becomes the project's "Local files" storage.
 
-Brushes come back from the JSON export through the SDK's decoder. Polygons come back from the COCO export that the server
-makes, where each region is an annotation of its own: their ids in the JSON say which are of one object.
+Brushes come back from the JSON export through the SDK's decoder. Polygons come back from the COCO export that the
+server makes, where each region is an annotation of its own: their ids in the JSON say which are of one object.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`segment.precision=auto` where bfloat16 would be faster: decided by masks, once a run, and noted. The models are fakes."""
+"""`segment.precision=auto` where bfloat16 would be faster: decided by masks, once a run, and noted. The models are
+fakes."""
 
 import json
 

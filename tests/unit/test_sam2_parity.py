@@ -64,9 +64,10 @@ def test_features_are_those_of_the_reference(exact, photograph):
         assert (a - b).abs().max() <= 1e-5 * b.abs().mean()
 
 
-# bfloat16 reaches what it has to (mean 0.995, 1st percentile 0.97) over these six boxes. Over 201 objects of val pictures
-# it does so only where the same one of the decoder's masks is chosen (0.998, 1st percentile 0.982): 3.5 % get another
-# one (5 % with the weights before), and half a percent may. So the nano configuration says float32, on a GPU too.
+# bfloat16 reaches what it has to (mean 0.995, 1st percentile 0.97) over these six boxes. Over 201 objects of val
+# pictures it does so only where the same one of the decoder's masks is chosen (0.998, 1st percentile 0.982): 3.5 %
+# get another one (5 % with the weights before), and half a percent may. So the nano configuration says float32, on
+# a GPU too.
 @pytest.mark.parametrize(
     ("settings", "mean", "worst"),
     [

@@ -1,4 +1,5 @@
-"""What can be known of the GPU path without a GPU: devices and types of every tensor, and that a compiler takes it whole."""
+"""What can be known of the GPU path without a GPU: devices and types of every tensor, and that a compiler takes it
+whole."""
 
 from __future__ import annotations
 
