@@ -118,6 +118,8 @@ def measured(task: Task, began: float) -> Measured:
 
 def ours(task: Task) -> Progress:
     """The command as it is; a mark a commit."""
+    from omegaconf import OmegaConf
+
     from autolabel.app.compose import compose
     from autolabel.app.label import label
     from autolabel.ops.device import choose_precision
@@ -145,7 +147,8 @@ def ours(task: Task) -> Progress:
     summary = label(config)
     if summary.exit_code:
         raise RuntimeError(f"autolabel label ended with {summary.exit_code}: {summary.text()}")
-    arithmetic = choose_precision(config.segment.precision, task.device, key="segment.precision")
+    decided = OmegaConf.load(Path(task.out) / "run" / "config.yaml").segment.precision
+    arithmetic = choose_precision(decided, task.device, key="segment.precision")
     return Progress(marks, arithmetic, dict(summary.stages))
 
 

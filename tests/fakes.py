@@ -114,6 +114,9 @@ class ElsewhereEngine(InlineEngine):
     def ask(self, question: Callable[[], Any]) -> Any:
         return pickle.loads(pickle.dumps(question))()
 
+    def on_gpus(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 

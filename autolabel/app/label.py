@@ -24,7 +24,7 @@ from autolabel.app.compose import (
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.labelers import build_labeler
 from autolabel.app.part import PartSource, claim_part, part_of
-from autolabel.app.precision import as_before, automatic, sample, tried
+from autolabel.app.precision import BROKEN_OFF, as_before, automatic, sample, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
 from autolabel.app.publish import address_of, published
@@ -46,7 +46,7 @@ from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
 from autolabel.core.protocols import Engine, Source
-from autolabel.core.text import printable
+from autolabel.core.text import one_line, printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.listing import Listing
 from autolabel.store.lock import exclusive
@@ -140,9 +140,11 @@ def one_run(request: Request, overrides: Sequence[str]) -> int:
 
 
 def label(config: DictConfig) -> Summary:
-    """Label what `config` names into its run directory and export it; continues what is already there."""
+    """Label what `config` names into its run directory and export it; continues what is already there. `config` stays
+    as it is."""
     from autolabel.engine.labeler import PipelineLabeler
 
+    config = config.copy()
     values = plain(config)
     unit_size, directory, root = whole(values, "unit_size"), run_path(values["run"]), root_of(values)
     if str(directory.resolve()) == root:
@@ -236,25 +238,40 @@ def settle_precision(
     if store.has_units:
         as_before(config, store)
         return
+    broken_off = store.meta("precision") == BROKEN_OFF
     store.set_meta(precision="")
     # What parts would decide, each for its own pictures, might differ; then they could not be merged.
-    some = sample(refs) if automatic(config) and config.part is None else []
+    if config.part is not None or not open_for(engine, config):
+        return
+    if broken_off:
+        store.set_meta(precision="float32: bfloat16 was tried, and the process ended in it")
+        return
+    some = sample(refs)
     if not some:
         return
+    store.set_meta(precision=BROKEN_OFF)
     try:
         if isinstance(engine, RemoteEngine):
             settings, trial = engine.ask(partial(recipe_of(config, categories).tried, some))
         else:
             settings, trial = tried(config, lambda: build_labeler(config, categories, refs.values())[0], some)
-    except (
-        AutolabelError
-    ) as error:  # no such device, a process that died: what the run has no way around, it says itself
-        logger.warning("precision: bfloat16 could not be tried: %s", error)
+    except Exception as error:  # noqa: BLE001 - its process died, say: what the run has no way around, it says itself
+        store.set_meta(precision=f"float32: bfloat16 could not be tried: {printable(one_line(error))}")
         return
+    except BaseException:
+        store.set_meta(precision="")  # somebody said stop
+        raise
     for key in settings:
         OmegaConf.update(config, key, trial.decides)
-        store.set_meta(precision=str(trial))
         logger.info("%s: %s", key, trial)
+    store.set_meta(precision=str(trial) if settings else "")
+
+
+def open_for(engine: Engine, config: DictConfig) -> bool:
+    """Whether bfloat16 may pay where the engine computes. Raises ConfigError for a device that is not there."""
+    if isinstance(engine, RemoteEngine):
+        return bool(automatic(config)) and engine.on_gpus()
+    return bool(undecided(config))
 
 
 def labeler_for(

@@ -1,7 +1,7 @@
 """`autolabel merge RUN RUN ... run=OUT`: the runs of all parts into the one that they are parts of. Loads no model.
 
-The result is the run that `label` makes without `part`: the same records in the same places, so the same exports; and
-`label` with the same settings continues it.
+The result is the run that `label` makes without `part`, in float32 where a GPU might have decided otherwise: the same
+records in the same places, so the same exports; and `label` with the same settings continues it.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autolabel.app.compose import build
 from autolabel.app.labelers import has_stages
-from autolabel.core.text import one_line
+from autolabel.core.text import one_line, printable
 from autolabel.core.types import ImageRecord, ImageRef
 from autolabel.engine.units import batches
 from autolabel.ops.device import Precision, choose_device, runs_bf16
@@ -41,9 +41,11 @@ FEWEST, ENOUGH = 400, 1000
 """Objects. With fewer, bfloat16 is not chosen; after so many no more pictures are tried."""
 OF_ONE = 10
 """Objects of one picture that count, from all over it: what bfloat16 does depends on pictures."""
-MOST_PICTURES, LEAST_PICTURES, ONE_OF = 200, 20, 20
-"""Pictures tried: one of so many of the run, since all of them are computed three times; with fewer a trial is not
-worth its time."""
+MOST_PICTURES, ONE_OF = 500, 20
+"""Pictures tried: one of so many of the run, since all of them are computed three times. A run whose part has no room
+for `FEWEST` objects is not worth a trial."""
+BROKEN_OFF = "trying"
+"""What a run notes while it tries: where a start finds it, the one before died of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def sample(refs: Mapping[str, ImageRef]) -> list[ImageRef]:
     """The pictures to try, drawn from the whole run and in the order that they are drawn in: of a list by folders
     the first ones are alike. The same ones each time. None where they would be few."""
     count = min(MOST_PICTURES, len(refs) // ONE_OF)
-    if count < LEAST_PICTURES:
+    if count * OF_ONE < FEWEST:
         return []
     order = random.Random(0).sample(range(len(refs)), count)
     wanted = set(order)
@@ -140,10 +142,11 @@ def tried(
             if len(ious) >= ENOUGH:
                 break
     except Exception as error:  # noqa: BLE001 - whatever is wrong with bfloat16, float32 may do; else the run says so itself
-        problem = one_line(error)
+        problem = printable(one_line(error))
     # A network within a cycle of references would stay on the device beside the run's own.
     gc.collect()
-    torch.cuda.empty_cache()
+    with suppress(Exception):  # a device in which something broke says so at each call
+        torch.cuda.empty_cache()
     mean = sum(ious) / max(1, len(ious))
     return settings, Trial(pictures, len(ious), mean, sum(iou < NEAR for iou in ious), problem)
 
@@ -166,19 +169,22 @@ def _compared(
 
 
 def nearness(record: ImageRecord, other: ImageRecord) -> list[float]:
-    """For each object of one labelling of a picture, the IoU with the object that it is in another; 0 for one that
-    only one of the two has. Masks that came with the picture are left out, and of many objects `OF_ONE` stay."""
+    """For each object of two labellings of a picture, the IoU of its masks; 0 for one that only one of the two has.
+    Masks that came with the picture are left out, and of many objects `OF_ONE` stay."""
     from autolabel.ops.masks import iou
 
     mine, others = (
         {i.index: i.mask for i in one.instances if i.origin == "model" and i.mask is not None}
         for one in (record, other)
     )
+    pairs = [(mine[index], others.get(index), others) for index in mine]
+    pairs += [(others[index], None, mine) for index in others if index not in mine]
+    few = min(len(pairs), OF_ONE)
     found = []
-    for index in list(mine)[:: max(1, math.ceil(len(mine) / OF_ONE))]:
-        near = iou(mine[index], others[index]) if index in others else 0.0
+    for mask, same, there in (pairs[k * len(pairs) // few] for k in range(few)):
+        near = 0.0 if same is None else iou(mask, same)
         if near < NEAR:  # what prompts find is numbered as it was found: it may be another one's number now
-            best = max((iou(mine[index], mask) for mask in others.values()), default=0.0)
+            best = max((iou(mask, one) for one in there.values()), default=0.0)
             near = best if best >= NEAR else near
         found.append(near)
-    return found + [0.0] * (len(others) - len(mine))
+    return found

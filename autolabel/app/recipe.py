@@ -38,6 +38,9 @@ Identities = Mapping[str, Mapping[str, str]]
 class RemoteEngine(Protocol):
     """An engine that labels in other processes."""
 
+    def on_gpus(self) -> bool:
+        """Whether they are given GPUs. May start what `close` ends, as `ask` does."""
+
     def ask(self, question: Callable[[], T]) -> T:
         """What one of them answers; both are pickled."""
 

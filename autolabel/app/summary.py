@@ -30,8 +30,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the labelling of a run took, all its sittings together but for those that were killed: loading models and
-    writing exports are in `seconds`. `stages` are seconds by stage; stages overlap in time."""
+    """What the labelling of a run took, all its sittings together but for those that were killed: loading models, a
+    trial of bfloat16 and writing exports are in `seconds`. `stages` are seconds by stage; stages overlap in time."""
 
     pictures: int
     seconds: float

@@ -157,6 +157,11 @@ class RayEngine:
                 ) from error
         return answer
 
+    def on_gpus(self) -> bool:
+        """Whether actors are given GPUs on this cluster."""
+        self._connect()
+        return self.share().gpus > 0
+
     def close(self) -> None:
         """End the Ray that this engine started, or leave the cluster that it joined. Does nothing otherwise."""
         if self._mine:

@@ -2,6 +2,7 @@
 fakes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from omegaconf import OmegaConf
 
 from autolabel.app import precision
 from autolabel.app.compose import compose
+from autolabel.app.label import label as label_config
 from autolabel.app.main import main
 from autolabel.app.precision import Trial, nearness, sample, undecided
-from autolabel.core.types import ImageRef
-from autolabel.store.run import open_reader
+from autolabel.core.types import ImageRef, Verdict
+from autolabel.store.run import open_reader, open_store
 from benchmarks.parity import LIMITS
 from tests.fakes import RoundingSegmenter, album
 from tests.records import instance, record
@@ -104,7 +106,7 @@ def test_a_word_of_the_person_is_not_tried_and_differs_from_what_was_decided(lab
     assert "segment.precision: 'float32' -> 'bfloat16'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("settings", "one_of"), [(("part=1/2",), 2), ((), 3)])
+@pytest.mark.parametrize(("settings", "one_of"), [(("part=1/2",), 2), ((), 41)])
 @pytest.mark.usefixtures("on_a_gpu")
 def test_parts_and_a_handful_of_pictures_are_float32_without_a_trial(
     label, tmp_path, monkeypatch, settings, one_of
@@ -197,11 +199,45 @@ def test_only_the_device_of_a_setting_says_whether_it_is_open(monkeypatch):
 def test_pictures_are_drawn_from_the_whole_run_in_any_prefix():
     refs = {str(n): ImageRef(str(n), "x") for n in range(40_000)}
     drawn = [int(ref.image_id) for ref in sample(refs)]
-    assert len(set(drawn)) == 200
-    assert all(10_000 < np.mean(drawn[:k]) < 30_000 for k in (8, 16, 64, 200))
+    assert len(set(drawn)) == 500
+    assert all(10_000 < np.mean(drawn[:k]) < 30_000 for k in (8, 16, 64, 500))
     assert drawn == [int(ref.image_id) for ref in sample(refs)]
-    assert sample(dict(list(refs.items())[:399])) == []
-    assert len(sample(dict(list(refs.items())[:400]))) == 20
+    assert sample(dict(list(refs.items())[:799])) == []  # room for 390 objects, where 400 decide
+    assert len(sample(dict(list(refs.items())[:800]))) == 40
+
+
+@pytest.mark.parametrize("engine", ["threaded", "elsewhere"])
+@pytest.mark.usefixtures("on_a_gpu")
+def test_an_interrupted_trial_is_made_again_and_a_deadly_one_is_not(label, tmp_path, monkeypatch, engine):
+    def stop(self, prompts):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoundingSegmenter, "_rounded", stop)
+        assert label(f"engine={engine}") == 130
+    with open_store(tmp_path / "run", rollback=False) as store:
+        assert store.meta("precision") == ""
+        store.set_meta(precision=precision.BROKEN_OFF)  # as a killed process leaves it
+    RoundingSegmenter.built.clear()
+    assert label(f"engine={engine}") == 0
+    assert "bfloat16" not in RoundingSegmenter.built
+    assert noted(tmp_path)[2] == "float32: bfloat16 was tried, and the process ended in it"
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_what_one_run_decides_is_no_setting_of_the_next(label, tmp_path):
+    config = compose("label", ["source.path=x"])
+    config.segment = {
+        "_target_": "tests.fakes.RoundingSegmenter",
+        "precision": "auto",
+        "device": "cpu",
+        "wider_than": NONE,
+    }
+    config.detect = {"_target_": "tests.fakes.ColourDetector", "delay_s": 0.0}
+    config.source.path, config.run = str(tmp_path / "in"), str(tmp_path / "run")
+    label_config(config)
+    assert noted(tmp_path)[0].segment.precision == "bfloat16"
+    assert config.segment.precision == "auto"
 
 
 def test_on_a_cpu_nothing_is_tried(label, tmp_path):
@@ -248,6 +284,13 @@ def test_objects_are_compared_as_labels():
     assert nearness(labelled(20), labelled()) == [0.0]
     assert nearness(labelled(), labelled(20)) == [0.0]
     assert nearness(labelled(20), labelled(20, 10)) == [1.0, 0.0]
+    first, second = labelled(20, 10), labelled(20, 10)
+    only = [
+        replace(r, verdicts=tuple(Verdict("low" if i == k else None) for i in range(2)))
+        for k, r in enumerate((first, second))
+    ]
+    assert nearness(*only) == [0.0, 0.0]  # each keeps another one
     assert nearness(labelled(20, origin="label"), labelled(10, origin="label")) == []
     assert nearness(labelled(), labelled()) == []
-    assert len(nearness(labelled(*range(1, 36)), labelled(*range(1, 36)))) == 9
+    assert nearness(labelled(*range(1, 36)), labelled(*range(1, 36))) == [1.0] * 10
+    assert nearness(labelled(*range(1, 12)), labelled(*range(1, 12))) == [1.0] * 10

@@ -75,7 +75,6 @@ def test_compiled_networks_give_the_same_masks(mode):
 def test_auto_is_decided_by_a_trial_on_the_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "ONE_OF", 1)
     monkeypatch.setattr(precision, "FEWEST", 1)
-    monkeypatch.setattr(precision, "LEAST_PICTURES", 1)
     run = tmp_path / "run"
     words = ["label", str(sample_folder()), "detect=nano", "segment=nano", "segment.precision=auto", f"run={run}"]
     assert main(words) == 0
