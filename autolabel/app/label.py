@@ -24,7 +24,7 @@ from autolabel.app.compose import (
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.labelers import build_labeler
 from autolabel.app.part import PartSource, claim_part, part_of
-from autolabel.app.precision import BROKEN_OFF, as_before, automatic, sample, tried, undecided
+from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
 from autolabel.app.publish import address_of, published
@@ -46,7 +46,7 @@ from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
 from autolabel.core.protocols import Engine, Source
-from autolabel.core.text import one_line, printable
+from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.listing import Listing
 from autolabel.store.lock import exclusive
@@ -231,47 +231,28 @@ def settle_precision(
     refs: Mapping[str, ImageRef],
     store: RunStore,
 ) -> None:
-    """A word for each `precision=auto`, into `config`: as the run was started with, else by a trial. Where there
-    is none it stays, and means float32."""
-    from omegaconf import OmegaConf
-
+    """A word for each `precision=auto`, into `config`, where the engine computes on GPUs."""
     if store.has_units:
         as_before(config, store)
-        return
-    broken_off = store.meta("precision") == BROKEN_OFF
-    store.set_meta(precision="")
-    # What parts would decide, each for its own pictures, might differ; then they could not be merged.
-    if config.part is not None or not open_for(engine, config):
-        return
-    if broken_off:
-        store.set_meta(precision="float32: bfloat16 was tried, and the process ended in it")
-        return
-    some = sample(refs)
-    if not some:
-        return
-    store.set_meta(precision=BROKEN_OFF)
-    try:
-        if isinstance(engine, RemoteEngine):
-            settings, trial = engine.ask(partial(recipe_of(config, categories).tried, some))
-        else:
-            settings, trial = tried(config, lambda: build_labeler(config, categories, refs.values())[0], some)
-    except Exception as error:  # noqa: BLE001 - its process died, say: what the run has no way around, it says itself
-        store.set_meta(precision=f"float32: bfloat16 could not be tried: {printable(one_line(error))}")
-        return
-    except BaseException:
-        store.set_meta(precision="")  # somebody said stop
-        raise
-    for key in settings:
-        OmegaConf.update(config, key, trial.decides)
-        logger.info("%s: %s", key, trial)
-    store.set_meta(precision=str(trial) if settings else "")
+    else:
+        settle(config, store, refs, attempt_of(engine, config, categories, refs))
 
 
-def open_for(engine: Engine, config: DictConfig) -> bool:
-    """Whether bfloat16 may pay where the engine computes. Raises ConfigError for a device that is not there."""
+def attempt_of(
+    engine: Engine, config: DictConfig, categories: Sequence[Category], refs: Mapping[str, ImageRef]
+) -> Attempt | None:
+    """How bfloat16 is tried where the engine computes; None where there is nothing to try it for. Raises ConfigError
+    for a device that is not there."""
+    if config.part is not None:
+        return None  # parts that decided differently, each for its own pictures, could not be merged
     if isinstance(engine, RemoteEngine):
-        return bool(automatic(config)) and engine.on_gpus()
-    return bool(undecided(config))
+        if not (automatic(config) and engine.on_gpus()):
+            return None
+        recipe = recipe_of(config, categories)
+        return lambda some: engine.ask(partial(recipe.tried, some))
+    if not undecided(config):
+        return None
+    return lambda some: tried(config, lambda: build_labeler(config, categories, refs.values())[0], some)
 
 
 def labeler_for(

@@ -44,15 +44,16 @@ OF_ONE = 10
 MOST_PICTURES, ONE_OF = 500, 20
 """Pictures tried: one of so many of the run, since all of them are computed three times. A run whose part has no room
 for `FEWEST` objects is not worth a trial."""
-BROKEN_OFF = "trying"
-"""What a run notes while it tries: where a start finds it, the one before died of it."""
+TRYING, DIED = "trying", "float32: bfloat16 was tried, and the process ended in it"
+"""What a run notes while it tries, and what a start notes that finds it: the one before died of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Pictures of a run, labelled in float32 and in bfloat16: objects compared, their mean IoU, how many are below
-    `NEAR`. `problem` is what it ended with, "" where it did not."""
+    """Pictures of a run, labelled in float32 and with `settings` at bfloat16: objects compared, their mean IoU, how
+    many are below `NEAR`. `problem` is what it ended with, "" where it did not."""
 
+    settings: tuple[str, ...]
     pictures: int
     objects: int
     mean: float
@@ -71,6 +72,10 @@ class Trial:
         if self.objects < FEWEST:
             return f"{self.decides}: {seen}, are too few to tell ({FEWEST} would do)"
         return f"{self.decides}: {seen}: mean IoU {self.mean:.4f}, {self.apart} below {NEAR}"
+
+
+Attempt = Callable[[Sequence[ImageRef]], Trial | None]
+"""`tried` with these pictures, in the process that is to compute."""
 
 
 def automatic(config: DictConfig) -> dict[str, str]:
@@ -122,16 +127,37 @@ def sample(refs: Mapping[str, ImageRef]) -> list[ImageRef]:
     return [drawn[number] for number in order]
 
 
-def tried(
-    config: DictConfig, labeler: Callable[[], FrameLabeler], refs: Sequence[ImageRef]
-) -> tuple[list[str], Trial]:
-    """The settings that are open here, and what became of the pictures with them at bfloat16, beside what
-    `labeler` makes of them, in float32. Raises nothing but ConfigError for a device that is not there."""
+def settle(config: DictConfig, store: RunStore, refs: Mapping[str, ImageRef], attempt: Attempt | None) -> None:
+    """What a trial of a new run decides, into `config`, and what was seen into the store. Where there is none, or it
+    cannot be made, `auto` stays, which is float32."""
+    died = attempt is not None and store.meta("precision") == TRYING
+    some = [] if attempt is None or died else sample(refs)
+    store.set_meta(precision=DIED if died else TRYING if some else "")
+    if attempt is None or not some:
+        return
+    told = ""
+    try:
+        trial = attempt(some)
+    except Exception as error:  # noqa: BLE001 - its process died, say: what the run has no way around, it says itself
+        told = f"float32: bfloat16 could not be tried: {printable(one_line(error))}"
+    else:
+        if trial is not None:
+            told = str(trial)
+            for key in trial.settings:
+                OmegaConf.update(config, key, trial.decides)
+    finally:
+        store.set_meta(precision=told)  # also when somebody said stop
+    logger.info("precision: %s", told)
+
+
+def tried(config: DictConfig, labeler: Callable[[], FrameLabeler], refs: Sequence[ImageRef]) -> Trial | None:
+    """What becomes of the pictures in bfloat16, beside what `labeler` makes of them, in float32; None where nothing is
+    undecided here. Raises nothing but ConfigError for a device that is not there."""
     import torch
 
     settings = undecided(config)
     if not settings:
-        return [], Trial(0, 0, 1.0, 0)
+        return None
     sys.stderr.write(f"precision: bfloat16 is tried on up to {len(refs)} pictures first\n")
     ious: list[float] = []
     pictures, problem = 0, ""
@@ -148,7 +174,7 @@ def tried(
     with suppress(Exception):  # a device in which something broke says so at each call
         torch.cuda.empty_cache()
     mean = sum(ious) / max(1, len(ious))
-    return settings, Trial(pictures, len(ious), mean, sum(iou < NEAR for iou in ious), problem)
+    return Trial(tuple(settings), pictures, len(ious), mean, sum(iou < NEAR for iou in ious), problem)
 
 
 def _compared(

@@ -83,7 +83,7 @@ class Recipe:
         labeler, categories = self.build()
         return {group: dict(its) for group, its in labeler.identities.items()}, categories
 
-    def tried(self, refs: Sequence[ImageRef]) -> tuple[list[str], Trial]:
+    def tried(self, refs: Sequence[ImageRef]) -> Trial | None:
         """What `precision.tried` says here."""
         from omegaconf import OmegaConf
 

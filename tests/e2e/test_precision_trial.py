@@ -98,6 +98,15 @@ def test_a_run_keeps_what_was_decided_whatever_a_trial_would_say_now(label, tmp_
 
 
 @pytest.mark.usefixtures("on_a_gpu")
+def test_what_a_start_without_labels_had_decided_is_not_told_of_the_next(label, tmp_path):
+    (tmp_path / "run").mkdir()
+    with open_store(tmp_path / "run", rollback=False) as store:
+        store.set_meta(precision="bfloat16: 500 objects")
+    assert label("segment.precision=float32") == 0
+    assert noted(tmp_path)[2] == ""
+
+
+@pytest.mark.usefixtures("on_a_gpu")
 def test_a_word_of_the_person_is_not_tried_and_differs_from_what_was_decided(label, tmp_path, capsys):
     assert label("segment.precision=float32") == 0
     assert RoundingSegmenter.built == ["float32"]
@@ -217,7 +226,7 @@ def test_an_interrupted_trial_is_made_again_and_a_deadly_one_is_not(label, tmp_p
         assert label(f"engine={engine}") == 130
     with open_store(tmp_path / "run", rollback=False) as store:
         assert store.meta("precision") == ""
-        store.set_meta(precision=precision.BROKEN_OFF)  # as a killed process leaves it
+        store.set_meta(precision=precision.TRYING)  # as a killed process leaves it
     RoundingSegmenter.built.clear()
     assert label(f"engine={engine}") == 0
     assert "bfloat16" not in RoundingSegmenter.built
@@ -261,8 +270,8 @@ def test_on_a_cpu_nothing_is_tried(label, tmp_path):
     ],
 )
 def test_objects_have_to_be_enough_and_near(objects, mean, apart, decided):
-    assert Trial(20, objects, mean, apart).decides == decided
-    assert Trial(20, objects, mean, apart, "an error").decides == "float32"
+    assert Trial((), 20, objects, mean, apart).decides == decided
+    assert Trial((), 20, objects, mean, apart, "an error").decides == "float32"
 
 
 def test_the_limits_are_those_of_the_parity_protocol():
