@@ -139,8 +139,17 @@ class Pictures:
             yield ImageRef(path.relative_to(self.folder).as_posix(), str(path))
 
 
+def units_of(folder: Path, size: int = 3) -> list[Unit]:
+    refs = list(Pictures(folder).images())
+    return [Unit(at // size, at, tuple(refs[at : at + size])) for at in range(0, len(refs), size)]
+
+
 def labeler(
-    detector: object = None, segmenter: object = None, refiners: Sequence[object] = (), batch_size: int = 2
+    detector: object = None,
+    segmenter: object = None,
+    refiners: Sequence[object] = (),
+    batch_size: int = 2,
+    batch_mb: int = 256,
 ) -> PipelineLabeler:
     return PipelineLabeler(
         detector=detector or ColourDetector(),
@@ -148,6 +157,7 @@ def labeler(
         segmenter=segmenter or BoxSegmenter(),
         refiners=list(refiners),
         batch_size=batch_size,
+        batch_mb=batch_mb,
         max_pixels=10**8,
         min_side=1,
     )

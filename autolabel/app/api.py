@@ -108,8 +108,8 @@ class AutoLabeler:
         categories = self.categories or of_source
         if not categories:
             raise ConfigError(NO_CLASSES)
-        for some in batches(list(found.values()), self._labeler.batch_size):
-            for record in self._labeler.label([self._labeler.load(ref) for ref in some]):
+        for some in batches(map(self._labeler.load, found.values()), self._labeler.batch_limit):
+            for record in self._labeler.label(some):
                 yield Result(record, categories)
 
 

@@ -31,7 +31,7 @@ def fingerprint(
     `identities` are the labeler's: its groups of settings, and what decides each beside its settings."""
     stages = [stage for stage in STAGES if stage in ALWAYS or stage in identities]
     entries = [pair for stage in stages for pair in flat(stage, config[stage], BY_IDENTITY)]
-    entries += [("unit_size", repr(config["unit_size"])), ("batch_size", repr(config["batch_size"]))]
+    entries += [(key, repr(config[key])) for key in ("unit_size", "batch_size", "batch_mb")]
     entries += refine_entries(config["refine"], refiners).items()
     entries += [(f"{stage} ({key})", value) for stage, its in identities.items() for key, value in its.items()]
     entries += [

@@ -73,6 +73,7 @@ def of_all_labelers(config: DictConfig, categories: Sequence[Category]) -> dict[
     return {
         "refiners": build_refiners(config.refine, categories),
         "batch_size": config.batch_size,
+        "batch_mb": config.batch_mb,
         "max_pixels": config.images.max_pixels,
         "min_side": config.images.min_side,
         "read_frame": frame_reader(config),

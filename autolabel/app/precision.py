@@ -188,10 +188,9 @@ def _compared(
     for key in settings:
         OmegaConf.update(quick, key, "bfloat16")
     other = replace(exact, segmenter=build(quick.segment))
-    for some in batches(refs, exact.batch_size):
-        loaded = [exact.load(ref) for ref in some]
+    for loaded in batches(map(exact.load, refs), exact.batch_limit):
         records = zip(exact.label(loaded), other.label(loaded), strict=True)
-        yield len(some), [iou for pair in records for iou in nearness(*pair)]
+        yield len(loaded), [iou for pair in records for iou in nearness(*pair)]
 
 
 def nearness(record: ImageRecord, other: ImageRecord) -> list[float]:

@@ -20,7 +20,7 @@ from autolabel.app.prompts import check_prompts
 from autolabel.app.refiners import build_refiners
 from autolabel.app.run_directory import root_of
 from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import Finish, Refiner
+from autolabel.core.protocols import BatchLimit, Finish, Refiner
 from autolabel.core.text import printable
 from autolabel.core.types import Category, Frame, ImageRecord, ImageRef
 from autolabel.engine.stage_times import StageTimes
@@ -95,11 +95,11 @@ class RemoteLabeler:
     labeler itself."""
 
     def __init__(
-        self, recipe: Recipe, identities: Identities, *, batch_size: int, refiners: Sequence[Refiner]
+        self, recipe: Recipe, identities: Identities, *, batch_limit: BatchLimit, refiners: Sequence[Refiner]
     ) -> None:
         self._recipe = recipe
         self.identities = identities
-        self.batch_size = batch_size
+        self.batch_limit = batch_limit
         self.refiners = refiners
         self.times = StageTimes()
 
@@ -158,4 +158,5 @@ def remote_labeler(
     if "prompt" in identities:
         check_prompts(build(config.prompt), refs.keys())
     refiners = build_refiners(config.refine, found)
-    return RemoteLabeler(recipe, identities, batch_size=config.batch_size, refiners=refiners), found
+    limit = BatchLimit(config.batch_size, config.batch_mb * 2**20)
+    return RemoteLabeler(recipe, identities, batch_limit=limit, refiners=refiners), found

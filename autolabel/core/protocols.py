@@ -105,6 +105,18 @@ class InstanceModel(Protocol):
         """The objects of each image; `index` is their position. One with a box but no usable mask has none."""
 
 
+@dataclass(frozen=True, slots=True)
+class BatchLimit:
+    """A batch ends with the picture that makes it `pictures` many, or its decoded pixels `num_bytes`."""
+
+    pictures: int
+    num_bytes: int
+
+    def reached(self, loaded: Sequence[Frame | ImageRecord]) -> bool:
+        pixels = sum(one.image_rgb.nbytes for one in loaded if isinstance(one, Frame))
+        return len(loaded) >= self.pictures or pixels >= self.num_bytes
+
+
 Finish = Callable[[], list[ImageRecord]]
 """What is left to do about pictures that the models have seen: gives their records, from any thread, once, and holds no
 pixels."""
@@ -114,8 +126,8 @@ class Labeler(Protocol):
     """What is computed. Knows no threads."""
 
     @property
-    def batch_size(self) -> int:
-        """How many pictures `find` is given together; engines keep to it."""
+    def batch_limit(self) -> BatchLimit:
+        """How many pictures `find` is given together: each batch of a unit goes up to it; engines keep to that."""
 
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         """The decoded picture, or its final `failed` record. Safe from any thread."""

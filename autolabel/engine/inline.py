@@ -17,6 +17,6 @@ class InlineEngine:
     def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:
         for unit in units:
             records = []
-            for refs in batches(unit.refs, labeler.batch_size):
-                records.extend(labeler.find([labeler.load(ref) for ref in refs])())
+            for some in batches(map(labeler.load, unit.refs), labeler.batch_limit):
+                records.extend(labeler.find(some)())
             sink.commit(unit, records)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ImageError
-from autolabel.core.protocols import Detector, Finish, Prompter, Refiner, Segmenter
+from autolabel.core.protocols import BatchLimit, Detector, Finish, Prompter, Refiner, Segmenter
 from autolabel.core.types import (
     Detections,
     Frame,
@@ -53,7 +53,7 @@ class Question:
 @dataclass(eq=False, kw_only=True)
 class FrameLabeler(ABC):
     """What labelers have in common: pictures are read, what was found in them is judged, records pass through.
-    `batch_size` pictures are computed together, so it decides last digits.
+    `batch_size` pictures are computed together, or as many as have `batch_mb` MB of pixels, so both decide last digits.
 
     Pictures of more than `max_pixels`, or with a side under `min_side` pixels, become `failed` records before
     they are decoded. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process. `times`
@@ -62,17 +62,23 @@ class FrameLabeler(ABC):
 
     refiners: Sequence[Refiner]
     batch_size: int
+    batch_mb: int
     max_pixels: int
     min_side: int
     read_frame: Callable[[ImageRef], Frame] | None = None
     times: StageTimes = field(init=False, default_factory=StageTimes)
 
     def __post_init__(self) -> None:
-        keys = {"batch_size": "batch_size", "max_pixels": "images.max_pixels", "min_side": "images.min_side"}
+        own = {"batch_size": "batch_size", "batch_mb": "batch_mb"}
+        keys = own | {"max_pixels": "images.max_pixels", "min_side": "images.min_side"}
         for name, key in keys.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
+
+    @property
+    def batch_limit(self) -> BatchLimit:
+        return BatchLimit(self.batch_size, self.batch_mb * 2**20)
 
     @property
     @abstractmethod

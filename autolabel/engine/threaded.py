@@ -2,7 +2,8 @@
 them makes the records and commits them.
 
 What waits is bounded twice: by `ahead` batches on either side of the models, and by `memory_mb` of decoded pixels, so
-that thumbnails and 12-megapixel pictures both fit. Behind the models nothing holds pixels.
+that thumbnails and 12-megapixel pictures both fit. The batch itself ends by pictures and by bytes. Behind the models
+nothing holds pixels.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Finish, Labeler, RecordSink, Unit
 from autolabel.core.types import Frame, ImageRecord, ImageRef
-from autolabel.engine.units import batches
 
 MOST_DECODERS = 16
 """A picture of 1080p takes a core some 20 ms; a large GPU labels hundreds a second."""
 
-Loading = tuple[Unit, bool, list["Future[Frame | ImageRecord]"]]
-"""A unit, whether this is its last batch, and the pictures of the batch on their way."""
+Loading = tuple[Unit, bool, int, "Future[Frame | ImageRecord]"]
+"""A unit, whether this is its last picture, the picture's turn, and the picture on its way."""
 
 
 class ThreadedEngine:
     """`workers` threads decode ahead (0: one a core, MOST_DECODERS at the most); `ahead` batches wait for the
-    models at the most, of these `memory_mb` MB of pixels (beyond, one decoded picture a thread and the batch whose
-    turn it is), and as many for their commit."""
+    models at the most, of these and the batch that is begun `memory_mb` MB of pixels (beyond, one decoded picture a
+    thread and the rest of that batch), and as many for their commit."""
 
     def __init__(self, *, workers: int, ahead: int, memory_mb: int) -> None:
         for key, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("memory_mb", memory_mb, 1)):
@@ -42,15 +43,19 @@ class ThreadedEngine:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="autolabel-load")
         budget = Budget(self.memory_mb * 2**20)
         behind = Behind(sink, self.ahead)
+        limit = labeler.batch_limit
+        loaded: list[Frame | ImageRecord] = []
         try:
-            for turn, (unit, last, loading) in enumerate(self._ahead(self._submit(pool, labeler, units, budget))):
+            submitted = self._submit(pool, labeler, units, budget)
+            for unit, last, turn, loading in ahead(submitted, self.ahead * limit.pictures):
                 budget.turn_of(turn)
-                loaded = [future.result() for future in loading]
-                finish = labeler.find(loaded)
-                loading.clear()  # nothing may hold the pixels any more
-                del loaded
-                budget.give_back(turn)
-                behind.put(unit, finish, last=last)
+                loaded.append(loading.result())
+                del loading  # nothing may hold pixels that the models are done with
+                if last or limit.reached(loaded):
+                    finish = labeler.find(loaded)
+                    loaded.clear()
+                    budget.give_back(turn)
+                    behind.put(unit, finish)
             behind.wait()
         finally:
             # Whatever raised, nothing that was planned may start, what the models are done with is committed, and
@@ -69,20 +74,19 @@ class ThreadedEngine:
 
         turn = 0
         for unit in units:
-            parts = list(batches(unit.refs, labeler.batch_size))
-            for number, refs in enumerate(parts, start=1):
-                yield unit, number == len(parts), [pool.submit(load, ref, turn) for ref in refs]
+            for number, ref in enumerate(unit.refs, start=1):
+                yield unit, number == len(unit.refs), turn, pool.submit(load, ref, turn)
                 turn += 1
 
-    def _ahead(self, submitted: Iterator[Loading]) -> Iterator[Loading]:
-        """The same batches in the same order, with `ahead` of them submitted before the first is used."""
-        waiting: deque[Loading] = deque()
-        for loading in submitted:
-            waiting.append(loading)
-            if len(waiting) > self.ahead:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
+
+def ahead(submitted: Iterator[Loading], most: int) -> Iterator[Loading]:
+    """The same in the same order, with `most` of them submitted before the first is used."""
+    waiting: deque[Loading] = deque()
+    for _ in range(most):
+        waiting.extend(islice(submitted, 1))
+    while waiting:
+        waiting.extend(islice(submitted, 1))
+        yield waiting.popleft()
 
 
 class Behind:
@@ -96,9 +100,9 @@ class Behind:
         self._records: list[ImageRecord] = []
         self._failed = False
 
-    def put(self, unit: Unit, finish: Finish, *, last: bool) -> None:
+    def put(self, unit: Unit, finish: Finish) -> None:
         """Returns when there is room. Raises what an earlier batch raised."""
-        self._waiting.append(self._pool.submit(self._work, unit, finish, last))
+        self._waiting.append(self._pool.submit(self._work, unit, finish))
         while len(self._waiting) > self._most or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
 
@@ -111,12 +115,12 @@ class Behind:
         """As `wait`, and no thread stays; raises nothing."""
         self._pool.shutdown(wait=True)
 
-    def _work(self, unit: Unit, finish: Finish, last: bool) -> None:
+    def _work(self, unit: Unit, finish: Finish) -> None:
         if self._failed:
             return  # a unit that lacks records must not be committed
         try:
             self._records.extend(finish())
-            if last:
+            if len(self._records) == len(unit.refs):
                 self._sink.commit(unit, self._records)
                 self._records = []
         except BaseException:
@@ -125,8 +129,8 @@ class Behind:
 
 
 class Budget:
-    """Bytes of pictures that wait. A picture of the batch whose turn it is never waits for others to go, so the
-    pictures behind it cannot block it."""
+    """Bytes of pictures that wait, by their turn. The one whose turn it is never waits for others to go, so those
+    behind it cannot block it."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -136,7 +140,7 @@ class Budget:
         self._changed = threading.Condition()
 
     def take(self, turn: int, num_bytes: int) -> None:
-        """Returns when there is room, when it is batch `turn`'s turn, or when all is over."""
+        """Returns when there is room, when it is picture `turn`'s turn, or when all is over."""
 
         def may() -> bool:
             fits = sum(self._held.values()) + num_bytes <= self._limit
@@ -144,17 +148,18 @@ class Budget:
 
         with self._changed:
             self._changed.wait_for(may)
-            self._held[turn] = self._held.get(turn, 0) + num_bytes
+            self._held[turn] = num_bytes
 
     def turn_of(self, turn: int) -> None:
         with self._changed:
             self._turn = turn
             self._changed.notify_all()
 
-    def give_back(self, turn: int) -> None:
-        """The pictures of batch `turn` are done with."""
+    def give_back(self, last: int) -> None:
+        """Pictures up to `last` are done with."""
         with self._changed:
-            self._held.pop(turn, None)
+            for turn in [turn for turn in self._held if turn <= last]:
+                del self._held[turn]
             self._changed.notify_all()
 
     def held_bytes(self) -> int:

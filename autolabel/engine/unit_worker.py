@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from autolabel.core.errors import AutolabelError
-from autolabel.core.protocols import Finish, Labeler, Unit
+from autolabel.core.protocols import BatchLimit, Finish, Labeler, Unit
 from autolabel.core.types import Frame, ImageRecord, ImageRef
 from autolabel.engine.stage_times import Spent, times_of
 from autolabel.engine.threaded import MOST_DECODERS, ThreadedEngine
@@ -70,8 +70,8 @@ class OneAtATime:
         self._lock = threading.Lock()
 
     @property
-    def batch_size(self) -> int:
-        return self._labeler.batch_size
+    def batch_limit(self) -> BatchLimit:
+        return self._labeler.batch_limit
 
     def load(self, ref: ImageRef) -> Frame | ImageRecord:
         return self._labeler.load(ref)

@@ -10,26 +10,19 @@ import numpy as np
 import pytest
 
 from autolabel.core.errors import ConfigError, ImageError
-from autolabel.core.protocols import Unit
 from autolabel.core.types import Detections
 from autolabel.engine.inline import InlineEngine
 from autolabel.engine.stage_times import Spent, StageTimes
 from autolabel.engine.threaded import Budget, ThreadedEngine
-from autolabel.engine.units import batches
 from autolabel.ops.masks import encode
 from autolabel.refine.area import AreaRefiner
 from autolabel.store.memory import MemoryStore
-from tests.fakes import ColourDetector, DroppingSegmenter, Pictures, album, draw, labeler
+from tests.fakes import ColourDetector, DroppingSegmenter, album, draw, labeler, units_of
 
 ENGINES = [
     InlineEngine(),
     *(ThreadedEngine(workers=w, ahead=a, memory_mb=1) for w, a in [(1, 1), (3, 2), (4, 50)]),
 ]
-
-
-def units_of(folder, size=3):
-    refs = list(Pictures(folder).images())
-    return [Unit(n, n * size, tuple(some)) for n, some in enumerate(batches(refs, size))]
 
 
 def run(engine, folder, the_labeler=None):
@@ -105,8 +98,48 @@ def test_decoded_pictures_that_wait_are_bounded_by_their_bytes(tmp_path):
     watched = Watched.__new__(Watched)
     watched.__dict__.update({**labeler().__dict__, "batch_size": batch})
     assert len(run(ThreadedEngine(workers=threads, ahead=50, memory_mb=1), tmp_path, watched)) == 24
-    # A picture in the hands of each thread, the batch whose turn it is, and one that has just begun to be read.
+    # A picture in the hands of each thread, the rest of the batch, and one that has just begun to be read.
     assert max(most) <= 2**20 // a_picture + batch + 2 * threads
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_batch_ends_by_pictures_and_by_bytes(engine, tmp_path):
+    large = {3, 4, 5, 8}  # 1.1 MB of pixels each
+    for i in range(12):
+        draw(tmp_path / f"{i:02}.png", {0: (0, 0, 8, 8)}, (600, 640) if i in large else (40, 60))
+    seen = []
+
+    class Watched(ColourDetector):
+        def detect(self, frames):
+            seen.append([int(frame.ref.image_id[:2]) for frame in frames])
+            return super().detect(frames)
+
+    store = MemoryStore()
+    engine.run(labeler(Watched(), batch_size=3, batch_mb=2), units_of(tmp_path, 7), store)
+    # Three pictures; two large ones and more are 2 MB; the end of a unit.
+    assert seen == [[0, 1, 2], [3, 4], [5, 6], [7, 8, 9], [10, 11]]
+    assert [record.image_id for record in store.records()] == [f"{i:02}.png" for i in range(12)]
+
+
+def test_large_pictures_are_not_held_by_their_number(tmp_path):
+    for i in range(12):
+        draw(tmp_path / f"{i:02}.png", {0: (0, 0, 8, 8)}, (600, 640))
+    alive, most = [], []
+
+    class Watched(type(labeler())):
+        def load(self, ref):
+            frame = super().load(ref)
+            alive.append(weakref.ref(frame.image_rgb))
+            most.append(sum(pixels() is not None for pixels in alive))
+            return frame
+
+    watched = Watched.__new__(Watched)
+    watched.__dict__.update(labeler(batch_size=12, batch_mb=1).__dict__)
+    store = MemoryStore()
+    ThreadedEngine(workers=1, ahead=2, memory_mb=1).run(watched, units_of(tmp_path, 12), store)
+    assert len(list(store.records())) == 12
+    # One is with the models, one waits for room, one may just have been read.
+    assert max(most) <= 3
 
 
 class Gated(AreaRefiner):
@@ -215,12 +248,13 @@ def test_threads_that_are_in_a_stage_at_once_are_counted():
     assert times.seconds() == {}
 
 
-def test_the_pictures_whose_turn_it_is_need_no_room():
+def test_the_picture_whose_turn_it_is_needs_no_room():
     budget = Budget(100)
-    budget.take(1, 100)  # a later batch has filled it
+    budget.take(1, 100)  # a later one has filled it
     budget.take(0, 10**9)
     assert budget.held_bytes() == 10**9 + 100
     budget.give_back(0)
+    assert budget.held_bytes() == 100
     budget.give_back(1)
     assert budget.held_bytes() == 0
 

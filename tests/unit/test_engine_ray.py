@@ -13,22 +13,16 @@ import pytest
 from autolabel.app.compose import compose
 from autolabel.app.recipe import Recipe, RemoteLabeler, built
 from autolabel.core.errors import AutolabelError, ConfigError, MissingExtra
-from autolabel.core.protocols import Unit
+from autolabel.core.protocols import BatchLimit, Unit
 from autolabel.engine import ray as ray_module
 from autolabel.engine.inline import InlineEngine
 from autolabel.engine.ray import MISSING, Desk, Feed, RayEngine, Unhurried, set_meanwhile
 from autolabel.engine.stage_times import StageTimes
 from autolabel.engine.unit_worker import UnitWorker
-from autolabel.engine.units import batches
 from autolabel.store.memory import MemoryStore
-from tests.fakes import ColourDetector, Pictures, album, labeler
+from tests.fakes import ColourDetector, Pictures, album, labeler, units_of
 
 SETTINGS = {key: value for key, value in compose("label", ["engine=ray"]).engine.items() if key != "_target_"}
-
-
-def units_of(folder, size=3):
-    refs = list(Pictures(folder).images())
-    return [Unit(n, n * size, tuple(some)) for n, some in enumerate(batches(refs, size))]
 
 
 def worker(the_labeler=None):
@@ -288,7 +282,7 @@ def recipe(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_remote_labeler_arrives_as_the_labeler_itself(recipe, tmp_path):
     identities, categories = recipe.told()
-    remote = RemoteLabeler(recipe, identities, batch_size=8, refiners=())
+    remote = RemoteLabeler(recipe, identities, batch_limit=BatchLimit(16, 2**28), refiners=())
     arrived = pickle.loads(pickle.dumps(remote))
     assert arrived.identities == identities
     frames = [arrived.load(ref) for ref in Pictures(tmp_path / "in").images()]

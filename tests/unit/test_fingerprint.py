@@ -3,7 +3,14 @@
 from autolabel.app.fingerprint import fingerprint
 from autolabel.core.types import Category
 
-PLAIN = {"labels": {"rename": None}, "images": {"max_pixels": 9}, "refine": {}, "unit_size": 2, "batch_size": 1}
+PLAIN = {
+    "labels": {"rename": None},
+    "images": {"max_pixels": 9},
+    "refine": {},
+    "unit_size": 2,
+    "batch_size": 1,
+    "batch_mb": 1,
+}
 IDENTITIES = {"detect": {"weights": "sha256 ab"}}
 
 

@@ -54,7 +54,9 @@ class Given(ColourModel):
 
 
 def labeler(model: object, *refiners: object, batch_size: int = 3) -> OneStepLabeler:
-    return OneStepLabeler(model=model, refiners=refiners, batch_size=batch_size, max_pixels=10**8, min_side=1)
+    return OneStepLabeler(
+        model=model, refiners=refiners, batch_size=batch_size, batch_mb=256, max_pixels=10**8, min_side=1
+    )
 
 
 def records(model: object, folder, *refiners: object, engine: object = None):
