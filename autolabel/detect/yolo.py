@@ -113,8 +113,16 @@ class YoloDetector:
         self._images_at_once = Chunks(batch or (16 if self._device.type == "cuda" else 1))
         self._precision = choose_precision(precision, self._device, key="detect.precision")
         with _import_lock, ultralytics_at_bay():
+            import torch
+
+            # ultralytics suppresses duplicates by it where it is loaded, else by a loop over boxes in Python, which on
+            # a GPU waits for the device at each of them.
+            import torchvision  # noqa: F401
+
             loaded = self._load(weights, architecture)
             self._model = _for_inference(loaded.model, max_det, self._agnostic_nms).to(self._device)
+            if self._device.type == "cuda":  # as pixels lie, and as its convolutions are fastest
+                self._model = self._model.to(memory_format=torch.channels_last)
         stride = max(int(self._model.stride.max()), 32)
         if image_size % stride:
             raise ConfigError(f"detect.image_size must be a multiple of {stride} for {weights}, got {image_size}")
@@ -193,7 +201,8 @@ class YoloDetector:
         import torch
 
         with self._lock, torch.inference_mode():
-            inputs = upload(images, self._device).permute(0, 3, 1, 2).contiguous().float().div_(255)
+            pixels = upload(images, self._device).permute(0, 3, 1, 2)
+            inputs = (pixels if self._device.type == "cuda" else pixels.contiguous()).float().div_(255)
             with autocast(self._device.type, self._precision):
                 output = self._model(inputs)
             output = (output[0] if isinstance(output, tuple | list) else output).float()

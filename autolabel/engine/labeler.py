@@ -321,9 +321,11 @@ def one_by_one_on_error(
     try:
         return list(call(items)) if items else []
     except ImageError as error:
-        if len(items) == 1:
-            return [error]
-        return [answer for item in items for answer in one_by_one_on_error(call, [item])]
+        # Itself, it holds the tensors of its frames, for which there may be no room beside the next try.
+        code, detail = error.code, error.detail
+    if len(items) == 1:
+        return [ImageError(code, detail)]
+    return [answer for item in items for answer in one_by_one_on_error(call, [item])]
 
 
 def failed(ref: ImageRef, code: str, detail: str, info: ImageInfo | None = None) -> ImageRecord:

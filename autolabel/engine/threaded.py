@@ -9,6 +9,7 @@ nothing holds pixels.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Finish, Labeler, RecordSink, Unit
 from autolabel.core.types import Frame, ImageRecord, ImageRef
 
+SWITCH_S = 0.0005
+"""Python's own 5 ms is for how long a thread that makes records may keep the models' thread from its next call."""
 MOST_DECODERS = 16
 """A picture of 1080p takes a core some 20 ms; a large GPU labels hundreds a second."""
 
@@ -45,6 +48,8 @@ class ThreadedEngine:
         behind = Behind(sink, self.ahead)
         limit = labeler.batch_limit
         loaded: list[Frame | ImageRecord] = []
+        switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH_S, switch_s))
         try:
             submitted = self._submit(pool, labeler, units, budget)
             for unit, last, turn, loading in ahead(submitted, self.ahead * limit.pictures):
@@ -63,6 +68,7 @@ class ThreadedEngine:
             budget.close()
             pool.shutdown(wait=True, cancel_futures=True)
             behind.close()
+            sys.setswitchinterval(switch_s)
 
     def _submit(
         self, pool: ThreadPoolExecutor, labeler: Labeler, units: Iterable[Unit], budget: Budget

@@ -6,8 +6,8 @@ torch is imported inside the calls, so that this module stays light.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16"]
 T = TypeVar("T")
+
+NO_ROOM = "one picture or prompt does not fit on the device; a smaller model, or device=cpu, does"
 
 
 def choose_device(device: str, *, key: str) -> Any:
@@ -71,20 +73,36 @@ def runs_bf16(device: Any) -> bool:
 
 
 def autocast(device_kind: str, precision: Precision) -> AbstractContextManager[Any]:
-    """What a forward pass runs in. Nothing for float32; on CUDA that convolutions have all its digits, as torch's
-    matrix products have by default (TF32 would leave ten bits)."""
+    """What a forward pass runs in. Nothing for float32; on CUDA that products and convolutions have all its digits."""
     import torch
 
     if precision == "float32":
-        cudnn = torch.backends.cudnn
-        if device_kind != "cuda":
-            return nullcontext()
-        exact: AbstractContextManager[Any] = cudnn.flags(
-            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-        )
-        return exact
+        return every_digit() if device_kind == "cuda" else nullcontext()
     context: AbstractContextManager[Any] = torch.autocast(device_kind, dtype=torch.bfloat16)
     return context
+
+
+@contextmanager
+def every_digit() -> Iterator[None]:
+    """No TF32, which leaves ten bits of float32: torch uses it for convolutions by default, and for matrix products
+    where this process or its environment asked for it. Afterwards all is as it was."""
+    import torch
+
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = products.fp32_precision, convolutions.fp32_precision
+    word: str | None = None
+    try:
+        word = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+    except RuntimeError:  # somebody set it by the newer of torch's two interfaces, and the older refuses to answer
+        pass
+    products.fp32_precision = convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if word is not None:
+            torch.set_float32_matmul_precision(word)
+        products.fp32_precision, convolutions.fp32_precision = before
 
 
 def without_autocast(device_kind: str) -> AbstractContextManager[Any]:
@@ -101,6 +119,17 @@ def upload(array: NDArray[Any], device: Any) -> Any:
 
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has a class for what its allocator lacks; the driver (pinned memory, kernels that load late) and cuBLAS
+    say it in words."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    words = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 class Chunks:
@@ -123,17 +152,16 @@ class Chunks:
             stop = min(start + self.size, count)
             try:
                 done += run(start, stop)
-            except torch.OutOfMemoryError as error:
-                if stop - start == 1:
-                    detail = (
-                        "one picture or prompt does not fit on the device; a smaller model, or device=cpu, does"
-                    )
-                    raise ImageError("out_of_memory", detail) from error
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
             else:
                 start = stop
                 continue
             # Outside the handler: the exception keeps the tensors of its frames alive.
             torch.cuda.empty_cache()
+            if stop - start == 1:
+                raise ImageError("out_of_memory", NO_ROOM)
             self.size = (stop - start) // 2
             logger.warning("%d at once are out of the device's memory; %d from now on", stop - start, self.size)
         return done

@@ -11,7 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -37,7 +37,7 @@ _STD_RGB = (0.229, 0.224, 0.225)
 # sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
 _MASK_INPUT_LIMIT = 32.0
 
-ARITHMETIC: Mapping[Precision, str] = {"float32": "2", "bfloat16": "3"}
+ARITHMETIC: Mapping[Precision, str] = {"float32": "3", "bfloat16": "4"}
 """Of our own computing, from pixels to logits. It counts up whenever the last digits of an answer may change, so that a
 run of before is not continued with others."""
 
@@ -189,7 +189,6 @@ def to_model_image(image_rgb: UInt8, side: int, device: Any) -> Any:
 
 
 def _stretched_by_torch(image_rgb: UInt8, side: int, device: Any) -> Any:
-    import torch
     from torch.nn import functional
 
     image = upload(image_rgb, device).permute(2, 0, 1).contiguous().float().div_(255)
@@ -197,5 +196,13 @@ def _stretched_by_torch(image_rgb: UInt8, side: int, device: Any) -> Any:
         image = functional.interpolate(
             image[None], (side, side), mode="bilinear", align_corners=False, antialias=True
         )[0]
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (_MEAN_RGB, _STD_RGB))
-    return image.sub_(mean).div_(std)
+    return image.sub_(_of_channels(_MEAN_RGB, device)).div_(_of_channels(_STD_RGB, device))
+
+
+@cache
+def _of_channels(values: tuple[float, ...], device: Any) -> Any:
+    """(3, 1, 1). Once a device: making it waits until the device has done all that was asked of it before."""
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)[:, None, None]

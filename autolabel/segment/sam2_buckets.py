@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from autolabel.core.errors import ImageError
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, UInt8
 from autolabel.ops.device import Chunks, upload
 from autolabel.segment.answers import View, finished, stability
@@ -133,17 +134,18 @@ class BucketSegmenter:
         Raises ImageError `out_of_memory` when a single image or prompt does not fit on the device.
         """
         views = [View(frame.info.size_hw, self._fused) for frame in frames]
-        answers: list[list[PromptedMask]] = [[] for _ in frames]
         with finishing() as finish:
 
-            def run(start: int, stop: int) -> list[None]:
+            def run(start: int, stop: int) -> list[list[PromptedMask]]:
+                # Of this try alone: one without room is begun anew, while threads may still fill its lists.
+                answers: list[list[PromptedMask]] = [[] for _ in range(start, stop)]
                 images = self._side([frame.image_rgb for frame in frames[start:stop]])
                 sizes_hw = [view.size_hw for view in views[start:stop]]
                 for asked in flattened(prompts[start:stop], sizes_hw, self._model.image_size):
-                    self._ask(images, asked, views[start:stop], answers[start:stop], finish)
-                return [None] * (stop - start)
+                    self._ask(images, asked, views[start:stop], answers, finish)
+                return answers
 
-            self._images.run(len(frames), run)
+            answers = self._images.run(len(frames), run)
         return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
 
     def _side(self, images_rgb: Sequence[UInt8]) -> ImageSide:
@@ -152,7 +154,8 @@ class BucketSegmenter:
         with self._within():
             inputs = torch.stack([self._to_input(image) for image in images_rgb])
             n, largest = len(inputs), self._images.size
-            embedding, (stride_4, stride_8) = self._kept(self._encode(padded(inputs, bucket_of(n, largest))))
+            inputs = padded(inputs, bucket_of(n, largest)) if self._compiles else inputs
+            embedding, (stride_4, stride_8) = self._kept(self._encode(inputs))
             # The padding goes before anything is computed for prompts. Where that is compiled once a shape, it always
             # has as many pictures instead, and so as many shapes as there are buckets of prompts.
             rows = max(largest, n) if self._compiles else n
@@ -167,7 +170,10 @@ class BucketSegmenter:
         answers: Sequence[list[PromptedMask]],
         finish: Finish,
     ) -> None:
-        """Every prompt in buckets; what they answer is put into `answers` by threads."""
+        """Every prompt in buckets; what they answer is put into `answers` by threads.
+
+        Raises torch.OutOfMemoryError where a single prompt has no room beside several pictures."""
+        import torch
 
         def run(start: int, stop: int) -> list[None]:
             part = asked.part(start, stop)
@@ -184,32 +190,40 @@ class BucketSegmenter:
                 finish(make, waiting.num_bytes * _PIECE // max(len(part), 1))
             return [None] * len(part)
 
-        self._prompts.run(len(asked), run)
+        at_once = self._prompts.size
+        try:
+            self._prompts.run(len(asked), run)
+        except ImageError:
+            # The pictures take the room, not the number of prompts: next time there are fewer of them, or others.
+            self._prompts.size = at_once
+            if len(views) == 1:
+                raise
+        else:
+            return
+        raise torch.OutOfMemoryError("a prompt has no room beside so many pictures")
 
-    def _bucket(self, images: ImageSide, asked: Asked) -> Any:
-        """(N, h * w + 3): of each prompt its map and its scores, in one tensor, so that one copy brings both."""
-        size = bucket_of(len(asked), self._prompts.size)
-        columns = (padded(upload(a, self._device), size) for a in (asked.image, asked.xy, asked.labels))
-        return self._kept(self._maps(images, *columns))[: len(asked)]
+    def _bucket(self, images: ImageSide, asked: Asked) -> tuple[Any, ...]:
+        """Of each prompt its map (N, h, w) and its scores (N, 3). Only what is compiled pays for few sizes."""
+        columns = [upload(a, self._device) for a in (asked.image, asked.xy, asked.labels)]
+        if self._compiles:
+            columns = [padded(column, bucket_of(len(asked), self._prompts.size)) for column in columns]
+        kept: tuple[Any, ...] = self._kept(self._maps(images, *columns))
+        return tuple(values[: len(asked)] for values in kept)
 
-    def _maps_of(self, images: ImageSide, image: Any, xy: Any, labels: Any) -> Any:
-        import torch
-
+    def _maps_of(self, images: ImageSide, image: Any, xy: Any, labels: Any) -> tuple[Any, Any]:
         sparse, _ = self._decoder.embed((xy, labels), None)
         three = self._choice != "single"
         answer = self._decoder.answer(self._decoder(images, image, sparse), three)
         if three:
             ranked = answer.iou if self._choice == "best_iou" else stability(answer.logits)
             answer = answer.only(ranked.argmax(dim=1))
-        return torch.cat([answer.logits.flatten(1), answer.scored()], dim=1)
+        return answer.logits[:, 0], answer.scored()
 
     def _masks(
         self, asked: Asked, waiting: Waiting, piece: slice, views: Sequence[View]
     ) -> Iterator[tuple[int, PromptedMask]]:
         """The finite answers of some rows of a bucket, each with its picture."""
-        values = waiting.values()[piece]
-        h, w = self._model.sam_prompt_encoder.mask_input_size
-        maps, scores = values[:, : h * w].reshape(-1, h, w), values[:, h * w :]
+        maps, scores = (values[piece] for values in waiting.values())
         for i, (image, row) in enumerate(zip(asked.image[piece], asked.row[piece], strict=True)):
             one = slice(i, i + 1)
             rows = np.array([row])
@@ -240,21 +254,20 @@ def compiled(function: Callable[..., Any], mode: str, *, shapes: int) -> Callabl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """A tensor on its way to the host; `arrived` is None when it is there."""
+    """Tensors on their way to the host; `arrived` is None when they are there."""
 
-    host: Any
+    host: tuple[Any, ...]
     arrived: Any | None
 
     @property
     def num_bytes(self) -> int:
-        return int(self.host.numel() * self.host.element_size())
+        return sum(one.numel() * one.element_size() for one in self.host)
 
-    def values(self) -> Float32:
-        """Waits for it. Safe from any thread."""
+    def values(self) -> tuple[Float32, ...]:
+        """Waits for them. Safe from any thread."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        values: Float32 = self.host.numpy()
-        return values
+        return tuple(one.numpy() for one in self.host)
 
 
 class Copies:
@@ -265,19 +278,20 @@ class Copies:
 
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def to_host(self, values: Any) -> Waiting:
+    def to_host(self, values: tuple[Any, ...]) -> Waiting:
         import torch
 
         if self._stream is None:
             return Waiting(values, None)
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        self._stream.wait_stream(torch.cuda.current_stream(values.device))
+        host = tuple(torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in values)
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with torch.cuda.stream(self._stream):
-            host.copy_(values, non_blocking=True)
-            arrived = torch.cuda.Event()
+            for there, one in zip(host, values, strict=True):
+                there.copy_(one, non_blocking=True)
+            arrived = torch.cuda.Event(blocking=True)  # who waits for it leaves its core to others
             arrived.record(self._stream)
-        # Its memory may be used again only when the copy is done.
-        values.record_stream(self._stream)
+        for one in values:
+            one.record_stream(self._stream)  # its memory may be used again only when the copy is done
         return Waiting(host, arrived)
 
 

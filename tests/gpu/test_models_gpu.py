@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from typing import Any
@@ -18,6 +19,7 @@ from autolabel.detect.yolo import YoloDetector
 from autolabel.ops.device import autocast
 from autolabel.ops.masks import iou
 from autolabel.segment.sam2 import Sam2Segmenter
+from autolabel.segment.sam2_buckets import flattened
 from autolabel.segment.sam2_decoder import _scores
 
 pytestmark = [
@@ -41,10 +43,13 @@ def built(device: str, arithmetic: str, **changed: Any) -> Sam2Segmenter:
     )
 
 
-def masks(device: str, arithmetic: str, **changed: Any):
+def masks(device: str, arithmetic: str, batches: int = 1, **changed: Any):
+    """Of three pictures a batch, one batch after the other."""
     segmenter = built(device, arithmetic, **changed)
-    frames = [frame(seed) for seed in range(3)]
-    answers = segmenter.segment(frames, [Prompts(boxes_xyxy=BOXES)] * 3)
+    answers = []
+    for first in range(0, 3 * batches, 3):
+        frames = [frame(seed) for seed in range(first, first + 3)]
+        answers += segmenter.segment(frames, [Prompts(boxes_xyxy=BOXES)] * 3)
     return [answer.mask for found in answers for answer in found]
 
 
@@ -66,10 +71,40 @@ def test_buckets_give_the_masks_of_picture_by_picture():
     assert min(iou(a, b) for a, b in pairs) >= 0.99
 
 
+@pytest.fixture
+def no_graphs_left():
+    """CUDA graphs keep their memory until torch forgets what it compiled."""
+    yield
+    torch.compiler.reset()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@pytest.mark.parametrize(("arithmetic", "least"), [("float32", 0.99), ("bfloat16", 0.9)])
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_compiled_networks_give_the_same_masks(mode):
-    pairs = zip(masks("cuda", "float32", compile_mode=mode), masks("cpu", "float32"), strict=True)
-    assert np.mean([iou(a, b) for a, b in pairs]) >= 0.99
+def test_compiled_networks_give_the_same_masks(mode, arithmetic, least, no_graphs_left):
+    # A CUDA graph is recorded by the second call and replayed, over the answers before, by the third.
+    found = masks("cuda", arithmetic, batches=4, compile_mode=mode)
+    pairs = list(zip(found, masks("cpu", "float32", batches=4), strict=True))
+    for batch in range(4):
+        assert np.mean([iou(a, b) for a, b in pairs[9 * batch : 9 * batch + 9]]) >= least
+
+
+def test_nobody_waits_for_the_device_before_its_answers():
+    segmenter = built("cuda", "float32")
+    buckets = segmenter._buckets
+    assert buckets is not None
+    images = [frame(seed).image_rgb for seed in range(3)]
+    asked = flattened([Prompts(boxes_xyxy=BOXES)] * 3, [(120, 160)] * 3, segmenter._model.image_size)[0]
+    for mode in ("default", "error"):  # the first time, for what is made once
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            side = buckets._side(images)
+            with segmenter._computing():
+                waiting = buckets._copies.to_host(buckets._bucket(side, asked))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert [values.shape[0] for values in waiting.values()] == [9, 9]
 
 
 def test_auto_is_decided_by_a_trial_on_the_pictures(tmp_path, monkeypatch):
@@ -80,7 +115,7 @@ def test_auto_is_decided_by_a_trial_on_the_pictures(tmp_path, monkeypatch):
     assert main(words) == 0
     told = json.loads((run / "summary.json").read_text())["precision"]
     decided, mean = re.fullmatch(r"(float32|bfloat16): .* mean IoU ([0-9.]+), [0-9]+ below 0.97", told).groups()
-    assert float(mean) > 0.9
+    assert 0 < float(mean) <= 1  # of five objects: the trial is what is tested, not the arithmetic
     assert f"precision: {decided}" in (run / "config.yaml").read_text()
 
 
@@ -93,25 +128,36 @@ def test_scores_of_bfloat16_factors_come_out_as_float32(images):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_float32_is_no_tf32_in_convolutions():
-    with autocast("cuda", "float32"):
-        assert not torch.backends.cudnn.allow_tf32
+def test_float32_has_all_its_digits_whoever_asked_for_less():
+    a, b = torch.randn(512, 512, device="cuda"), torch.randn(512, 512, device="cuda")
+    kernel, image = torch.randn(64, 64, 3, 3, device="cuda"), torch.randn(1, 64, 64, 64, device="cuda")
+    torch.set_float32_matmul_precision("high")
+    try:
+        with autocast("cuda", "float32"):
+            found = a @ b, torch.nn.functional.conv2d(image, kernel)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    expected = a.double() @ b.double(), torch.nn.functional.conv2d(image.double(), kernel.double())
+    for ours, exact in zip(found, expected, strict=True):
+        assert float((ours - exact).abs().max() / exact.abs().max()) < 1e-5  # TF32: some 1e-4
 
 
 def test_a_device_without_room_halves_its_buckets_and_answers_all():
     segmenter = built("cuda", "float32")
     frames, asked = [frame(seed) for seed in range(8)], [Prompts(boxes_xyxy=np.tile(BOXES, (8, 1)))] * 8
     expected = segmenter.segment(frames, asked)
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     segmenter.segment(frames[:1], [Prompts(boxes_xyxy=BOXES)])
-    room = 2 * torch.cuda.max_memory_allocated()
+    room = 2 * torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
         found = segmenter.segment(frames, asked)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+    assert segmenter._prompts_at_once.size < 128 or segmenter._images_at_once.size < 8, "there was room"
     for ours, theirs in zip(found, expected, strict=True):
         assert [answer.prompt for answer in ours] == list(range(24))
         assert min(iou(a.mask, b.mask) for a, b in zip(ours, theirs, strict=True)) >= 0.99

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from autolabel.core.errors import ImageError
-from autolabel.ops.device import Chunks, choose_precision, runs_bf16
+from autolabel.ops.device import Chunks, choose_precision, every_digit, runs_bf16
 
 
 def with_room_for(limit: int, sizes: list[int]):
@@ -46,6 +50,84 @@ def test_one_item_that_does_not_fit_is_an_error():
         with pytest.raises(ImageError, match="out_of_memory"):
             chunks.run(3, with_room_for(0, sizes))
     assert sizes == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_whoever_says_that_there_is_no_room_is_believed(error):
+    def run(start, stop):
+        if stop - start > 1:
+            raise error
+        return [start]
+
+    assert Chunks(4).run(4, run) == [0, 1, 2, 3]
+
+
+def test_another_error_of_the_device_stays_itself():
+    def run(start, stop):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal"):
+        Chunks(4).run(4, run)
+
+
+def test_the_error_about_one_item_holds_nothing_of_the_try():
+    def run(start, stop):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(ImageError) as caught:
+        Chunks(1).run(1, run)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+TF32_SETTINGS = """
+import torch
+{asked}
+from autolabel.ops.device import every_digit
+backends = torch.backends
+state = lambda: (backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision, backends.fp32_precision)
+before = state()
+with every_digit():
+    assert state()[:2] == ("ieee", "ieee"), state()
+assert state() == before, state()
+print(*before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "before"),
+    [
+        ("", {}, "none tf32 none"),
+        ("", {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}, "tf32 tf32 none"),
+        ("torch.set_float32_matmul_precision('high')", {}, "tf32 tf32 none"),
+        ("torch.backends.cuda.matmul.allow_tf32 = True", {}, "tf32 tf32 none"),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", {}, "tf32 tf32 none"),
+        ("torch.backends.cudnn.conv.fp32_precision = 'ieee'", {}, "none ieee none"),
+        ("torch.backends.fp32_precision = 'tf32'", {}, "tf32 tf32 tf32"),
+    ],
+)
+def test_float32_has_all_its_digits_whoever_asked_for_less(asked, environment, before):
+    # The settings are of a whole process, and some mixtures cannot be undone in it.
+    found = subprocess.run(
+        [sys.executable, "-c", TF32_SETTINGS.format(asked=asked)],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (found.returncode, found.stdout.strip()) == (0, before), found.stderr
+
+
+def test_the_settings_come_back_after_an_error():
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    with pytest.raises(KeyError), every_digit():
+        raise KeyError
+    assert conv.fp32_precision == before
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])

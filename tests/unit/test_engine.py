@@ -1,5 +1,6 @@
 """Engines agree, end cleanly, and the labeler loses nothing."""
 
+import gc
 import threading
 import time
 import weakref
@@ -332,6 +333,30 @@ def test_a_picture_that_spoils_its_batch_fails_alone(tmp_path):
     records = run(InlineEngine(), tmp_path, labeler(Picky(), batch_size=3))
     assert [r.image_id for r in records if r.status == "failed"] == ["0/picture 003.png"]
     assert len(records) == 6
+
+
+def test_a_batch_without_room_is_let_go_before_its_pictures_are_tried_again(tmp_path):
+    album(tmp_path, 4)
+    tensors, alive = [], []
+
+    class Tensor:
+        pass
+
+    class Small(ColourDetector):
+        def detect(self, frames):
+            alive.append(sum(tensor() is not None for tensor in tensors))
+            on_the_device = Tensor()
+            tensors.append(weakref.ref(on_the_device))
+            raise ImageError("out_of_memory", "no room")
+
+    gc.disable()
+    try:
+        records = run(InlineEngine(), tmp_path, labeler(Small(), batch_size=3))
+    finally:
+        gc.enable()
+    assert [record.code for record in records] == ["out_of_memory"] * 4
+    assert alive == [0] * 5
+    assert not any(tensor() for tensor in tensors)
 
 
 def test_unreadable_pictures_get_one_failed_record_each(tmp_path):

@@ -219,6 +219,23 @@ def test_one_that_does_not_fit_is_the_pictures_error(together, monkeypatch, part
         together.segment(FRAMES[:1], ASKED[:1])
 
 
+def test_prompts_without_room_beside_several_pictures_are_asked_beside_fewer(alone, together, monkeypatch):
+    buckets, beside = together._buckets, []
+
+    def room(side, image, *_):
+        beside.append(len(side.keys))
+        return beside[-1]
+
+    monkeypatch.setattr(buckets, "_maps", full_above(1, buckets._maps, room))
+    monkeypatch.setattr(buckets._images, "size", 2)
+    prompts = buckets._prompts.size
+    found = together.segment(FRAMES, ASKED)
+    assert_same(found, alone.segment(FRAMES, ASKED))
+    assert [len(answers) for answers in found] == [len(asked) for asked in ASKED], "answered once"
+    assert (buckets._images.size, buckets._prompts.size) == (1, prompts)
+    assert beside[-1] == 1
+
+
 def test_an_unanswered_prompt_of_one_picture_shifts_none_of_another(alone, together):
     holed = BOXES.copy()
     holed[1] = np.nan

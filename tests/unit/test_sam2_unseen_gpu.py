@@ -100,16 +100,16 @@ def test_all_tensors_are_on_the_device_and_of_types_that_fit(monkeypatch, archit
         some = buckets(as_if_on_cuda(loaded, fake))
         pictures = torch.empty(IMAGES, 3, SIDE, SIDE, device="cuda")
         embedding, high_res = some._encode(pictures)
-        maps = some._maps_of(some._decoder.image_side(embedding, high_res), *asked("cuda"))
+        maps, scores = some._maps_of(some._decoder.image_side(embedding, high_res), *asked("cuda"))
         one = some._decoder.image_side(embedding[:1], tuple(level[:1] for level in high_res))
         _, corners, labels = asked("cuda")
         earlier = torch.empty(PROMPTS, 1, SIDE // 4, SIDE // 4, device="cuda")
         sparse, dense = some._decoder.embed((corners, labels), earlier)
         masked = some._decoder(some._decoder.with_masks(one, embedding[:1], dense), None, sparse)
-    assert {one.device.type for one in (embedding, *high_res, maps, masked.logits)} == {"cuda"}
-    assert maps.dtype == torch.float32
+    assert {one.device.type for one in (embedding, *high_res, maps, scores, masked.logits)} == {"cuda"}
+    assert {maps.dtype, scores.dtype} == {torch.float32}
     # What only products read is held as they read it; what is added to has all its digits.
     assert (one.placed.dtype, one.keys.dtype) == (getattr(torch, precision), torch.float32)
     assert {masked.iou.dtype, masked.logits.dtype, sparse.dtype, dense.dtype} == {torch.float32}
-    assert maps.shape == (PROMPTS, (SIDE // 4) ** 2 + 3)
+    assert (maps.shape, scores.shape) == ((PROMPTS, SIDE // 4, SIDE // 4), (PROMPTS, 3))
     assert masked.logits.shape == (PROMPTS, 4, SIDE // 4, SIDE // 4)
