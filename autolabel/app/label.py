@@ -199,9 +199,11 @@ def label(config: DictConfig) -> Summary:
 
 
 def say_changes(synced: Synced) -> None:
-    for what, count in (("new", synced.added), ("changed", synced.changed), ("vanished", synced.vanished)):
+    for what, count in (("new", synced.added), ("changed", synced.changed)):
         if count:
             logger.warning("%d %s pictures since the run was started", count, what)
+    if synced.vanished:
+        logger.warning("%d pictures are no longer in the source; their labels are kept", synced.vanished)
     if synced.away:
         logger.warning("%d labelled pictures cannot be read now; their labels are kept", synced.away)
 

@@ -46,7 +46,7 @@ class Cost:
 class Summary:
     """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
     time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
-    empty where there was nothing to decide."""
+    empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number."""
 
     run: str
     status: Mapping[str, int]
@@ -61,6 +61,7 @@ class Summary:
     stopped: bool = False
     stages: Mapping[str, float] = field(default_factory=dict)
     precision: str = ""
+    vanished: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -80,6 +81,11 @@ class Summary:
         lines.append(f"instances  {sum(self.instances.values())}: {_counts(self.instances)}")
         if self.dropped:
             lines.append(f"dropped    {sum(self.dropped.values())}: {_counts(self.dropped)}")
+        if self.vanished:
+            lines.append(
+                f"vanished   {self.vanished} pictures are no longer in the source: exports leave them out, "
+                "their labels are kept for when they are back"
+            )
         if self.ignored:
             lines.append(f"ignored    {_counts(self.ignored)}")
         lines += [
@@ -140,7 +146,9 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
     """What a run holds `now`, in its `summary.json`; how it was labelled and exported stays as it was written."""
     try:
         document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-        document |= {key: asdict(now)[key] for key in ("status", "instances", "dropped", "failures", "pending")}
+        document |= {
+            key: asdict(now)[key] for key in ("status", "instances", "dropped", "failures", "pending", "vanished")
+        }
     except (OSError, ValueError, TypeError):
         now.write(directory)
     else:
@@ -194,6 +202,7 @@ def summarise(
         stopped=stopped,
         stages=stages or {},
         precision=reader.meta("precision") or "",
+        vanished=sum(1 for _ in reader.gone()),
     )
 
 

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,15 @@ def expected_iou(rows: Float64, calibration: Calibration) -> list[float]:
     total = np.full(len(rows), calibration.bias)
     for curve in calibration.curves:
         values = rows[:, column[curve.signal]]
-        at = np.linspace(curve.low, curve.high, len(curve.adds))
-        total += np.where(np.isnan(values), curve.missing, np.interp(values, at, curve.adds))
+        total += np.where(np.isnan(values), curve.missing, np.interp(values, *_points(curve)))
     # math.exp: numpy's own differs between processors in the last digits.
     return [round(1 / (1 + math.exp(-max(min(t, 30.0), -30.0))), DIGITS) for t in total.tolist()]
+
+
+@lru_cache(maxsize=256)
+def _points(curve: Curve) -> tuple[Float64, Float64]:
+    """Where its values are, and the values. Once a curve: it took more time than reading off them."""
+    return np.linspace(curve.low, curve.high, len(curve.adds)), np.array(curve.adds, np.float64)
 
 
 def _form(shape: MaskShape, size_hw: tuple[int, int]) -> list[float]:

@@ -107,6 +107,11 @@ DELETE FROM record WHERE ordinal IN (
     SELECT m.ordinal FROM redo CROSS JOIN manifest m USING (unit) CROSS JOIN listed l USING (image_id)
     WHERE NOT ({_AWAY}))
 """
+GONE = "CREATE TABLE IF NOT EXISTS gone(ordinal INTEGER PRIMARY KEY)"
+"""Pictures of the manifest that the source does not have any more. Runs of earlier versions get it when continued."""
+_NOTE_GONE = """
+INSERT INTO gone SELECT ordinal FROM manifest m WHERE NOT EXISTS (SELECT 1 FROM listed l WHERE l.image_id = m.image_id)
+"""
 INDEX = "CREATE UNIQUE INDEX manifest_image_id ON manifest(image_id)"
 
 
@@ -148,11 +153,15 @@ def compare(db: sqlite3.Connection) -> Difference:
 
 
 def bring_up_to_date(db: sqlite3.Connection, found: Difference, unit_size: int) -> None:
-    """After `compare`, in its transaction: take back what is to be done again, note what moved, append what is new."""
+    """After `compare`, in its transaction: take back what is to be done again, note what moved and what is gone, append
+    what is new."""
+    db.execute("DELETE FROM gone")
     if found.before:
         db.execute(_UNDO)
         db.execute("DELETE FROM unit WHERE number IN (SELECT unit FROM redo)")
         db.execute(_UPDATE)
+        if found.vanished:
+            db.execute(_NOTE_GONE)
         ordinal, unit = db.execute("SELECT max(ordinal) + 1, max(unit) + 1 FROM manifest").fetchone()
         db.execute(_APPEND, {"ordinal": ordinal, "unit": unit, "unit_size": unit_size})
     else:

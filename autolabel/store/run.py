@@ -22,7 +22,7 @@ from autolabel.core.protocols import Unit
 from autolabel.core.types import Category, Columns, ImageRecord, ImageRef, Problem
 from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.listing import Listing
-from autolabel.store.manifest import INDEX, Entry, bring_up_to_date, compare
+from autolabel.store.manifest import GONE, INDEX, Entry, bring_up_to_date, compare
 from autolabel.store.place import free_bytes, network_file_system
 
 FILE_NAME = "run.sqlite"
@@ -58,7 +58,9 @@ WHERE r.ordinal > ? ORDER BY r.ordinal LIMIT 256
 """
 
 
-IN_ORDER = "SELECT m.image_id, m.path, r.data FROM record r JOIN manifest m USING (ordinal) ORDER BY ordinal"
+RECORDS = "SELECT m.image_id, m.path, r.data FROM manifest m JOIN record r USING (ordinal)"
+PRESENT = "ordinal NOT IN gone"
+"""Whether the source still has a picture. Its record stays for the day when it comes back."""
 
 
 Row = tuple[Any, ...]
@@ -72,6 +74,7 @@ class Synced:
     added: int
     changed: int
     vanished: int
+    """Of all that were ever listed, how many are not there now."""
     away: int
 
 
@@ -130,8 +133,8 @@ class RunStore:
     def sync(self, listed: Listing | Iterable[Entry], *, root: str, unit_size: int) -> Synced:
         """Freeze the manifest, or bring it up to date: new pictures are appended as new units, changed ones
         are labelled again with their whole unit, as are those that failed for a reason that may have passed;
-        vanished ones keep the record they have, as do labelled ones that are listed and cannot be read now. A
-        picture is changed when its file or its annotations are.
+        labelled ones that are listed and cannot be read now keep the record they have, and so do vanished ones,
+        which readers do not see until they are back. A picture is changed when its file or its annotations are.
 
         Raises StoreMismatch when the pictures are those of another data set, SourceError for one that is listed twice.
         """
@@ -284,7 +287,8 @@ class RunStore:
 
 
 class RunReader:
-    """A run as exporters see it; cannot write. Create it through `open_reader`."""
+    """A run as exporters see it; cannot write. Create it through `open_reader`. Pictures that left the source are
+    not seen but by `rows` and `gone`."""
 
     def __init__(self, connection: sqlite3.Connection, directory: Path) -> None:
         self._db = connection
@@ -302,22 +306,34 @@ class RunReader:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
+    def gone(self) -> Iterator[int]:
+        """Ordinals of the pictures that the source does not have any more, in order."""
+        if self._notes_gone():
+            yield from (
+                int(ordinal) for (ordinal,) in self._db.execute("SELECT ordinal FROM gone ORDER BY ordinal")
+            )
+
+    def _notes_gone(self) -> bool:
+        """Whether there are any; runs of earlier versions have no such table."""
+        there = self._db.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'gone'").fetchone()
+        return there is not None and self._db.execute("SELECT 1 FROM gone LIMIT 1").fetchone() is not None
+
+    def _present(self, word: str) -> str:
+        return f" {word} {PRESENT}" if self._notes_gone() else ""
+
     def records(self) -> Iterator[ImageRecord]:
         """Every committed record in manifest order, streamed; can be called again."""
-        for image_id, path, data in self._db.execute(IN_ORDER):
+        for image_id, path, data in self._db.execute(f"{RECORDS}{self._present('WHERE')} ORDER BY ordinal"):
             yield _record_of(image_id, path, data)
 
     def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
         """As `records`. A record with columns has its kept objects there, and no candidates."""
-        for image_id, path, data in self._db.execute(IN_ORDER):
+        for image_id, path, data in self._db.execute(f"{RECORDS}{self._present('WHERE')} ORDER BY ordinal"):
             yield decode_columns(*_checked(image_id, path, data))
 
     def records_by_id(self) -> Iterator[ImageRecord]:
         """Every committed record in the order of the bytes of its image id, streamed: two runs can be merged."""
-        rows = self._db.execute(
-            "SELECT m.image_id, m.path, r.data FROM manifest m JOIN record r USING (ordinal) ORDER BY m.image_id"
-        )
-        for image_id, path, data in rows:
+        for image_id, path, data in self._db.execute(f"{RECORDS}{self._present('WHERE')} ORDER BY m.image_id"):
             yield _record_of(image_id, path, data)
 
     def rows(self) -> Iterator[Row]:
@@ -330,15 +346,31 @@ class RunReader:
 
     def counts(self) -> dict[str, int]:
         """Pictures by status, `failed:<code>` spelled out, and `pending` for those without a record."""
+        present = self._present("WHERE")
         by_status = {
             status if not code else f"{status}:{code}": int(n)
             for status, code, n in self._db.execute(
-                "SELECT status, code, count(*) FROM record GROUP BY status, code ORDER BY status, code"
+                f"SELECT status, code, count(*) FROM record{present} GROUP BY status, code ORDER BY status, code"
             )
         }
-        (total,) = self._db.execute("SELECT count(*) FROM manifest").fetchone()
+        (total,) = self._db.execute(f"SELECT count(*) FROM manifest{present}").fetchone()
         pending = int(total) - sum(by_status.values())
         return {**by_status, **({"pending": pending} if pending else {})}
+
+    def pending_ids(self) -> list[str]:
+        """Image ids of the pictures without a record, in manifest order."""
+        rows = self._db.execute(
+            "SELECT image_id FROM manifest WHERE ordinal NOT IN (SELECT ordinal FROM record)"
+            f"{self._present('AND')} ORDER BY ordinal"
+        )
+        return [os.fsdecode(image_id) for (image_id,) in rows]
+
+    def record(self, image_id: str) -> ImageRecord:
+        """The committed record of a picture. Raises StoreCorrupt where there is none."""
+        row = self._db.execute(f"{RECORDS} WHERE m.image_id = ?", (os.fsencode(image_id),)).fetchone()
+        if row is None:
+            raise StoreCorrupt(f"{self.directory} has no record of {image_id!r}")
+        return _record_of(row[0], row[1], row[2])
 
     def close(self) -> None:
         self._db.close()
@@ -445,6 +477,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, rollback: bool) -> N
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     connection.execute(BY_STATUS)
+    connection.execute(GONE)
 
 
 def _count_of_tables(connection: sqlite3.Connection, path: Path) -> int:

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+import autolabel
 from autolabel.app.main import main
+from autolabel.core.errors import ExportError
 from autolabel.store.run import open_reader
 from tests.fakes import album, draw
 
@@ -95,6 +97,26 @@ def test_a_second_run_computes_nothing_and_changes_no_export(label, tmp_path, ca
     album(tmp_path / "in", 5)
     label(tmp_path / "in")
     before = tree(tmp_path / "run" / "export")
+    assert label(tmp_path / "in") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert tree(tmp_path / "run" / "export") == before
+
+
+def test_a_picture_that_is_taken_out_leaves_the_exports_until_it_is_back(label, tmp_path, capsys):
+    album(tmp_path / "in", 6)
+    label(tmp_path / "in")
+    before = tree(tmp_path / "run" / "export")
+    out = (tmp_path / "in" / "1" / "picture 001.png").rename(tmp_path / "out.png")
+    capsys.readouterr()
+    assert label(tmp_path / "in") == 0
+    shown = capsys.readouterr().out
+    assert "pictures   5: " in shown
+    assert "1 pictures are no longer in the source" in shown
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["vanished"] == 1
+    coco = json.loads((tmp_path / "run/export/coco/instances.json").read_text())
+    assert not [image for image in coco["images"] if "001" in image["file_name"]]
+    assert not [name for name in tree(tmp_path / "run" / "export" / "yolo") if "001" in name]
+    out.rename(tmp_path / "in" / "1" / "picture 001.png")
     assert label(tmp_path / "in") == 0
     assert "nothing to do" in capsys.readouterr().out
     assert tree(tmp_path / "run" / "export") == before
@@ -342,3 +364,50 @@ def test_the_python_interface_gives_masks_boxes_and_classes(configs, tmp_path):
     assert json.loads((tmp_path / "out/coco/instances.json").read_text())["annotations"]
     (single,) = labeler.label([tmp_path / "in" / "a.png"])
     assert single.record.image_id == "a.png"
+
+
+@pytest.fixture
+def results(configs, tmp_path):
+    """Of two pictures, and of another one that has the name of the first."""
+    from autolabel import AutoLabeler
+
+    labeler = AutoLabeler.from_config(["detect=colour", "segment=box"], config_dir=configs)
+    for name in ("in/a.png", "in/b.png", "other/a.png"):
+        draw(tmp_path / name, {0: (2, 3, 12, 9)})
+    return [*labeler.label(tmp_path / "in"), *labeler.label(tmp_path / "other")]
+
+
+def saved_names(folder):
+    return [image["file_name"] for image in json.loads((folder / "coco" / "instances.json").read_text())["images"]]
+
+
+def test_saving_a_picture_never_replaces_labels_of_another(results, tmp_path):
+    first, second, namesake = results
+    for _ in range(2):
+        first.save(tmp_path / "out", ["coco"])
+    for other in (second, namesake):
+        with pytest.raises(ExportError, match=r"holds the labels of a.png.*autolabel.save\(results, directory\)"):
+            other.save(tmp_path / "out", ["yolo", "coco"])
+    assert saved_names(tmp_path / "out") == ["a.png"]
+    assert not (tmp_path / "out" / "yolo").exists(), "all or nothing"
+
+
+def test_several_pictures_are_saved_as_one_data_set_and_none_is_lost_later(results, tmp_path):
+    first, second, _ = results
+    first.save(tmp_path / "out", ["coco"])
+    reports = autolabel.save([first, second], tmp_path / "out", ["coco"])
+    assert reports["coco"].images == 2
+    with pytest.raises(ExportError, match=r"holds the labels of b.png, and they would be lost"):
+        first.save(tmp_path / "out", ["coco"])
+    assert saved_names(tmp_path / "out") == ["a.png", "b.png"]
+
+
+def test_an_export_whose_pictures_are_not_known_is_not_replaced(results, tmp_path):
+    first, second, _ = results
+    first.save(tmp_path / "out", ["coco"])
+    second.save(tmp_path / "elsewhere", ["coco"])
+    (tmp_path / "out" / "coco").rename(tmp_path / "aside")
+    (tmp_path / "elsewhere" / "coco").rename(tmp_path / "out" / "coco")
+    with pytest.raises(ExportError, match="is not noted"):
+        first.save(tmp_path / "out", ["coco"])
+    assert saved_names(tmp_path / "out") == ["b.png"]

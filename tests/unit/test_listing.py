@@ -142,7 +142,8 @@ def test_the_manifest_is_what_plain_python_makes_of_the_same_listings(tmp_path_f
             for unit in units[:commits]:
                 commit(store, unit, model, code)
     with open_reader(directory) as reader:
-        assert {record.image_id: record.code for record in reader.records()} == model.records
+        there = {name: code for name, code in model.records.items() if name in steps[-1][0]}
+        assert {record.image_id: record.code for record in reader.records()} == there
 
 
 def commit(store, unit: Unit, model, code):

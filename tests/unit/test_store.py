@@ -279,13 +279,33 @@ def test_settings_may_change_while_nothing_is_committed(tmp_path):
     assert len(done) == 2
 
 
-def test_a_vanished_picture_keeps_its_record(tmp_path):
-    refs = refs_in(tmp_path / "in", ["a", "b"])
+def seen_by(reader):
+    return [record.image_id for record in reader.records()]
+
+
+def test_a_vanished_picture_is_left_out_and_keeps_its_record_for_when_it_is_back(tmp_path):
+    refs = refs_in(tmp_path / "in", ["a", "b", "c"])
     label_all(tmp_path, refs)
-    synced, done = label_all(tmp_path, {"a": refs["a"]})
+    synced, done = label_all(tmp_path, {"a": refs["a"], "c": refs["c"]})
     assert (synced.vanished, done) == (1, [])
     with open_reader(tmp_path) as reader:
-        assert len(list(reader.records())) == 2
+        assert seen_by(reader) == [record.image_id for record in reader.records_by_id()] == ["a", "c"]
+        assert [record.image_id for record, _ in reader.columns()] == ["a", "c"]
+        assert (reader.counts(), list(reader.gone())) == ({"ok": 2}, [1])
+        assert len(list(reader.rows())) == 3
+    synced, done = label_all(tmp_path, refs)
+    assert (synced.vanished, done) == (0, [])
+    with open_reader(tmp_path) as reader:
+        assert (seen_by(reader), reader.counts(), list(reader.gone())) == (["a", "b", "c"], {"ok": 3}, [])
+
+
+def test_a_run_of_before_vanished_pictures_were_noted_is_read(tmp_path):
+    label_all(tmp_path, refs_in(tmp_path / "in", ["a", "b"]))
+    with sqlite3.connect(tmp_path / "run.sqlite") as db:
+        db.execute("DROP TABLE gone")
+    db.close()
+    with open_reader(tmp_path) as reader:
+        assert (seen_by(reader), reader.counts(), list(reader.gone())) == (["a", "b"], {"ok": 2}, [])
 
 
 def test_a_vanished_picture_keeps_its_record_when_its_unit_is_done_again(tmp_path):
@@ -294,6 +314,7 @@ def test_a_vanished_picture_keeps_its_record_when_its_unit_is_done_again(tmp_pat
     (tmp_path / "in" / "a").write_bytes(b"longer than before")
     _, done = label_all(tmp_path, {"a": refs["a"]})
     assert [r.problem and r.problem.code for r in done[0].refs] == [None, "vanished"]
+    assert label_all(tmp_path, refs)[1] == []
     with open_reader(tmp_path) as reader:
         assert list(reader.records()) == [record_of(ref) for ref in refs.values()]
 
