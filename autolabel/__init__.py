@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AutoLabeler", "__version__"]
+__all__ = ["AutoLabeler", "__version__", "save"]
 
 if TYPE_CHECKING:
-    from autolabel.app.api import AutoLabeler
+    from autolabel.app.api import AutoLabeler, save
 
 
 def __getattr__(name: str) -> Any:
     # Importing autolabel must stay light; the pipeline brings torch with it.
-    if name == "AutoLabeler":
-        from autolabel.app.api import AutoLabeler
+    if name in ("AutoLabeler", "save"):
+        from autolabel.app import api
 
-        return AutoLabeler
+        return getattr(api, name)
     raise AttributeError(f"module 'autolabel' has no attribute {name!r}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from autolabel.app.compose import build, build_all, compose
 from autolabel.app.label import listed
 from autolabel.app.labelers import NO_CLASSES, build_labeler
+from autolabel.app.saved import note, require_none_lost
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.protocols import ExportReport, Source, Unit
 from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
@@ -59,22 +60,30 @@ class Result:
         return np.array([i.detector_score for i in self.record.instances], np.float32)
 
     def save(self, directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")) -> None:
-        """Write this picture's labels, each format into `directory/<format>`."""
+        """Write this picture's labels alone, each format into `directory/<format>`; as `save`, which takes several."""
         save([self], directory, formats)
 
 
 def save(
     results: Iterable[Result], directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")
 ) -> dict[str, ExportReport]:
-    """Write the labels of several pictures as one data set a format. Raises ConfigError for unknown formats."""
+    """Write the labels of several pictures as one data set a format, into `directory/<format>`; what was saved there
+    before is replaced. Raises ConfigError for unknown formats, ExportError when labels of a picture that is not in
+    `results` would be lost."""
     results = list(results)
     store = MemoryStore(results[0].categories if results else ())
     records = [result.record for result in results]
     store.commit(Unit(0, 0, tuple(ImageRef(r.image_id, r.path) for r in records)), records)
     config = compose("export", [f"export=[{','.join(formats)}]"])
-    root = Path(directory)
+    root, exporters = Path(directory), build_all(config.export)
     root.mkdir(parents=True, exist_ok=True)
-    return {name: exporter.export(store, root / name) for name, exporter in build_all(config.export).items()}
+    for name in exporters:
+        require_none_lost(root / name, records)
+    reports = {}
+    for name, exporter in exporters.items():
+        reports[name] = exporter.export(store, root / name)
+        note(root / name, records)
+    return reports
 
 
 class AutoLabeler:

@@ -1,7 +1,8 @@
 """`autolabel merge RUN RUN ... run=OUT`: the runs of all parts into the one that they are parts of. Loads no model.
 
 The result is the run that `label` makes without `part`, in float32 where a GPU might have decided otherwise: the same
-records in the same places, so the same exports; and `label` with the same settings continues it.
+records in the same places, so the same exports; and `label` with the same settings continues it. The same merge again
+takes over what has changed in the parts.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from autolabel.app.compose import compose, parse
-from autolabel.app.run_directory import existing_run, preflight, write_text
+from autolabel.app.run_directory import existing_run, preflight, set_aside_evaluation, write_text
 from autolabel.app.summary import Cost, read_cost, summarise
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import printable
 from autolabel.store.lock import exclusive
 from autolabel.store.merge import merge
-from autolabel.store.run import open_reader
+from autolabel.store.run import FILE_NAME, open_reader
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,16 +43,19 @@ def main(arguments: Sequence[str]) -> int:
         for directory in sorted({out.resolve(), *(part.resolve() for part in parts)}):
             held.enter_context(exclusive(directory))
         settings = whole_settings(parts[0], out)
-        new = merge(parts, out, settings)
+        again = (out / FILE_NAME).exists()
+        changed = merge(parts, out, settings)
+        outdated = changed and set_aside_evaluation(out)
         write_text(out / "config.yaml", settings["config"])
         with open_reader(out) as reader:
             summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
         cost = total_cost(parts)
         replace(summary, labelled=cost.pictures, seconds=cost.seconds, stages=cost.stages).write(out)
     lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
-    lines.append(
-        f"merged     {len(parts)} parts into {printable(str(out))}" + ("" if new else ", as they were before")
-    )
+    taken = ", with what changed in them; exports are as they were" if changed else ", as they were before"
+    lines.append(f"merged     {len(parts)} parts into {printable(str(out))}{taken if again else ''}")
+    if outdated:
+        lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
     lines.append(f"next       autolabel export {printable(str(out))} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
     return summary.exit_code

@@ -1,23 +1,28 @@
 """Parts of a run into the whole run: their rows, put where they belong. Decodes no record.
 
 Memory does not grow with the number of pictures. The new database takes its name when it is complete: a merge that is
-killed leaves nothing but a folder that the next one replaces.
+killed leaves what was there, and a folder that the next one replaces.
+
+A merged run keeps a digest of what it took from its parts. So a repeated merge sees whether they have changed since,
+and whether the merged run itself has: what was done there is never replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 
-from autolabel.core.errors import StoreCorrupt, StoreMismatch
+from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreMismatch
 from autolabel.store.run import FILE_NAME, Row, RunReader, open_reader, open_store
 
 STAGING = ".merging"
@@ -25,6 +30,9 @@ CHUNK = 1 << 14
 """Pictures in a transaction; the log of the database is emptied after each."""
 SHARED = ("fingerprint", "categories", "document", "root")
 """What must be the same in all parts, and is the whole run's."""
+DIGEST = "merged_digest"
+LOGS = ("-wal", "-journal")
+"""What SQLite appends to the name of a database; a log that is found beside it is taken for its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +67,19 @@ def part_run(reader: RunReader) -> PartRun:
 
 def merge(directories: Sequence[Path], out: Path, settings: Mapping[str, str]) -> bool:
     """The whole run of these parts, in the directory `out`, whose lock the caller holds; `settings` goes into its
-    meta. False when it is there already. Raises StoreMismatch saying what does not fit: other settings, classes or
-    lists, a part that is missing, there twice or not finished."""
+    meta. A run that was merged of them before is replaced when they have changed; False when they have not. Raises
+    StoreMismatch saying what does not fit: other settings, classes or lists, a part that is missing, there twice or
+    not finished, another run in `out`, or one that was changed since it was merged."""
     with ExitStack() as stack:
         readers = [stack.enter_context(open_reader(directory)) for directory in directories]
         parts = [part_run(reader) for reader in readers]
         check_same(readers, parts)
         check_complete(readers, parts)
-        if (out / FILE_NAME).exists():
-            check_is_merged(out, readers[0], parts[0])
-            return False
         staging = out / STAGING
         shutil.rmtree(staging, ignore_errors=True)
+        if (out / FILE_NAME).exists() and is_merged(out, readers, parts):
+            return False
+        check_no_log(out)
         staging.mkdir()
         _fill(staging, readers, parts, settings)
         os.replace(staging / FILE_NAME, out / FILE_NAME)  # noqa: PTH105
@@ -117,12 +126,47 @@ def check_complete(readers: Sequence[RunReader], parts: Sequence[PartRun]) -> No
             )
 
 
-def check_is_merged(out: Path, reader: RunReader, part: PartRun) -> None:
-    """Raises StoreMismatch when what is in `out` is anything else than these parts merged."""
+def is_merged(out: Path, readers: Sequence[RunReader], parts: Sequence[PartRun]) -> bool:
+    """Whether the run in `out` is these parts as they are now; False when it is what they were, and nothing else.
+    Raises StoreMismatch when it is anything more: another run, or one in which something was done since."""
     with open_reader(out) as there:
-        same = there.meta("merged") == part.listing and there.meta("fingerprint") == reader.meta("fingerprint")
-    if not same:
-        raise StoreMismatch(f"{out} holds another run already; choose another directory with run=...")
+        if there.meta("merged") != parts[0].listing:
+            raise StoreMismatch(f"{out} holds another run already; choose another directory with run=...")
+        if there.meta("fingerprint") != readers[0].meta("fingerprint"):
+            raise _would_undo(
+                out, "has other settings than the parts: it or they were refined after it was merged"
+            )
+        before, now = there.meta(DIGEST), _digest(_shared(readers[0]), _whole(readers, parts))
+        if now == before:
+            return True
+        # A part has no picture that is gone: its list would be another one.
+        held = _digest(_shared(there), chain(there.rows(), zip(there.gone())))
+    if held in (before, now):
+        return held == now
+    if before is None:
+        raise _would_undo(
+            out,
+            "is not what the parts are now, and an earlier autolabel merged it: which of them changed "
+            "was not noted",
+        )
+    raise _would_undo(out, "was changed after it was merged, and so were the parts: a new merge would undo it")
+
+
+def _would_undo(out: Path, why: str) -> StoreMismatch:
+    return StoreMismatch(f"{out} {why}; choose another directory with run=..., or delete {out}")
+
+
+def check_no_log(out: Path) -> None:
+    """Raises StoreBusy when a log lies beside the database of `out`: a new database must not be taken for its own."""
+    if (out / FILE_NAME).exists():
+        with open_store(out):
+            pass  # takes in the log that a killed run left, and removes it
+    for log in (out / f"{FILE_NAME}{suffix}" for suffix in LOGS):
+        if log.exists():
+            raise StoreBusy(
+                f"{log} belongs to a run that another program holds open, or that was deleted; close that program, or "
+                "delete the file if there is none"
+            )
 
 
 def _differences(first: str, second: str) -> Iterator[str]:
@@ -142,16 +186,50 @@ def _differences(first: str, second: str) -> Iterator[str]:
 def _fill(
     staging: Path, readers: Sequence[RunReader], parts: Sequence[PartRun], settings: Mapping[str, str]
 ) -> None:
-    rows = heapq.merge(*(_placed(r, p) for r, p in zip(readers, parts, strict=True)), key=itemgetter(0))
-    shared = {key: value for key in SHARED if (value := readers[0].meta(key)) is not None}
+    shared = _shared(readers[0])
+    digest = Digest(shared)
     with open_store(staging) as store:
-        copied = sum(map(store.adopt, _chunks(rows)))
+        copied = sum(map(store.adopt, _chunks(digest.passing(_whole(readers, parts)))))
         if copied != parts[0].pictures:
             raise StoreCorrupt(
                 f"the parts hold {copied} pictures, their list has {parts[0].pictures}: a part is damaged, or it was "
                 "labelled again while it was read"
             )
-        store.set_meta(**shared, **settings, merged=parts[0].listing)
+        store.set_meta(**shared, **settings, merged=parts[0].listing, **{DIGEST: digest.text})
+
+
+class Digest:
+    """Of a whole run: of what is the same in all its parts, and of every picture with its record, as they pass."""
+
+    def __init__(self, shared: Mapping[str, str]) -> None:
+        self._hash = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())
+
+    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            *beside, data = row
+            record = data if isinstance(data, bytes) else ascii(data).encode()  # None for a picture to do
+            self._hash.update(ascii((beside, type(data).__name__, len(record))).encode())
+            self._hash.update(record)
+            yield row
+
+    @property
+    def text(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _digest(shared: Mapping[str, str], rows: Iterable[Row]) -> str:
+    digest = Digest(shared)
+    deque(digest.passing(rows), maxlen=0)
+    return digest.text
+
+
+def _shared(reader: RunReader) -> dict[str, str]:
+    return {key: value for key in SHARED if (value := reader.meta(key)) is not None}
+
+
+def _whole(readers: Sequence[RunReader], parts: Sequence[PartRun]) -> Iterator[Row]:
+    """Every picture of the parts with its record, where it belongs and in order."""
+    return heapq.merge(*(_placed(r, p) for r, p in zip(readers, parts, strict=True)), key=itemgetter(0))
 
 
 def _placed(reader: RunReader, part: PartRun) -> Iterator[Row]:

@@ -128,6 +128,113 @@ def test_another_run_is_never_overwritten_and_the_same_merge_is_done_once(label,
     assert "holds another run already" in capsys.readouterr().err
 
 
+@pytest.fixture
+def changing(label, tmp_path):
+    """Two parts that are merged, the second with a picture that failed; how the picture is put right in both."""
+    for k in (1, 2):
+        label(f"part {k}", f"part={k}/2")
+    picture = max(path for path in (tmp_path / "in").rglob("*") if path.is_file())
+    whole = picture.read_bytes()
+    picture.write_bytes(b"")
+    assert label("part 2", "part=2/2") == 2
+    assert merged(tmp_path, ["part 1", "part 2"]) == 2
+
+    def repair():
+        picture.write_bytes(whole)
+        assert label("part 2", "part=2/2") == 0
+
+    return repair
+
+
+def test_the_same_merge_takes_over_what_changed_in_a_part(changing, label, tmp_path, capsys):
+    (tmp_path / "all" / "evaluate").mkdir()
+    (tmp_path / "all" / "evaluate" / "evaluation.json").write_text("{}")
+    changing()
+    capsys.readouterr()
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    assert "with what changed in them" in capsys.readouterr().out
+    assert [p.name for p in (tmp_path / "all" / "evaluate").iterdir()] == ["evaluation.json.outdated"]
+    label("whole")
+    assert tables(tmp_path / "all") == tables(tmp_path / "whole")
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    assert "as they were before" in capsys.readouterr().out
+
+
+def test_a_merge_that_is_cut_off_leaves_the_old_one(changing, tmp_path, monkeypatch):
+    changing()
+    before = tables(tmp_path / "all")
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(merge_module.os, "replace", cut)
+        assert merged(tmp_path, ["part 1", "part 2"]) == 130
+    assert tables(tmp_path / "all") == before
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    assert tables(tmp_path / "all") != before
+
+
+def grow(label, run):
+    draw(run.parent / "in" / "later.png", {0: (2, 2, 9, 9)})
+    assert label("all") == 2
+
+
+def shrink(label, run):
+    picture = min(path for path in (run.parent / "in").rglob("*") if path.is_file())
+    aside = picture.rename(run.parent / "aside")
+    assert label("all") == 2
+    aside.rename(picture)
+
+
+def refine(label, run):
+    assert main(["refine", str(run), "refine=strict"]) == 2
+
+
+def forget(label, run):
+    """What it took from its parts, as a merge of an earlier version does."""
+    with sqlite3.connect(run / "run.sqlite") as db:
+        db.execute("DELETE FROM meta WHERE key = ?", (merge_module.DIGEST,))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (grow, "was changed after"),
+        (shrink, "was changed after"),
+        (refine, "has other settings"),
+        (forget, "was not noted"),
+    ],
+)
+def test_what_was_done_in_the_merged_run_is_not_replaced(change, said, changing, label, tmp_path, capsys):
+    change(label, tmp_path / "all")
+    (tmp_path / "in" / "later.png").unlink(missing_ok=True)
+    changing()
+    before = tables(tmp_path / "all")
+    capsys.readouterr()
+    assert merged(tmp_path, ["part 1", "part 2"]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "choose another directory with run=..., or delete" in error
+    assert tables(tmp_path / "all") == before
+
+
+def test_a_merged_run_that_was_put_right_as_its_parts_were_stays(changing, label, tmp_path, capsys):
+    changing()
+    assert label("all") == 0
+    assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    assert "as they were before" in capsys.readouterr().out
+
+
+def test_a_log_of_another_database_is_not_taken_for_the_new_one_s(label, tmp_path, capsys):
+    for k in (1, 2):
+        label(f"part {k}", f"part={k}/2")
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "run.sqlite-wal").write_bytes(b"of a run that was deleted")
+    assert merged(tmp_path, ["part 1", "part 2"]) == 1
+    assert "run.sqlite-wal belongs to a run" in capsys.readouterr().err
+
+
 def test_a_merge_that_was_cut_off_is_begun_anew(label, tmp_path, monkeypatch):
     for k in (1, 2):
         label(f"part {k}", f"part={k}/2")

@@ -1,5 +1,6 @@
 """The command line as people use it: labelled, killed, continued, refused. No model: the stages are fakes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -179,6 +180,29 @@ def test_export_says_by_its_exit_code_that_pictures_are_missing(label, tmp_path)
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     assert label(tmp_path / "in") == 2
     assert main(["export", str(tmp_path / "run"), "export=[coco]"]) == 2
+
+
+def test_verifying_needs_no_right_to_write_and_leaves_nothing_behind(label, tmp_path, monkeypatch, capsys):
+    album(tmp_path / "in", 3)
+    label(tmp_path / "in")
+    (tmp_path / "run" / ".lock").unlink()
+    before, opened = tree(tmp_path), os.open
+
+    def reading(path, flags, *mode, **more):  # root may write anything
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and Path(os.fsdecode(path)).is_relative_to(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", reading)
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "run"), "export=[coco]", "--verify"]) == 0
+    assert "verified" in capsys.readouterr().out
+    for command in (["export", str(tmp_path / "run"), "export=[coco]"], ["report", str(tmp_path / "run")]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "run cannot be written" in error
+    assert tree(tmp_path) == before
 
 
 def test_export_needs_no_model_and_equals_the_first(label, tmp_path):

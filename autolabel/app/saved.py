@@ -1,0 +1,67 @@
+"""Which pictures the exports of `autolabel.save` hold, so that none takes the place of labels that it does not have.
+
+An export is a whole data set: writing one replaces the one before. What it holds is noted beside it, for a folder
+`coco` in `.coco.pictures`, with the checksum of the export's manifest: a note of another export says nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from autolabel.app.run_directory import write_text
+from autolabel.core.errors import ExportError
+from autolabel.core.text import printable
+from autolabel.core.types import ImageRecord
+from autolabel.export.manifest import MANIFEST, file_sha256, is_export
+
+
+def require_none_lost(directory: Path, records: Sequence[ImageRecord]) -> None:
+    """Raises ExportError when `directory` holds an export with a picture that is not in `records`, or that cannot be
+    told."""
+    if not is_export(directory):
+        return
+    held, given = _noted(directory), _pictures(records)
+    if held is None:
+        what = "an export of which is not noted whose labels it has"
+    elif lost := [name for key, name in held.items() if key not in given]:
+        what = f"the labels of {printable(lost[0])}" + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
+    else:
+        return
+    raise ExportError(
+        f"{directory} holds {what}, and they would be lost; save all results at once with "
+        "autolabel.save(results, directory), or choose another directory"
+    )
+
+
+def note(directory: Path, records: Sequence[ImageRecord]) -> None:
+    """Beside the export in `directory`, that it is of these records."""
+    content = {"export": file_sha256(directory / MANIFEST), "pictures": _pictures(records)}
+    write_text(_beside(directory), json.dumps(content, indent=0) + "\n")
+
+
+def _noted(directory: Path) -> Mapping[str, str] | None:
+    """The pictures of the export in `directory`; None where no note is of it."""
+    try:
+        content = json.loads(_beside(directory).read_bytes())
+        if content["export"] == file_sha256(directory / MANIFEST):
+            return {str(key): str(name) for key, name in content["pictures"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
+
+
+def _pictures(records: Sequence[ImageRecord]) -> dict[str, str]:
+    """Names by a digest of where each picture lies: the same names are not the same pictures. Of those with labels, or
+    with nothing found; an export has no others."""
+    return {
+        hashlib.sha256(record.path.encode(errors="surrogateescape")).hexdigest(): record.image_id
+        for record in records
+        if record.status != "failed"
+    }
+
+
+def _beside(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.pictures")
