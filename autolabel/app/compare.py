@@ -6,6 +6,7 @@ Loads no model and changes no run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -32,6 +33,9 @@ VERSION = 1
 SETTINGS_SHOWN = 20
 """Settings that differ on the screen; the page has them all."""
 LONGEST_VALUE = 60
+RENAMED = (
+    "{} pictures have other image ids in the two runs, and are paired by the bytes of their files or their names."
+)
 NO_SHARED_CLASS = "No class name in common: classes are not compared."
 
 
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = settings_of(plain(config))
     command = shlex.join(["autolabel", "compare", *request.paths, *request.overrides])
     directories = run_directories(request.paths)
-    out = settings.out or default_out(names_of(directories))
+    out = settings.out or default_out(directories)
     found = compare(directories, settings, out, command)
     sys.stdout.write("\n".join([*text(found), *written(found, out)]) + "\n")
     return 0
@@ -83,12 +87,13 @@ def compare(directories: Sequence[Path], settings: Settings, out: Path, command:
         figures = [run_figures(reader) for reader in readers]
         measure, why = ranking(figures)
         draft = stack.enter_context(replaced(out))
-        changes = None
+        changes, notes = None, notes_on(figures, names)
         if len(readers) == 2:
             counting = Counting(readers[0], readers[1], by, examples=settings.examples)
             draft.write("differences.jsonl", counting.lines())
             changes = counting.changes(names)
-        notes = [*notes_on(figures, names), *why, *([] if by.classes else [NO_SHARED_CLASS])]
+            notes += [RENAMED.format(counting.renamed)] if counting.renamed else []
+        notes += why if by.classes else [*why, NO_SHARED_CLASS]
         found = Comparison(rows(figures, names, measure), measure, notes, different(figures), changes)
         data = document(found)
         draft.write("comparison.json", [json.dumps(data, indent=1, allow_nan=False).encode() + b"\n"])
@@ -130,10 +135,29 @@ def names_of(directories: Sequence[Path]) -> list[str]:
     return [f"{name} ({n + 1})" if n else name for name, n in zip(names, times, strict=True)]
 
 
-def default_out(names: Sequence[str]) -> Path:
+def default_out(directories: Sequence[Path]) -> Path:
+    """`runs/compare-<names of the runs>`; where other runs of the same names are compared there, with a digest of
+    where these are, so that the same comparison has the same folder again."""
+    names = names_of(directories)
     words = [*names[:2], *([f"{len(names) - 2}-more"] if len(names) > 2 else [])]
     name = "compare-" + "-".join(word.replace("/", "_").replace(" ", "_") for word in words)
-    return Path("runs") / fitting(name, name)
+    short = Path("runs") / fitting(name, name)
+    places = [str(directory.resolve()) for directory in directories]
+    exact = short.with_name(f"{short.name}-{_digest(places)}")
+    return exact if exact.exists() or compared_in(short) not in (None, places) else short
+
+
+def compared_in(folder: Path) -> list[str] | None:
+    """Where the runs lie whose comparison is in a folder; None where there is none that can be read."""
+    try:
+        found = json.loads((folder / "comparison.json").read_bytes())
+        return [str(Path(run["directory"]).resolve()) for run in found["runs"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _digest(places: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(places).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def document(found: Comparison) -> dict[str, Any]:
@@ -196,7 +220,8 @@ def _table(found: Comparison) -> Iterator[list[str]]:
 
 def _changes_text(changes: Changes) -> Iterator[str]:
     words = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in changes.counts.items() if number)
-    yield f"objects    {changes.identical} identical, {changes.close} nearly, {words or 'no difference'}"
+    same = f"{changes.identical} identical, {changes.close} nearly, {words or 'no difference'}"
+    yield f"objects    {same if changes.compared else 'nothing was compared'}"
     yield f"           ({changes.before} -> {changes.after}, {changes.compared} pictures compared)"
     for what, number, _ in changes.elsewhere:
         yield f"pictures   {number} {what}"

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolabel.app.compose import build, compose, parse, plain
-from autolabel.app.label import say_kind
 from autolabel.app.part import KEY as PART
 from autolabel.app.part import part_text
 from autolabel.app.run_directory import existing_run, replaced_text, run_path
-from autolabel.core.errors import ConfigError, StoreError
+from autolabel.core.configs import configs_dir
+from autolabel.core.errors import ConfigError, SourceError, StoreError
 from autolabel.core.protocols import Source
 from autolabel.core.text import printable
+from autolabel.core.types import ImageRef
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import digest
 from autolabel.store.run import RunReader, open_reader
@@ -35,7 +40,7 @@ NOT_SETTINGS = ("truth", "run", "oracle")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure a run; exit code 0."""
+    """Measure a run; exit code 0, whatever is found."""
     from omegaconf import OmegaConf
 
     from autolabel.evaluate.table import text
@@ -49,10 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     if OmegaConf.is_missing(config.truth, "path"):
         raise ConfigError("which truth? autolabel evaluate RUN truth=PATH (labels of any kind that label reads)")
     values = plain(config)
-    truth = read_truth(build(config.truth), str(values["truth"].get("path", "")))
+    with truth_settings():
+        truth = read_truth(build(config.truth), str(values["truth"].get("path", "")))
     evaluator = evaluator_of(values)
     with exclusive(directory):
-        found = evaluate_run(evaluator, directory, truth)
+        found = evaluate_run(evaluator, directory, truth, calibrating=request.flag)
         sys.stdout.write(text(found))
         with open_reader(directory) as reader:
             sys.stdout.write(part_text(reader.meta(PART)))
@@ -60,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.write(oracle_text(evaluator, run_path(values["oracle"]), truth, found))
         sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")
         if request.flag:
-            place = printable(shlex.quote(str(calibrate(directory, truth))))
+            place = printable(shlex.quote(str(calibrate(directory, truth, found))))
             sys.stdout.write(f"written    {place}\n"
                              f"next       autolabel refine {printable(shlex.quote(str(directory)))} refine.quality.calibration={place}\n")  # fmt: skip
     return 0
@@ -85,32 +91,101 @@ def read_truth(source: Source, path: str) -> Truth:
     from autolabel.evaluate.evaluator import Truth
 
     refs = tuple(source.images())
-    say_kind(source, len(refs))
+    kind, reason = getattr(source, "kind", None), getattr(source, "reason", None)
+    if kind and reason:
+        sys.stderr.write(f"source: {kind} ({as_truth_settings(reason)}), {len(refs)} pictures\n")
     categories = tuple(source.categories)
     h = hashlib.sha256(repr(categories).encode(errors="surrogateescape"))
     for ref in refs:
         h.update(ref.image_id.encode(errors="surrogateescape") + b"\0" + digest(ref))
-    return Truth(path, h.hexdigest(), categories, refs)
+    return Truth(path, h.hexdigest(), categories, tuple(map(_with_truth_settings, refs)))
 
 
-def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth) -> Evaluation:
-    """Measure the run and write both files into its directory."""
+@contextmanager
+def truth_settings() -> Iterator[None]:
+    """What a source raises names its settings as they are called here."""
+    try:
+        yield
+    except (ConfigError, SourceError) as error:
+        raise type(error)(as_truth_settings(str(error))) from error
+
+
+def as_truth_settings(text: str) -> str:
+    """`source.images_dir` and `source=coco` in a message are `truth.images_dir` and `source@truth=coco` to evaluate."""
+    settings, choices = _source_settings()
+    # A path may hold such words, too; there they follow a letter, a slash or a quote.
+    text = re.sub(rf"(?<![\w./'\"-])source\.(?=(?:{settings})\b)", "truth.", text)
+    return re.sub(rf"(?<![\w./'\"-])source=(?=(?:{choices})\b)", "source@truth=", text)
+
+
+@cache
+def _source_settings() -> tuple[str, str]:
+    """Of all sources: the names of their settings, and their own; as alternatives of a pattern."""
+    from omegaconf import OmegaConf
+
+    files = sorted((configs_dir() / "source").glob("*.yaml"))
+    settings = {str(key) for file in files for key in OmegaConf.load(file)}
+    return "|".join(sorted(settings)), "|".join(file.stem for file in files)
+
+
+def _with_truth_settings(ref: ImageRef) -> ImageRef:
+    problem = ref.problem
+    if problem is None:
+        return ref
+    return replace(ref, problem=replace(problem, detail=as_truth_settings(problem.detail)))
+
+
+def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth, *, calibrating: bool) -> Evaluation:
+    """Measure the run and write both files into its directory. Raises SourceError, with the files as they were, where
+    the truth says nothing about any picture, or where a quality is to be fitted and it says nothing about masks."""
     folder = directory / FOLDER
-    folder.mkdir(exist_ok=True)
-    with open_reader(directory) as reader:
-        pending = reader.counts().get("pending", 0)
+    with open_reader(directory) as reader, made(folder):
+        pending = reader.pending_ids()
         if pending:
-            sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")
+            sys.stderr.write(f"{len(pending)} pictures of {directory} are not labelled yet and are left out\n")
         with replaced_text(folder / "objects.jsonl") as lines:
             found = evaluator.evaluate(
-                reader, truth, on_labels=is_on_labels(reader), write=lambda line: lines.write(line + "\n")
+                reader,
+                truth,
+                on_labels=is_on_labels(reader),
+                pending=pending,
+                write=lambda line: lines.write(line + "\n"),
             )
+            require_judged(found)
+            if calibrating:
+                require_masks(found)
     with replaced_text(folder / "evaluation.json") as file:
         file.write(json.dumps(found.document(), indent=1, allow_nan=False) + "\n")
     return found
 
 
-def calibrate(directory: Path, truth: Truth) -> Path:
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """A folder that is there in the block, and afterwards unless the block raises before anything is in it."""
+    folder.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def require_judged(found: Evaluation) -> None:
+    if not found.images:
+        why = found.notes[0] if found.notes else "neither the run nor the truth has one"
+        raise SourceError(f"no picture could be judged: {why}")
+
+
+def require_masks(found: Evaluation) -> None:
+    if found.matching.measure != "segm":
+        raise SourceError(
+            f"{found.truth}: the truth has boxes and no masks: quality cannot be fitted; evaluate without --calibrate, "
+            "or give a truth with masks"
+        )
+
+
+def calibrate(directory: Path, truth: Truth, found: Evaluation) -> Path:
     """Fit the quality score to the evaluated run; what is known of other data counts where there are few objects.
     Raises ConfigError for too few."""
     from autolabel.evaluate.calibration import fit, known
@@ -120,7 +195,11 @@ def calibrate(directory: Path, truth: Truth) -> Path:
     folder = directory / FOLDER
     prior, _ = read_calibration(default_path(), key="refine.quality.calibration")
     with open_reader(directory) as reader, (folder / "objects.jsonl").open(encoding="utf-8") as lines:
-        objects = list(known(reader, lines))
+        objects = list(known(reader, lines, found.half_masked))
+    if found.half_masked:
+        sys.stderr.write(
+            f"{len(found.half_masked)} pictures have true objects without a mask: the quality is fitted to the others\n"
+        )
     fitted = fit(objects, data=f"{directory.name} against {Path(truth.path).name}", prior=prior)
     with replaced_text(folder / "quality.json") as file:
         file.write(to_json(fitted))

@@ -17,7 +17,7 @@ from autolabel.app.run_directory import existing_run
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.protocols import RoundTrip
 from autolabel.core.text import printable
-from autolabel.store.lock import exclusive
+from autolabel.store.lock import exclusive, shared
 from autolabel.store.run import RunReader, open_reader
 
 LISTED = 20
@@ -40,7 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     if not exporters:
         raise ConfigError("no format is chosen; for example export=[coco,yolo]")
     address = None if request.flag else address_of(config.export_to)
-    with exclusive(directory), open_reader(directory) as reader:
+    # To verify is to read: also where nothing can be written, but not while files and records change.
+    lock = shared if request.flag else exclusive
+    with lock(directory), open_reader(directory) as reader:
         pending = reader.counts().get("pending", 0)
         if pending:
             sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")

@@ -17,6 +17,8 @@ from typing import Any
 
 from autolabel.app.summary import Cost, read_cost
 from autolabel.core.errors import SourceError, StoreCorrupt, StoreError
+from autolabel.core.types import ImageRecord
+from autolabel.evaluate.counterparts import file_name
 from autolabel.store.run import RunReader
 
 NOT_SET = "(not set)"
@@ -47,7 +49,7 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class RunFigures:
     """Counts by name. `expected_iou` and `predicted_iou` are means over the kept objects, None where none has one.
-    `inputs` is a digest of all image ids and their files' bytes, `root` where they came from."""
+    `inputs` is a digest of all pictures, whatever their ids and their order, `root` where they came from."""
 
     directory: Path
     root: str
@@ -85,11 +87,9 @@ def run_figures(reader: RunReader) -> RunFigures:
     instances: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     means = {EXPECTED: _Mean(), PREDICTED: _Mean()}
-    inputs = hashlib.sha256()
+    inputs = 0
     for record in reader.records_by_id():
-        # The length before the name: no name can pretend to be two.
-        key = os.fsencode(record.image_id)
-        inputs.update(b"%d:%b" % (len(key), key) + (record.info.sha256 if record.info else "").encode())
+        inputs = (inputs + _digest_of(record)) % (1 << 256)
         status[record.status] += 1
         dropped.update(d.reason.partition(":")[0] for d in record.dropped)
         for instance in record.instances:
@@ -99,7 +99,7 @@ def run_figures(reader: RunReader) -> RunFigures:
     return RunFigures(
         directory=reader.directory,
         root=reader.meta("root") or "",
-        inputs=inputs.hexdigest(),
+        inputs=f"{inputs:064x}",
         status=dict(sorted(status.items())),
         pending=reader.counts().get("pending", 0),
         instances=dict(instances.most_common()),
@@ -110,6 +110,13 @@ def run_figures(reader: RunReader) -> RunFigures:
         cost=read_cost(reader.directory),
         settings=settings_of(reader),
     )
+
+
+def _digest_of(record: ImageRecord) -> int:
+    """Of a picture: of its bytes, or of its file name where they could not be read. Their sum is one of them all."""
+    sha256 = record.info.sha256 if record.info else ""
+    key = b"bytes:" + sha256.encode() if sha256 else b"name:" + os.fsencode(file_name(record.image_id))
+    return int.from_bytes(hashlib.sha256(key).digest(), "big")
 
 
 class _Mean:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from autolabel.core.types import Instance
+from autolabel.core.types import ImageRecord, Instance
+from autolabel.evaluate.counterparts import Named, counterparts
 from autolabel.evaluate.differences import (
     KINDS,
     Compared,
@@ -14,6 +15,7 @@ from autolabel.evaluate.differences import (
     Meeting,
     Rules,
     Tally,
+    compare_pictures,
     compare_runs,
 )
 from autolabel.report.compare import Changed, Changes
@@ -30,26 +32,53 @@ ELSEWHERE: dict[Meeting, str] = {
 
 
 class Counting:
-    """The comparison of two runs while its lines are written; afterwards `changes` has the counts."""
+    """The comparison of two runs while its lines are written; afterwards `changes` has the counts, and `renamed`
+    says how many pictures have other image ids in the two."""
 
     def __init__(self, before: RunReader, after: RunReader, by: Rules, *, examples: int) -> None:
         self._readers = before, after
         self._by = by
         self._tally = Tally(by, examples)
         self._elsewhere: dict[Meeting, list[str]] = {}
+        self.renamed = 0
 
     def lines(self) -> Iterator[bytes]:
-        """JSON lines: one for each object that differs and each picture that was not compared, by image id."""
+        """JSON lines: one for each object that differs and each picture that was not compared, by image id; then the
+        same of pictures whose image id is in one run alone."""
         before, after = self._readers
+        ours: list[Named] = []
+        theirs: list[Named] = []
         for picture in compare_runs(before.records_by_id(), after.records_by_id(), self._by):
-            self._tally.add(picture)
-            if picture.meeting != "compared":
-                ids = self._elsewhere.setdefault(picture.meeting, [])
-                if len(ids) < IDS_SHOWN:
-                    ids.append(picture.record.image_id)
-                yield _line(_picture_row(picture))
-            for one in picture.differences:
-                yield _line(_object_row(picture, one, self._by))
+            if picture.before is None or picture.after is None:
+                # The id and the digest alone: the records of a whole run may wait here.
+                record = picture.record
+                (theirs if picture.before is None else ours).append(
+                    Named(record.image_id, record.info.sha256 if record.info else "")
+                )
+            else:
+                yield from self._counted(picture)
+        pairs = dict(counterparts(ours, theirs))
+        self.renamed = len(pairs)
+        for one in ours:
+            other = pairs.get(one.image_id)
+            yield from self._met(before.record(one.image_id), None if other is None else after.record(other))
+        met = set(pairs.values())
+        for left in theirs:
+            if left.image_id not in met:
+                yield from self._met(None, after.record(left.image_id))
+
+    def _met(self, before: ImageRecord | None, after: ImageRecord | None) -> Iterator[bytes]:
+        return self._counted(compare_pictures(before, after, self._by))
+
+    def _counted(self, picture: Compared) -> Iterator[bytes]:
+        self._tally.add(picture)
+        if picture.meeting != "compared":
+            ids = self._elsewhere.setdefault(picture.meeting, [])
+            if len(ids) < IDS_SHOWN:
+                ids.append(picture.record.image_id)
+            yield _line(_picture_row(picture))
+        for one in picture.differences:
+            yield _line(_object_row(picture, one, self._by))
 
     def changes(self, names: Sequence[str]) -> Changes:
         before, after = names
@@ -92,7 +121,7 @@ def _changed(picture: Compared, one: Difference, by: Rules) -> Changed:
 def _picture_row(picture: Compared) -> dict[str, Any]:
     status = [None if record is None else record.status for record in (picture.before, picture.after)]
     return {
-        "image_id": picture.record.image_id,
+        **_ids(picture),
         "kind": picture.meeting,
         "status_before": status[0],
         "status_after": status[1],
@@ -101,7 +130,7 @@ def _picture_row(picture: Compared) -> dict[str, Any]:
 
 def _object_row(picture: Compared, one: Difference, by: Rules) -> dict[str, Any]:
     return {
-        "image_id": picture.record.image_id,
+        **_ids(picture),
         "kind": one.kind,
         "index_before": _index(one.before),
         "index_after": _index(one.after),
@@ -110,6 +139,14 @@ def _object_row(picture: Compared, one: Difference, by: Rules) -> dict[str, Any]
         "iou": None if one.iou is None else round(one.iou, 6),
         "share": round(one.share, 6),
         "reason": one.reason or None,
+    }
+
+
+def _ids(picture: Compared) -> dict[str, str | None]:
+    """The picture's, and what the second run calls it."""
+    return {
+        "image_id": picture.record.image_id,
+        "image_id_after": None if picture.after is None else picture.after.image_id,
     }
 
 

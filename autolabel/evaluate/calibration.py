@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +45,14 @@ class Known:
     iou: float
 
 
-def known(run: RecordReader, objects: Iterable[str]) -> Iterator[Known]:
-    """The found objects of an evaluated run; `objects` are the lines of its `objects.jsonl`. Masks that came with
-    the source are left out: nobody asks how good they are."""
+def known(run: RecordReader, objects: Iterable[str], without: Collection[str] = ()) -> Iterator[Known]:
+    """The found objects of a run that was evaluated by masks; `objects` are the lines of its `objects.jsonl`. Masks
+    that came with the source are left out: nobody asks how good they are. So are the pictures `without` masks for
+    all true objects: what is false there would count, and what is right would not."""
     ious: dict[tuple[str, int], float] = {}
     for line in objects:
         row = json.loads(line)
-        if row["index"] is not None:
+        if row["index"] is not None and row["image_id"] not in without:
             ious[row["image_id"], row["index"]] = row["iou"] or 0.0
     for record in run.records():
         for instance in record.instances:

@@ -1,8 +1,9 @@
 """What differs between two runs, object by object. Reads records alone; opens no picture and loads no model.
 
-Pictures are joined by image id, objects within a picture one to one and whatever their class: first those with
-the very same prompt box (the same question, however far its answers are apart), then by falling mask IoU. What
-one run keeps may so meet what the other dropped. Memory holds one picture's objects at a time.
+Pictures are joined by image id (those that have two: counterparts.py), objects within a picture one to one and
+whatever their class: first those with the very same prompt box (the same question, however far its answers are apart),
+then by falling mask IoU. What one run keeps may so meet what the other dropped. Memory holds one picture's objects at
+a time.
 """
 
 from __future__ import annotations

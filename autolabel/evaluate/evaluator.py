@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import RecordReader
@@ -17,9 +17,10 @@ from autolabel.core.types import Category, ImageRecord, ImageRef, Labels, Proble
 from autolabel.evaluate.boundary import BoundaryScores, boundary_scores
 from autolabel.evaluate.classes import Classes, by_name, one_class
 from autolabel.evaluate.coco import CocoData, CocoScores
+from autolabel.evaluate.counterparts import file_name
 from autolabel.evaluate.join import Joined, join
 from autolabel.evaluate.matching import Verdict, by_annotation, by_iou, by_prompt
-from autolabel.evaluate.oracle import Pairs, pairs_of
+from autolabel.evaluate.oracle import pairs_of
 from autolabel.evaluate.panoptic import PanopticTally
 from autolabel.evaluate.ranking import Ranking, ranking
 from autolabel.evaluate.result import ClassRow, Evaluation, Matching, Panoptic, SizeRow
@@ -29,6 +30,7 @@ from autolabel.evaluate.tally import SIZES, Tally
 NOTHING = "(nothing)"
 RANKS = {"detector": "detector_score", "quality": "quality", "predicted_iou": "predicted_iou"}
 PAIRINGS = ("auto", "iou")
+PENDING = "are not labelled yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +76,31 @@ class Evaluator:
         self._pairing = _choice("pairing", pairing, PAIRINGS)
 
     def evaluate(
-        self, run: RecordReader, truth: Truth, *, on_labels: bool, write: Write | None = None
+        self,
+        run: RecordReader,
+        truth: Truth,
+        *,
+        on_labels: bool,
+        pending: Collection[str] = (),
+        write: Write | None = None,
     ) -> Evaluation:
         """`on_labels` says that the run's boxes are existing labels; where they are the truth's own, objects are
-        paired by annotation. `write` takes `objects.jsonl` line by line.
+        paired by annotation. `pending` are image ids of the run that have no record yet. `write` takes
+        `objects.jsonl` line by line.
 
-        Raises ConfigError, SourceError and StoreError where run and truth do not fit together.
+        Raises ConfigError, SourceError and StoreError where run and truth do not fit together. Where no picture could
+        be judged, the first of the notes says why.
         """
-        listed = _Listed(run)
+        listed = _Listed(run, pending)
         joined = join(listed.image_ids, truth.refs)
         used = {int(c) for ref in joined.refs.values() if ref.labels for c in ref.labels.category_ids}
         classes = self._classes(run.categories, truth.categories, used, rename_run=on_labels)
-        measure: Measure = "segm" if _has_masks(joined, classes) else "bbox"
         self._check_scores(listed)
         paired = on_labels and self._pairing == "auto"
-        disagreement = _disagreement(run, joined) if paired else None
+        asked, disagreement = _asked(run, joined, classes) if paired else (frozenset[int](), None)
+        if self._class_agnostic and paired and disagreement is None:
+            classes = _without_unasked(classes, truth.categories, run.categories, asked)
+        measure: Measure = "segm" if _has_masks(joined, classes) else "bbox"
         pass_ = _Pass(
             self,
             classes=classes,
@@ -101,7 +113,11 @@ class Evaluator:
         for record in run.records():
             if record.image_id in joined.refs:
                 pass_.add(record, joined.refs[record.image_id], numbers[record.image_id])
-        notes = [*listed.notes(joined), *_class_notes(run.categories, truth.categories, classes, used, pass_)]
+        notes = [
+            *pass_.unusable(joined),
+            *listed.notes(joined, truth),
+            *_class_notes(run.categories, truth.categories, classes, used, pass_),
+        ]
         if disagreement is not None:
             notes.append(f"the run's boxes are labels, but not those of this truth: {disagreement}; paired by IoU")
         return pass_.evaluation(truth, listed, joined, notes)
@@ -124,15 +140,15 @@ class Evaluator:
 class _Listed:
     """What a first look at the run says: its pictures, and which scores are there."""
 
-    def __init__(self, run: RecordReader) -> None:
+    def __init__(self, run: RecordReader, pending: Collection[str]) -> None:
         self.image_ids: list[str] = []
-        self.left_out: Counter[str] = Counter()
+        self.left_out: dict[str, list[str]] = {PENDING: list(pending)} if pending else {}
         self.without: Counter[str] = Counter()
         self.instances = 0
         self.own = 0
         for record in run.records():
             if record.status not in ("ok", "empty") or record.info is None:
-                self.left_out[record.status] += 1
+                self.left_out.setdefault(record.status, []).append(record.image_id)
                 continue
             self.image_ids.append(record.image_id)
             for one in (i for i in record.instances if not i.crowd):
@@ -140,21 +156,35 @@ class _Listed:
                 self.own += one.origin == "label"
                 self.without.update(name for name in SCORES if getattr(one, name) is None)
 
-    def notes(self, joined: Joined) -> list[str]:
-        notes = [f"{n} pictures of the run {status} and are not counted" for status, n in self.left_out.items()]
+    def notes(self, joined: Joined, truth: Truth) -> list[str]:
+        notes = [
+            f"{len(ids)} pictures of the run {status} and are not counted" for status, ids in self.left_out.items()
+        ]
         if joined.by_name:
             notes.append("pictures are joined by their file names: the image ids of run and truth differ")
-        without = len(self.image_ids) - len(joined.refs)
-        if without:
-            notes.append(f"{without} pictures of the run are not in the truth and are not counted")
-        if joined.unused:
-            notes.append(f"{joined.unused} pictures of the truth are not in the run and are not counted")
+        if joined.absent:
+            notes.append(f"{joined.absent} pictures of the run are not in the truth and are not counted")
+        if joined.unlabelled:
+            notes.append(
+                f"{joined.unlabelled} pictures of the run have no labels in the truth, not even an empty label file, "
+                f"and are not counted"
+            )
+        unused = joined.unused - self._left_out_of(joined, truth)
+        if unused:
+            notes.append(f"{unused} pictures of the truth are not in the run and are not counted")
         if self.own:
             notes.append(
                 f"{self.own} of {self.instances} masks are the source's own; "
                 f"label with detect.keep_masks=false to have them made anew"
             )
         return notes
+
+    def _left_out_of(self, joined: Joined, truth: Truth) -> int:
+        """Pictures with truth that are in the run, but failed or are not labelled yet."""
+        name = file_name if joined.by_name else str
+        left_out = {name(image_id) for ids in self.left_out.values() for image_id in ids}
+        labelled = (ref for ref in truth.refs if ref.problem is None and ref.labels is not None)
+        return sum(name(ref.image_id) in left_out for ref in labelled)
 
 
 class _Pass:
@@ -182,6 +212,7 @@ class _Pass:
         self.images = 0
         self.foreign: Counter[int] = Counter()
         self.maskless = 0
+        self.half_masked: list[str] = []
 
     def add(self, record: ImageRecord, ref: ImageRef, number: int) -> None:
         assert record.info is not None
@@ -206,11 +237,13 @@ class _Pass:
             i.category_id for i in record.instances if i.category_id not in self._classes.run and not i.crowd
         )
         if self._measure == "segm":
-            self.maskless += sum(
+            maskless = sum(
                 shape is None and not crowd
                 for shape, crowd in zip(ref.labels.shapes, ref.labels.crowd, strict=True)
             )
-        pairs = pairs_of(record, ref.labels).kept(one) if self._paired else None
+            self.maskless += maskless
+            self.half_masked += [record.image_id] * (maskless > 0)
+        pairs = pairs_of(record, ref.labels, self._classes).kept(one) if self._paired else None
         verdicts = (
             by_iou(one, self._settings._iou) if pairs is None else by_annotation(one, pairs, self._settings._iou)
         )
@@ -275,7 +308,8 @@ class _Pass:
             panoptic=Panoptic.of(self._classes.names, self._panoptic) if masks else None,
             ranking=self._rankings(),
             separation=self._tally.separation if masks and not self._paired else None,
-            notes=(*notes, *self._notes(joined)),
+            notes=(*notes, *self._notes()),
+            half_masked=frozenset(self.half_masked),
         )
 
     def _per_class(self, coco: CocoScores) -> tuple[ClassRow, ...]:
@@ -287,10 +321,12 @@ class _Pass:
     def _rankings(self) -> dict[str, Ranking]:
         return {name: ranking(scores, ious) for name, (scores, ious) in self._scored.items() if scores}
 
-    def _notes(self, joined: Joined) -> Iterator[str]:
+    def unusable(self, joined: Joined) -> Iterator[str]:
         broken = [*joined.broken, *self.broken]
         if broken:
             yield f"the truth of {len(broken)} pictures cannot be used, the first: {broken[0].detail}"
+
+    def _notes(self) -> Iterator[str]:
         if self._measure == "bbox" and self.images:
             yield "the truth has boxes and no masks: only boxes are measured"
         if self.maskless:
@@ -350,18 +386,29 @@ def _has_masks(joined: Joined, classes: Classes) -> bool:
     return any(masks(labels) for labels in rows) or not any(len(labels) for labels in rows)
 
 
-def _disagreement(run: RecordReader, joined: Joined) -> str | None:
-    """Why the run's candidates are not the truth's annotations; None where all are."""
+def _asked(run: RecordReader, joined: Joined, classes: Classes) -> tuple[Collection[int], str | None]:
+    """Category ids of the annotations that the run's candidates are; and why a candidate is none, where one is not."""
+    asked: set[int] = set()
     for record in run.records():
         ref = joined.refs.get(record.image_id)
         if ref is not None and ref.labels is not None and record.info is not None:
             try:
-                pairs: Pairs = pairs_of(record, ref.labels)
+                pairs = pairs_of(record, ref.labels, classes)
             except ImageError:
                 continue  # said where the picture is judged
             if pairs.problem is not None:
-                return f"{record.image_id}: {pairs.problem}"
-    return None
+                return asked, f"{record.image_id}: {pairs.problem}"
+            asked.update(int(ref.labels.category_ids[row]) for row in pairs.rows.values())
+    return asked, None
+
+
+def _without_unasked(
+    classes: Classes, truth: Sequence[Category], run: Sequence[Category], asked: Collection[int]
+) -> Classes:
+    """Without classes of the truth that `labels` left out: the run has no such name and none of their annotations."""
+    known = {c.name for c in run}
+    left_out = {c.id for c in truth if c.name not in known and c.id not in asked}
+    return replace(classes, truth={id_: n for id_, n in classes.truth.items() if id_ not in left_out})
 
 
 def _image_numbers(joined: Joined) -> dict[str, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import unquote
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import ImageRef, Problem
+from autolabel.evaluate.counterparts import file_name
 
 _SHOWN = 3
 Value = TypeVar("Value")
@@ -18,31 +17,44 @@ Value = TypeVar("Value")
 @dataclass(frozen=True, slots=True)
 class Joined:
     """The truth's pictures by the run's image ids. `by_name` says that file names were needed; `unused` pictures of
-    the truth are not in the run, `broken` ones cannot be read."""
+    the truth are not in the run, `broken` ones cannot be read. Of the run, `unlabelled` pictures are in the truth but
+    have no labels there, and `absent` ones are not in it."""
 
     refs: Mapping[str, ImageRef]
     by_name: bool
     unused: int
+    unlabelled: int
+    absent: int
     broken: tuple[Problem, ...]
 
 
 def join(image_ids: Sequence[str], truth: Iterable[ImageRef]) -> Joined:
-    """Image ids where any of them is in the truth, else file names.
+    """Image ids where any of them is in the truth, with labels or without, else file names.
 
-    Raises SourceError when no picture has labels, when none is found, and when a file name could be several.
+    Raises SourceError when no picture has labels, when none of the run's has, and when a file name could be several.
     """
     listed = list(truth)
     broken = tuple(ref.problem for ref in listed if ref.problem is not None)
     labelled = [ref for ref in listed if ref.problem is None and ref.labels is not None]
+    why = f"; the first: {broken[0].detail}" if broken else ""
     if listed and not labelled:
-        why = f"; the first: {broken[0].detail}" if broken else ""
         raise SourceError(f"the truth has {len(listed)} pictures and no labels that can be read{why}")
-    by_id = {ref.image_id: ref for ref in labelled}
-    found = {image_id: by_id[image_id] for image_id in image_ids if image_id in by_id}
-    by_name = not found and bool(image_ids) and bool(labelled)
+    known = {ref.image_id: ref for ref in listed}
+    by_name = bool(image_ids and listed) and known.keys().isdisjoint(image_ids)
     if by_name:
         found = _by_name(image_ids, labelled)
-    return Joined(found, by_name, len(labelled) - len(found), broken)
+    else:
+        by_id = {ref.image_id: ref for ref in labelled}
+        found = {image_id: by_id[image_id] for image_id in image_ids if image_id in by_id}
+    if image_ids and labelled and not found:
+        raise SourceError(
+            f"the truth has labels of other pictures ({labelled[0].image_id!r}), but none of the run's that can be "
+            f"read ({image_ids[0]!r}){why}"
+        )
+    named = {file_name(ref.image_id): ref for ref in listed} if by_name else known
+    others = [named.get(file_name(i) if by_name else i) for i in image_ids if i not in found]
+    unlabelled = sum(ref is not None and ref.problem is None for ref in others)
+    return Joined(found, by_name, len(labelled) - len(found), unlabelled, others.count(None), broken)
 
 
 def _by_name(image_ids: Sequence[str], labelled: Sequence[ImageRef]) -> dict[str, ImageRef]:
@@ -68,6 +80,5 @@ def _by_name(image_ids: Sequence[str], labelled: Sequence[ImageRef]) -> dict[str
 def _grouped(rows: Iterable[tuple[str, Value]]) -> dict[str, list[Value]]:
     groups: dict[str, list[Value]] = {}
     for name, value in rows:
-        # Pascal VOC's lists have no place for a space, so that exports write `a%20b.jpg`.
-        groups.setdefault(unquote(posixpath.basename(name)), []).append(value)
+        groups.setdefault(file_name(name), []).append(value)
     return groups

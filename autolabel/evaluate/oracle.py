@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolabel.core.types import ImageRecord, Labels
+from autolabel.evaluate.classes import Classes
 from autolabel.evaluate.scene import Scene, box_ious
 from autolabel.ops.annotations import Canvas
 from autolabel.ops.boxes import box_problem
@@ -31,25 +32,43 @@ class Pairs:
         return {f: truth[row] for f, row in rows.items() if row in truth}
 
 
-def pairs_of(record: ImageRecord, labels: Labels) -> Pairs:
-    """By annotation id where the truth has them, else by position; the boxes must agree.
+def pairs_of(record: ImageRecord, labels: Labels, classes: Classes) -> Pairs:
+    """By annotation id where both sides have them, else by position; the boxes must agree. Annotations that are no
+    candidate are of a class that the run left out, or came into the truth since.
 
     Raises ImageError when the labels do not fit the picture.
     """
     assert record.info is not None
-    if len(record.candidates) != len(labels):
-        return Pairs({}, f"{len(record.candidates)} objects, the truth has {len(labels)}")
-    by_id = {id_: row for row, id_ in enumerate(labels.source_ids) if id_ is not None}
+    pairs = _by_id(record, labels) or _by_position(record, labels, classes)
+    if pairs.problem is not None:
+        return pairs
     boxes = Canvas(labels, record.info).boxes(labels.boxes_xyxy)
-    rows = {}
     for one in record.candidates:
-        row = by_id.get(one.source_id) if by_id and one.source_id is not None else one.index
-        if row is None:
-            return Pairs({}, f"annotation {one.source_id} is not in the truth")
+        row = pairs.rows[one.index]
         if box_problem(boxes[row], record.info.size_hw) is None:
             x0, y0, x1, y1 = (float(v) for v in boxes[row])
             same = box_ious([one.box_xyxy], [(x0, y0, x1, y1)], np.zeros(1, np.bool_))[0, 0]
             if same < SAME_BOX_IOU:
                 return Pairs({}, f"object {one.index} has another box than its annotation")
-        rows[one.index] = row
-    return Pairs(rows)
+    return pairs
+
+
+def _by_id(record: ImageRecord, labels: Labels) -> Pairs | None:
+    """None where the annotations or one of the candidates have no ids."""
+    rows = {id_: row for row, id_ in enumerate(labels.source_ids) if id_ is not None}
+    ids = {one.index: one.source_id for one in record.candidates}
+    if not rows or None in ids.values():
+        return None
+    stray = next((id_ for id_ in ids.values() if id_ not in rows), None)
+    if stray is not None:
+        return Pairs({}, f"annotation {stray} is not in the truth")
+    return Pairs({index: rows[id_] for index, id_ in ids.items() if id_ is not None})
+
+
+def _by_position(record: ImageRecord, labels: Labels, classes: Classes) -> Pairs:
+    """Among all annotations, or else among those of the classes that the run knows."""
+    every = range(len(labels))
+    for rows in (every, [row for row in every if int(labels.category_ids[row]) in classes.truth]):
+        if len(rows) == len(record.candidates):
+            return Pairs({one.index: row for one, row in zip(record.candidates, rows, strict=True)})
+    return Pairs({}, f"{len(record.candidates)} objects, the truth has {len(labels)}")

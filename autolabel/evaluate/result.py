@@ -84,7 +84,8 @@ class Evaluation:
     """`segm`, `panoptic` and `separation` are None where the truth has no masks, `separation` also for a run on
     the true boxes. `all` is over the pairs (see Row), `matched_alone` without the failures of a run on the true
     boxes, and `mean_iou_of_truth` over all true objects, with 0 for a missed one. `ignored` true objects are not
-    in any count, and `absorbed` found ones neither."""
+    in any count, and `absorbed` found ones neither. `half_masked` pictures, which are not in the
+    document, have true objects with a box and no mask."""
 
     truth: str
     truth_sha256: str
@@ -108,6 +109,7 @@ class Evaluation:
     ranking: Mapping[str, Ranking]
     separation: Separation | None
     notes: tuple[str, ...]
+    half_masked: frozenset[str] = frozenset()
 
     def document(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""

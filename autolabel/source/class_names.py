@@ -61,7 +61,9 @@ def read_class_names(
     if found is None and default is not None:
         return ClassNames({1: default}, frozenset((0,)) if background is None else background)
     if found is None:
-        raise SourceError(f"{folder!r} names no classes; write {' or '.join(_FILES)}, or set source.classes")
+        raise SourceError(
+            f"{folder!r} names no classes; write {' or '.join(_FILES)}, or say source=png_masks source.classes=<file>"
+        )
     path = posixpath.join(folder, found)
     text = read_label_text(path, _MAX_BYTES)
     top = _parsed(path, text)

@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Literal
 
 from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
@@ -40,6 +41,8 @@ _FEW = 20
 _COCO_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
 _ROW = re.compile(rb"^[ \t]*\d[\d.]*(?:[ \t,]+[-+.\deE]+){4,}[ \t]*\r?$", re.MULTILINE)
 """Five numbers or more. Whether they are right says the reader, line by line: a folder of wrong rows must fail."""
+_PNG_DEPTH = 24
+"""Where a PNG says how many bits a number has."""
 _PARQUET = ".parquet"
 _VIDEO = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"))
 
@@ -165,7 +168,7 @@ def _not_used(path: str, names: list[str], tree: Tree) -> Iterator[str]:
     if any(extension(name) == _PARQUET for name in tree.files):
         yield "Parquet files are not used: if they hold labels, say source=parquet"
     if "masks" in names and any(extension(f) == ".png" for f in walk(posixpath.join(path, "masks")).files):
-        yield "masks/ is taken for pictures: if it holds labels, say source=png_masks and source.kind"
+        yield "masks/ is taken for pictures: if it holds labels, say source=png_masks source.kind=<semantic or instance>"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -192,12 +195,35 @@ def _is_coco(path: str, names: list[str]) -> str | None:
     return f"a COCO data set ({found[0]})" if len(found) == 1 else None
 
 
-def _is_semantic(path: str, names: list[str]) -> str | None:
-    """The layout of ultralytics' task `semantic`; without a list of classes nobody can tell what the PNGs are."""
+def _is_png_masks(path: str, names: list[str]) -> str | None:
+    """The layout of ultralytics' task `semantic`, and of export=instance_png; without a list of classes nobody can
+    tell what the PNGs are."""
     if not {"images", "masks"} <= set(names) or "labels" in names or not _CLASS_LISTS & set(names):
         return None
-    has_png = any(extension(name) == ".png" for name in walk(posixpath.join(path, "masks")).files)
-    return "pictures and class-id PNGs (images and masks)" if has_png else None
+    if not (files := _mask_files(path)):
+        return None
+    is_semantic = _mask_kind(files) == "semantic"
+    numbers = "class-id PNGs" if is_semantic else "object-id PNGs with a JSON beside each"
+    return f"pictures and {numbers} (images and masks)"
+
+
+def _mask_files(path: str) -> list[str]:
+    masks = posixpath.join(path, "masks")
+    return [posixpath.join(masks, name) for name in walk(masks).files if extension(name) == ".png"]
+
+
+def _mask_kind(files: Sequence[str]) -> Literal["semantic", "instance"]:
+    """What the numbers of the PNGs are. Raises SourceError where a person has to say it."""
+    files = files[:_FEW]
+    if any(b'"objects"' in _head(f"{posixpath.splitext(file)[0]}.json") for file in files):
+        return "instance"
+    if deep := next((file for file in files if _head(file)[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"), None):
+        raise SourceError(
+            f"{deep!r} has 16 bits a pixel, and no JSON beside it says whether they number objects or classes: say "
+            f"source=png_masks source.kind=instance, with source.divisor where an object's class is part of its "
+            f"number, or source=png_masks source.kind=semantic"
+        )
+    return "semantic"
 
 
 def _is_cvat(path: str, names: list[str]) -> str | None:
@@ -280,7 +306,7 @@ def _is_row_folder(path: str, names: list[str]) -> str | None:
 
 
 _FOLDER_KINDS: tuple[tuple[str, Callable[[str, list[str]], str | None]], ...] = (
-    ("png_masks", _is_semantic),
+    ("png_masks", _is_png_masks),
     ("yolo", _is_yolo_yaml),
     ("coco", _is_coco),
     ("cvat", _is_cvat),
@@ -342,7 +368,7 @@ class AutoSource:
         if kind == "label_studio":
             return LabelStudioSource(path=path, images_dir=images_dir, data_key=None, results="either")
         if kind == "png_masks":
-            return _semantic(path)
+            return _png_masks(path, _mask_kind(_mask_files(path)))
         if kind == "yolo":
             yaml = _file_inside(path, re.compile(r"data(set)?\.ya?ml", re.IGNORECASE))
             return YoloSource(path=yaml, images_dir=images_dir, root=None, rows="auto")
@@ -355,14 +381,14 @@ class AutoSource:
         return GlobSource(path=path) if kind == "glob" else FolderSource(path=path)
 
 
-def _semantic(path: str) -> Source:
+def _png_masks(path: str, kind: Literal["semantic", "instance"]) -> Source:
     return PngMaskSource(
         path=path,
         images_dir="images",
         masks_dir="masks",
         image_suffix="",
         mask_suffix="",
-        kind="semantic",
+        kind=kind,
         objects="class",
         classes=None,
         background=None,

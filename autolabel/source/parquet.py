@@ -142,9 +142,8 @@ class ParquetSource:
         if data is None or posixpath.exists(path):
             return path, None
         if self._extract_to is None:
-            return path, Problem(
-                "missing", f"{where}: the picture is in the file itself; say source.extract_to=<folder>"
-            )
+            way = "say source=parquet source.extract_to=<folder>"
+            return path, Problem("missing", f"{where}: the picture is in the file itself; {way}")
         stated = image.get("path") or name
         return _extracted(data, self._extract_to, contained(stated, where), where), None
 
@@ -201,7 +200,7 @@ def _rows(file: str) -> Iterator[Row]:
             if "image" not in columns:
                 raise SourceError(
                     f"{file!r} has no column `image`, only {opened.schema_arrow.names[:8]}; "
-                    "a list of paths is source=parquet_list with source.column"
+                    "a list of paths is source=parquet_list source.column=<its name>"
                 )
             for batch in opened.iter_batches(batch_size=_BATCH, columns=columns):
                 yield from batch.to_pylist()

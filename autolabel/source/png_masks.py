@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from autolabel.core.errors import ConfigError, ImageError, SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.components import split_parts
-from autolabel.ops.drawn import BadShape, extra_text
+from autolabel.ops.drawn import BadShape, extra_text, is_crowd
 from autolabel.ops.index_png import decode_index_png
 from autolabel.ops.masks import bounds_xyxy, encode
 from autolabel.source.class_names import ClassNames, read_class_names
@@ -36,11 +36,12 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """`extra` is what a JSON beside the PNG says about it, as JSON text."""
+    """`extra` is what else a JSON beside the PNG says about it, as JSON text."""
 
     category_id: int
     mask: Rle
     extra: str = ""
+    crowd: bool = False
 
 
 class PngMaskSource:
@@ -165,7 +166,9 @@ class PngMaskSource:
             return replace(ref, labels=self._labels(masks.path(pair.label), names))
         except ImageError as e:
             return replace(ref, problem=Problem("bad_label", f"{masks.path(pair.label)}: {e.detail}"))
-        except (SourceError, BadShape) as e:
+        except BadShape as e:
+            return replace(ref, problem=Problem("bad_label", f"{masks.path(pair.label)}: {e}"))
+        except SourceError as e:
             return replace(ref, problem=Problem("bad_label", str(e)))
 
     def _labels(self, path: str, names: ClassNames) -> Labels:
@@ -180,7 +183,7 @@ class PngMaskSource:
             np.array([one.category_id for one in objects], np.int64),
             masks,
             (None,) * n,
-            (False,) * n,
+            tuple(one.crowd for one in objects),
             size_hw=(int(ids.shape[0]), int(ids.shape[1])),
             extras=tuple(one.extra for one in objects),
         )
@@ -207,9 +210,10 @@ class PngMaskSource:
                 number = names.only if self._divisor is None else _class_of(value, self._divisor)
             if not isinstance(number, int):
                 raise SourceError(f"{path}: object {value} has no class; a JSON beside the PNG can say it")
+            crowd = is_crowd(fields.pop("crowd", None))
             if number not in names.background:
                 extra = extra_text({**dict(sorted(fields.items())), "instance_id": value})
-                yield _Object(names.known(number, path), encode(ids == value), extra)
+                yield _Object(names.known(number, path), encode(ids == value), extra, crowd)
 
     def _values(self, ids: NDArray[Any]) -> list[int]:
         return [int(value) for value in np.unique(ids) if int(value) != self._ignore]

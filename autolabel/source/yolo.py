@@ -10,7 +10,7 @@ import itertools
 import logging
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,7 +37,8 @@ _NOT_LABELS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """`label` is a path; None when no label file exists. `missing` is for a label that has no picture."""
+    """`label` is a path; None when no label file exists: then `background` says that this, too, is a label. `missing`
+    is for a label that has no picture."""
 
     image_id: str
     path: str
@@ -45,13 +46,15 @@ class _Picture:
     split: str | None = None
     problem: Problem | None = None
     stamp: tuple[int, int] | None = None
+    background: bool = False
 
 
 class YoloSource:
-    """Category ids are class indices + 1. A picture without a label file has no labels, and one with an empty
-    label file has labels with no object; both come out without objects, and neither is an error. A label file with
-    a bad row makes its picture `failed:bad_label`; a label file without a picture is `failed:missing`, under the
-    name that the picture would have, without suffix.
+    """Category ids are class indices + 1. A picture with an empty label file has labels with no object, and so has,
+    as for ultralytics, one without a label file where others of its split have one (without a data.yaml: others of its
+    folder); where none has, nobody has labelled them, and they have no labels. All of them come out without objects,
+    and none is an error. A label file with a bad row makes its picture `failed:bad_label`; a label file without a
+    picture is `failed:missing`, under the name that the picture would have, without suffix.
 
     `path` is a data.yaml (image ids relative to its `path:` folder); a folder that has `images/` beside
     `labels/` (or `yolo/`); or a folder of label files, whose pictures are in `images_dir`, in `images/` beside
@@ -144,7 +147,7 @@ class YoloSource:
                 self._ignored[f"also in split {picture.split}"] += 1
             else:
                 first[picture.image_id] = picture
-        return tuple(first.values())
+        return tuple(_with_background(first.values()))
 
     # Folders ----------------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class YoloSource:
         if joined != here and not joined.startswith(here.rstrip("/") + "/"):
             raise SourceError(
                 f"{self._path!r}: path: {stated!r} leads out of the folder of the file; "
-                f"if that is where the pictures are, say source.root=<that folder>"
+                f"if that is where the pictures are, say source=yolo source.root=<that folder>"
             )
         # `path: coco128` inside the folder coco128 means the folder itself.
         return joined if is_folder(joined) else here
@@ -304,14 +307,28 @@ def _picture(pair: Pair, images: Tree, labels: Tree, prefix: str, split: str | N
     return _Picture(prefix + pair.stem, images.path(pair.stem), label, split, problem)
 
 
+def _with_background(pictures: Collection[_Picture]) -> Iterator[_Picture]:
+    """The pictures, those without a label file among others that have one as background."""
+    labelled = {_part(picture) for picture in pictures if picture.label is not None}
+    for picture in pictures:
+        is_background = picture.label is None and _part(picture) in labelled
+        yield replace(picture, background=True) if is_background else picture
+
+
+def _part(picture: _Picture) -> str:
+    """What is labelled as a whole, or not at all: data sets have a test split, or a folder of it, without labels."""
+    return picture.split or posixpath.dirname(picture.image_id)
+
+
 def _read(picture: _Picture, num_classes: int | None, rows: RowKind) -> ImageRef:
     ref = ImageRef(
         picture.image_id, picture.path, split=picture.split, problem=picture.problem, stamp=picture.stamp
     )
-    if picture.label is None or picture.problem is not None:
+    if picture.problem is not None or (picture.label is None and not picture.background):
         return ref
     try:
-        labels = parse_rows(read_label_text(picture.label, _MAX_LABEL), num_classes, rows)
+        text = "" if picture.label is None else read_label_text(picture.label, _MAX_LABEL)
+        labels = parse_rows(text, num_classes, rows)
     except BadRow as e:
         problem = Problem("bad_label", f"{picture.label}:{str(e).removeprefix('line ')}")
     except SourceError as e:

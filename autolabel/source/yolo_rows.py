@@ -69,7 +69,7 @@ def parse_rows(text: str, num_classes: int | None, kind: RowKind = "auto") -> La
     if kind == "auto" and rows and all(map(_may_be_a_longer_box, rows)):
         raise BadRow(
             f"line {rows[0].line}: 7 numbers are a triangle, or a box with two numbers more; "
-            "if they are triangles, say source.rows=segment"
+            "if they are triangles, say source=yolo source.rows=segment"
         )
     is_box = [len(row.values) == 4 for row in rows]
     return Labels(

@@ -150,6 +150,46 @@ def test_runs_of_different_pictures_are_said_so(two_runs, label, capsys):
     assert set(kinds.values()) == {"only_before", "only_after", "other_picture"}
 
 
+def test_pictures_that_two_sources_name_differently_are_the_same_pictures(two_runs, label, capsys):
+    Path("outer").mkdir()
+    Path("outer/in").symlink_to((two_runs / "in").resolve())
+    Path("outer/list.txt").write_text(
+        "".join(f"{p.relative_to('outer')}\n" for p in Path("outer/in").rglob("*.png"))
+    )
+    label(two_runs / "outer" / "list.txt", "run=listed")
+    assert {r.image_id for r in records("a")}.isdisjoint(r.image_id for r in records("listed"))
+    capsys.readouterr()
+    assert main(["compare", "a", "listed", "out=c"]) == 0
+    out = capsys.readouterr().out
+    assert "8 pictures have other image ids in the two runs" in out
+    assert "different pictures" not in out
+    assert "(a -> listed, 8 pictures compared)" in out
+    kept = sum(len(record.instances) for record in records("a"))
+    assert result("c")["differences"]["objects"]["identical"] == kept > 0
+
+
+def test_where_nothing_was_compared_no_equality_is_claimed(two_runs, label, capsys):
+    draw(two_runs / "other" / "new.png", {1: (3, 3, 30, 30)})
+    label(two_runs / "other", "run=o")
+    capsys.readouterr()
+    assert main(["compare", "a", "o", "out=c"]) == 0
+    out = capsys.readouterr().out
+    assert "objects    nothing was compared" in out
+    assert "no difference" not in out
+
+
+def test_runs_of_the_same_names_elsewhere_are_compared_in_a_folder_of_their_own(two_runs, capsys):
+    for place in ("x", "y"):
+        for run in "ab":
+            shutil.copytree(run, f"{place}/{run}")
+    for place in ("x", "y", "x", "y"):
+        assert main(["compare", f"{place}/a", f"{place}/b"]) == 0
+    first, second = sorted(Path("runs").iterdir())
+    assert (first.name, second.name.startswith("compare-a-b-")) == ("compare-a-b", True)
+    held = [[run["directory"] for run in result(folder)["runs"]] for folder in (first, second)]
+    assert held == [["x/a", "x/b"], ["y/a", "y/b"]]
+
+
 def evaluation(run, ap, sha256="t"):
     figures = {
         "segm": {"AP": ap, "AP50": ap},

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.fakes import album
 ROOT = Path(__file__).resolve().parents[2]
 
 
-FORMATS = ("coco", "yolo", "voc", "labelme", "cvat")
+FORMATS = ("coco", "yolo", "voc", "labelme", "cvat", "instance_png")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,56 @@ def test_a_run_is_perfect_against_its_own_export_in_any_format(kind, home, capsy
     assert found["matched"]["mean_iou"] == pytest.approx(1)
     assert found["segm"]["AP"] == pytest.approx(1)
     assert "source: " in capsys.readouterr().err
+
+
+def test_to_a_yolo_truth_a_picture_without_a_label_file_is_background(tmp_path, home):
+    run = home / "run"
+    truth = shutil.copytree(run / "export" / "yolo", tmp_path / "yolo")
+    rows = sorted(truth.rglob("labels/train/**/*.txt"), key=lambda path: path.stat().st_size)
+    assert not rows[0].stat().st_size
+    rows[0].unlink()  # nothing is there, and nothing was found
+    rows[-1].unlink()  # what was found there is wrong
+    assert main(["evaluate", str(run), f"truth={truth}"]) == 0
+    found = document(run)
+    assert found["images"] == 8
+    assert found["objects"]["found"] > found["objects"]["matched"] == found["objects"]["truth"] > 0
+
+
+def hint(home, capsys, *settings):
+    """What a command that cannot run says of the way out: one line."""
+    assert main(["evaluate", str(home / "run"), *settings]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("source: ")]
+    return line
+
+
+def test_a_source_names_its_settings_as_those_of_the_truth(tmp_path, home, capsys):
+    shutil.copy(home / "run" / "export" / "coco" / "instances.json", tmp_path / "source.kind")
+    truth = f"truth={tmp_path / 'source.kind'}"
+    said = hint(home, capsys, truth)
+    assert "source.kind' is neither" in said, "a path stays as it is"
+    assert "source@truth=coco, source@truth=label_studio" in said
+    assert main(["evaluate", str(home / "run"), "source@truth=coco", truth]) == 0
+    tasks = [{"id": 1, "annotations": [], "data": {"image": "/gone/a.jpg"}}]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks), "utf-8")
+    assert "set truth.images_dir" in hint(home, capsys, f"truth={tmp_path / 'tasks.json'}")
+    assert "truth.kind must be" in hint(home, capsys, "source@truth=png_masks", truth, "truth.kind=x")
+
+
+def test_the_way_out_for_pictures_inside_parquet_files_is_one(tmp_path, home, capsys):
+    pytest.importorskip("pyarrow")
+    run = home / "run"
+    assert main(["export", str(run), "export=[parquet]"]) == 0
+    truth, place = f"truth={run / 'export' / 'parquet'}", tmp_path / "pictures"
+    assert "say source@truth=parquet truth.extract_to=<folder>" in hint(home, capsys, truth)
+    assert main(["evaluate", str(run), truth, "source@truth=parquet", f"truth.extract_to={place}"]) == 0
+    assert document(run)["matched"]["mean_iou"] == pytest.approx(1)
+
+
+def test_labels_that_the_truth_leaves_alone_are_named_with_a_setting_that_evaluate_takes(tmp_path, home, capsys):
+    folder = shutil.copytree(home / "in", tmp_path / "in")
+    (folder / "0" / "picture 000.txt").write_text("0 0.5 0.5 0.1 0.1\n", "utf-8")
+    assert main(["evaluate", str(home / "run"), f"truth={folder}"]) == 1
+    assert "if they are YOLO labels, say source@truth=yolo" in capsys.readouterr().err
 
 
 def test_both_files_are_there_and_agree_and_evaluating_again_gives_the_same_bytes(home):
@@ -172,3 +223,78 @@ def test_an_evaluation_of_records_that_changed_is_set_aside(tmp_path, home, caps
     assert sorted(p.name for p in (run / "evaluate").iterdir()) == [
         "evaluation.json.outdated", "objects.jsonl.outdated"
     ]  # fmt: skip
+
+
+def truth_of(run, change):
+    """The run's own export in COCO, changed."""
+    path = run / "export" / "coco" / "instances.json"
+    content = json.loads(path.read_text())
+    change(content)
+    changed = path.with_name("changed.json")
+    changed.write_text(json.dumps(content))
+    return changed
+
+
+def halved(content):
+    for image in content["images"]:
+        image["width"], image["height"] = image["width"] // 2, image["height"] // 2
+
+
+def of_boxes_alone(content):
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "why"),
+    [(halved, [], "no picture could be judged: the truth of 8 pictures cannot be used, the first: "),
+     (of_boxes_alone, ["--calibrate"], "the truth has boxes and no masks: quality cannot be fitted")],
+    ids=["no picture fits", "no mask to fit to"],
+)  # fmt: skip
+def test_a_truth_that_says_nothing_is_refused_and_the_evaluation_stays(change, flags, why, tmp_path, home, capsys):
+    run = shutil.copytree(home / "run", tmp_path / "run")
+    shutil.rmtree(run / "evaluate", ignore_errors=True)
+    changed = f"truth={truth_of(run, change)}"
+    assert main(["evaluate", str(run), changed, *flags]) == 1
+    assert not (run / "evaluate").exists()
+    assert main(["evaluate", str(run), f"truth={run / 'export' / 'coco' / 'instances.json'}"]) == 0
+    before = {path.name: path.read_bytes() for path in (run / "evaluate").iterdir()}
+    capsys.readouterr()
+    assert main(["evaluate", str(run), changed, *flags]) == 1
+    error = capsys.readouterr().err
+    assert why in error
+    assert len([line for line in error.splitlines() if not line.startswith("source: ")]) == 1
+    assert {path.name: path.read_bytes() for path in (run / "evaluate").iterdir()} == before
+
+
+def test_a_run_that_is_not_labelled_yet_is_not_judged(tmp_path, home, capsys):
+    run = shutil.copytree(home / "run", tmp_path / "run")
+    truth = f"truth={run / 'export' / 'coco' / 'instances.json'}"
+    database = sqlite3.connect(run / "run.sqlite")
+    with database:
+        database.execute("DELETE FROM record WHERE ordinal < 3")
+    assert main(["evaluate", str(run), truth]) == 0
+    notes = document(run)["notes"]
+    assert "3 pictures of the run are not labelled yet and are not counted" in notes
+    assert not any("not in the" in note for note in notes)
+    with database:
+        database.execute("DELETE FROM record")
+    database.close()
+    before = document(run)
+    assert main(["evaluate", str(run), truth]) == 1
+    assert "no picture could be judged: 8 pictures of the run are not labelled yet" in capsys.readouterr().err
+    assert document(run) == before
+
+
+def test_a_run_on_some_classes_of_the_true_boxes_is_recognised(home, tmp_path):
+    truth = home / "run" / "export" / "coco" / "instances.json"
+    names = [c["name"] for c in json.loads(truth.read_text())["categories"]]
+    label(home, "some", str(truth), f"source.images_dir={home / 'in'}", "detect=labels", "detect.keep_masks=false",
+          "export=[]", f"labels.keep=[{names[0]}]", f"labels.merge={{thing: [{names[0]}]}}")  # fmt: skip
+    assert (
+        main(
+            ["evaluate", str(home / "some"), f"truth={truth}", f"classes={{{names[0]}: thing}}", "unknown=ignore"]
+        )
+        == 0
+    )
+    assert document(home / "some")["matching"]["pairing"] == "annotation"

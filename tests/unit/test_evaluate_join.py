@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from autolabel.core.errors import SourceError
-from autolabel.core.types import ImageRef
+from autolabel.core.types import ImageRef, Problem
 from tests.scenes import CAT, at, judge, ref, run, run_record, truth
 
 OBJECT = [(CAT, at(50, 50))]
@@ -41,6 +41,28 @@ def test_a_file_name_that_could_be_several_pictures_is_refused_by_its_name(run_i
 def test_a_truth_of_other_pictures_is_refused_with_a_name_of_each_side():
     with pytest.raises(SourceError, match=r"'a\.jpg'.*'b\.jpg'"):
         judged(["a.jpg"], ["b.jpg"])
+
+
+def test_pictures_that_the_truth_has_without_labels_are_not_said_to_be_no_part_of_it():
+    broken = ImageRef("x/broken.jpg", "broken.jpg", problem=Problem("bad_label", "broken.txt:1: no row"))
+    refs = [ref("x/a.jpg", OBJECT), ImageRef("x/b.jpg", "b.jpg"), ImageRef("x/c.jpg", "c.jpg"), broken]
+    names = ["a.jpg", "b.jpg", "c.jpg", "broken.jpg", "d.jpg"]
+    for prefix in ("x/", ""):  # by image id, by file name
+        found = judge(run([run_record(f"{prefix}{name}", OBJECT) for name in names]), truth(refs))
+        assert (found.images, found.images_without_truth) == (1, 4)
+        for words in ("2 pictures of the run have no labels in the truth",
+                      "1 pictures of the run are not in the truth", "truth of 1 pictures"):  # fmt: skip
+            assert any(words in note for note in found.notes), words
+
+
+def test_a_picture_without_labels_is_not_joined_with_another_one_of_its_file_name():
+    with pytest.raises(
+        SourceError, match=r"of other pictures \('train/1\.jpg'\).*none of the run's.*'test/1\.jpg'"
+    ):
+        judge(
+            run([run_record("test/1.jpg", OBJECT)]),
+            truth([ref("train/1.jpg", OBJECT), ImageRef("test/1.jpg", "1.jpg")]),
+        )
 
 
 def test_a_truth_without_labels_is_refused():

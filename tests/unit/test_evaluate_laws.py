@@ -207,10 +207,21 @@ def test_what_is_left_out_is_said():
     ]
     records = [run_record("a.jpg", [(CAT, at(40, 60))]), run_record("b.jpg", []), failed("c.jpg")]
     found = judge(run(records), truth(refs))
+    assert "the truth of 1 pictures cannot be used" in found.notes[0], "what may be the reason for everything"
     assert (found.images, found.images_without_truth) == (1, 1)
     for words in ("1 pictures of the run failed", "1 pictures of the run are not in the truth",
                   "1 pictures of the truth are not in the run", "broken.xml"):  # fmt: skip
         assert any(words in note for note in found.notes), words
+
+
+@pytest.mark.parametrize("folder", ["", "val/"])
+def test_a_picture_that_failed_is_not_said_to_be_missing_too(folder):
+    refs = [ref(f"{folder}{name}.jpg", [(CAT, at(40, 60))]) for name in "abc"]
+    refs[1] = replace(refs[1], problem=Problem("bad_label", "b.xml: no JSON"))
+    records = [run_record("a.jpg", [(CAT, at(40, 60))]), run_record("b.jpg", []), failed("c.jpg")]
+    notes = judge(run(records), truth(refs)).notes
+    assert any("1 pictures of the run failed" in note for note in notes)
+    assert not any("not in the" in note for note in notes)
 
 
 def test_a_truth_of_another_picture_size_is_left_out_and_said():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autolabel.core.types import Verdict
+from autolabel.core.types import Category, Verdict
 from autolabel.evaluate.table import beside
 from tests.scenes import CAT, DOG, at, judge, ref, run, run_record, truth
 
@@ -86,3 +86,38 @@ def test_both_runs_stand_beside_one_another():
     perfect = judge(oracle([m for _, m in OBJECTS]), TRUTH, on_labels=True)
     (line,) = [line for line in beside(detected, perfect).splitlines() if "recall" in line]
     assert line.split() == ["recall", "0.333", "1.000"]
+
+
+CAT_ALONE = (Category(CAT, "cat"),)
+
+
+def cats(dropped=()):
+    """The run of `labels.keep=[cat]`, which has no other class and no candidate of one."""
+    one = next(oracle([m for _, m in OBJECTS], dropped).records())
+    rows = [i for i, c in enumerate(one.candidates) if c.category_id == CAT]
+    chosen = tuple(replace(one.candidates[i], index=n) for n, i in enumerate(rows))
+    return run([replace(one, candidates=chosen, verdicts=tuple(one.verdicts[i] for i in rows))], CAT_ALONE)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"unknown": "ignore"}, {"class_agnostic": True}], ids=["by class", "as one class"]
+)
+def test_classes_that_the_run_left_out_are_not_asked_for(changes):
+    found = judge(cats(), TRUTH, on_labels=True, **changes)
+    assert (found.matching.pairing, found.all.truth, found.all.mean_iou) == ("annotation", 2, 1)
+    assert "classes of the truth that are left out: dog" in found.notes
+    dropped = judge(cats(dropped=(2,)), TRUTH, on_labels=True, **changes)
+    assert (dropped.matching.pairing, dropped.errors["missed"]) == ("annotation", 1)
+
+
+def test_an_annotation_of_a_kept_class_that_is_no_candidate_is_missed():
+    more = truth([ref("a.jpg", [*OBJECTS, (CAT, at(130, 20, 12))])])
+    found = judge(cats(), more, on_labels=True, unknown="ignore")
+    assert (found.matching.pairing, found.all.truth, found.errors["missed"]) == ("annotation", 3, 1)
+
+
+def test_classes_that_were_left_out_are_told_by_position_too():
+    one = next(cats().records())
+    bare = run([replace(one, candidates=tuple(replace(c, source_id=None) for c in one.candidates))], CAT_ALONE)
+    found = judge(bare, truth([ref("a.jpg", OBJECTS, source_ids=(None,) * 3)]), on_labels=True, unknown="ignore")
+    assert (found.matching.pairing, found.all.truth, found.all.mean_iou) == ("annotation", 2, 1)

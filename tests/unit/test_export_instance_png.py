@@ -14,6 +14,7 @@ from PIL import Image
 from autolabel.core.errors import ConfigError
 from autolabel.export.instance_png import InstancePngExporter
 from autolabel.ops.masks import area_px, bounds_xyxy, decode
+from autolabel.source.infer import AutoSource
 from autolabel.source.png_masks import PngMaskSource
 from tests.rasters import is_red, noise, owners, photo, turned
 from tests.records import ListReader, disc, failed, instance, record, shapes, tree_bytes
@@ -83,6 +84,24 @@ def test_our_own_source_reads_equal_masks_classes_and_fields(tmp_path):
     assert (first["colour"], first["score"], first["instance_id"]) == ("red", 0.75, 1)
     assert "score" not in second
     assert second["source_id"] == 12
+
+
+def test_the_folder_alone_says_that_its_numbers_are_objects_and_which_is_a_crowd(tmp_path):
+    masks = [disc(120, 160, 20 + 40 * n, 40, 9) for n in range(4)]
+    objects = [instance(m, n, category_id=(7, 3)[n % 2], crowd=n == 3) for n, m in enumerate(masks)]
+    item = replace(photo(tmp_path, "cam1/a.png", masks), candidates=tuple(objects))
+    _, root, _ = export([item, photo(tmp_path, "b.png")], tmp_path)
+    found = AutoSource(path=str(root), images_dir=None)
+    assert (found.kind, found.reason) == (
+        "png_masks", "pictures and object-id PNGs with a JSON beside each (images and masks)"
+    )  # fmt: skip
+    names = {category.id: category.name for category in found.categories}
+    refs = {ref.image_id: ref for ref in found.images()}
+    labels = refs["images/cam1/a.png"].labels
+    assert [names[number] for number in labels.category_ids] == ['dog: "big"', "cat", 'dog: "big"', "cat"]
+    assert list(labels.shapes) == [one.mask for one in objects]
+    assert labels.crowd == (False, False, False, True)
+    assert len(refs["images/b.png"].labels) == 0
 
 
 def test_300_objects_of_an_image_have_300_numbers(tmp_path):

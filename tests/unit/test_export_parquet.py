@@ -192,6 +192,18 @@ def test_hostile_names_and_images_without_objects(tmp_path, make):
     assert all(row["objects"] == [] for row in rows(tmp_path / "out").values())
 
 
+def test_names_that_differ_in_stray_bytes_alone_have_a_row_each(tmp_path, make):
+    ids = ["a/\udcff\udcfe.png", "a/%FF%FE.png", "a/%FF\udcfe.png", "caf\udce9.png"]
+    items = [
+        replace(make(f"{n}.png", [disc(120, 160, 60, 60, 9 + n)]), image_id=name) for n, name in enumerate(ids)
+    ]
+    report, back = exported(items, tmp_path / "out")
+    found = rows(tmp_path / "out")
+    assert {"a/%FF%FE.png", "caf%E9.png"} < set(found)
+    assert (len(found), len({row["image"]["path"] for row in found.values()})) == (4, 4)
+    assert (back.objects, back.deviations, report.counts["not_utf8"]) == (4, (), 3)
+
+
 def test_policies_change_masks_and_say_so(tmp_path, make):
     items = [make("a.png", [SHAPES["ring"], SHAPES["two parts"], SHAPES["disc"]])]
     items[0] = replace(

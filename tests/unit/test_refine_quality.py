@@ -183,6 +183,7 @@ def test_the_known_objects_of_a_run_are_those_with_truth_and_a_mask_of_their_own
         ("a.png", 0, 0.75),
         ("a.png", 1, 0.0),
     ]
+    assert list(known(run, map(json.dumps, lines), without={"a.png"})) == []
 
 
 @pytest.mark.parametrize(

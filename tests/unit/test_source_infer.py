@@ -4,10 +4,12 @@ import base64
 import json
 import re
 
+import numpy as np
 import pytest
 
 from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
+from autolabel.ops.index_png import encode_index_png
 from autolabel.source.infer import AutoSource, infer_kind
 
 COCO = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []})
@@ -18,6 +20,7 @@ TASKS = json.dumps([{"id": 1, "annotations": [], "data": {"image": "/x/a.jpg"}}]
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
+OBJECTS = json.dumps({"objects": [{"id": 1, "category_id": 0}]})
 XML = "<annotation><filename>a.jpg</filename></annotation>"
 
 
@@ -52,6 +55,7 @@ XML = "<annotation><filename>a.jpg</filename></annotation>"
         ("label_studio", "x.json", {"x.json": TASKS, "a.jpg": ""}),
         ("label_studio", "", {"x.json": TASKS, "a.jpg": ""}),
         ("png_masks", "", {"classes.txt": "a", "images/a.jpg": "", "masks/a.png": PNG}),
+        ("png_masks", "", {"classes.txt": "a", "images/a.jpg": "", "masks/a.png": PNG, "masks/a.json": OBJECTS}),
     ],
 )
 def test_the_kind_is_inferred_and_one_picture_found(tmp_path, kind, path, files):
@@ -131,6 +135,15 @@ def test_the_folder_that_is_named_for_unused_labels_is_one_that_uses_them(tmp_pa
     _, reason = infer_kind(str(tmp_path))
     (folder,) = re.findall(r"in labels/ of (.*?)\)", reason)
     assert infer_kind(str(tmp_path / folder))[0] == "yolo"
+
+
+def test_pngs_of_16_bits_without_a_json_are_refused_with_the_settings_that_say_what_they_are(tmp_path):
+    for name in ("images/a.jpg", "masks/a.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(encode_index_png(np.ones((2, 3), np.uint16)))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(SourceError, match=r"masks/a\.png' has 16 bits.*source=png_masks source\.kind=instance"):
+        infer_kind(str(tmp_path))
 
 
 def test_nothing_is_looked_at_before_it_is_asked_for():

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,9 +106,17 @@ def test_pictures_in_the_file_need_a_place(tmp_path, items):
     folder = export(items, tmp_path / "out")
     refs, _ = read(folder)
     assert {ref.problem.code for ref in refs.values()} == {"missing"}
-    assert "source.extract_to=" in refs["cam/0.png"].problem.detail
+    assert "source=parquet source.extract_to=" in refs["cam/0.png"].problem.detail
     refs, _ = read(folder, images_dir=tmp_path / "photos")
     assert all(ref.problem is None for ref in refs.values())
+
+
+def test_pictures_whose_names_differ_in_stray_bytes_alone_both_come_back(tmp_path, items):
+    both = [replace(items[1], image_id="\udcff\udcfe.png"), replace(items[2], image_id="%FF%FE.png")]
+    refs, _ = read(export(both, tmp_path / "out"), extract_to=tmp_path / "pictures")
+    assert sorted(len(ref.labels) for ref in refs.values()) == [3, 6]
+    pictures = {Path(ref.path).read_bytes() for ref in refs.values()}
+    assert pictures == {Path(item.path).read_bytes() for item in both}
 
 
 def test_extracting_twice_writes_nothing_and_a_strangers_file_is_left_alone(tmp_path, items):

@@ -93,6 +93,22 @@ def test_the_kind_of_rows_is_a_setting(tmp_path):
         read(tmp_path, rows="xywh")
 
 
+@pytest.mark.parametrize("kind", ["data.yaml", "folders", "labels"])
+def test_no_label_file_is_background_where_others_have_one_and_else_no_labels(tmp_path, kind):
+    files = {
+        "images/train/x.jpg": "", "labels/train/x.txt": BOX, "images/train/background.jpg": "",
+        "images/test/x.jpg": "", "images/test/y.jpg": "", "classes.txt": "a",
+    }  # fmt: skip
+    if kind == "data.yaml":
+        files["data.yaml"] = "train: images/train\ntest: images/test\nnames: [a]\n"
+    write(tmp_path, files)
+    refs, _ = read(tmp_path / {"data.yaml": "data.yaml", "folders": "", "labels": "labels"}[kind])
+    found = {name: None if ref.labels is None else len(ref.labels) for name, ref in refs.items()}
+    assert found == {
+        "images/train/x.jpg": 1, "images/train/background.jpg": 0, "images/test/x.jpg": None, "images/test/y.jpg": None,
+    }  # fmt: skip
+
+
 def test_no_label_file_an_empty_one_and_one_without_picture_are_three_things(tmp_path):
     files = {
         "data.yaml": "train: images/train\nval: images/val\nnames: [a]\n",
@@ -105,7 +121,7 @@ def test_no_label_file_an_empty_one_and_one_without_picture_are_three_things(tmp
     }
     write(tmp_path, files)
     refs, _ = read(tmp_path / "data.yaml")
-    assert refs["images/train/unlabelled.jpg"].labels is None
+    assert len(refs["images/train/unlabelled.jpg"].labels) == 0
     assert len(refs["images/train/background.jpg"].labels) == 0
     assert refs["images/train/orphan"].problem.code == "missing"
     assert "labels/train/orphan.txt' has no picture" in refs["images/train/orphan"].problem.detail
@@ -174,7 +190,7 @@ def test_images_beside_labels(tmp_path):
     assert source.categories == (Category(1, "cat"), Category(2, "big dog"))
     assert list(refs) == ["images/a.jpg", "images/background.jpg", "images/orphan", "images/sub/b.png"]
     assert refs["images/a.jpg"].labels.category_ids.tolist() == [1, 2]
-    assert refs["images/background.jpg"].labels is None
+    assert len(refs["images/background.jpg"].labels) == 0
     assert refs["images/orphan"].problem.code == "missing"
     assert refs["images/sub/b.png"].problem.code == "bad_label"
     assert "labels/sub/b.txt:2: class 7" in refs["images/sub/b.png"].problem.detail

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from autolabel.core.types import (
 )
 from autolabel.ops.masks import encode
 from autolabel.store.codec import decode_columns, decode_record, encode_record
-from autolabel.store.lock import exclusive
+from autolabel.store.lock import exclusive, shared
 from autolabel.store.manifest import entries
 from autolabel.store.run import categories_to, open_reader, open_store
 from tests.records import instance, shapes
@@ -433,6 +434,36 @@ def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path):
         raise AssertionError("both hold the lock")
     with exclusive(tmp_path):
         pass
+
+
+def test_readers_share_a_run_and_no_writer_comes_between(tmp_path):
+    with exclusive(tmp_path), pytest.raises(StoreBusy, match=f"process {os.getpid()}"), shared(tmp_path):
+        raise AssertionError("it is being written")
+    with (
+        shared(tmp_path),
+        shared(tmp_path),
+        pytest.raises(StoreBusy, match="another process"),
+        exclusive(tmp_path),
+    ):
+        raise AssertionError("it is being read")
+
+
+def test_reading_leaves_no_lock_behind_and_says_when_a_writer_came(tmp_path):
+    with shared(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StoreBusy, match="meanwhile"), shared(tmp_path), exclusive(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_run_that_cannot_be_written_is_said_to_be_one(number, tmp_path, monkeypatch):
+    def refusing(path, flags, *mode):  # root may write anything
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(StoreError, match=r"cannot be written.*work on a copy"), exclusive(tmp_path):
+        raise AssertionError("it cannot be held")
 
 
 def test_a_foreign_database_is_refused_and_left_alone(tmp_path):
