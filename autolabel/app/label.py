@@ -173,14 +173,17 @@ def label(config: DictConfig) -> Summary:
                 check_prompts(labeler.prompter, refs.keys())
             store.claim(fingerprint(plain(config), labeler.identities, labeler.refiners, categories))
             claim_part(store, source)
-            say_changes(store.sync(refs, root=root, unit_size=unit_size))
+            synced = store.sync(refs, root=root, unit_size=unit_size)
+            say_changes(synced)
             store.set_meta(categories=categories_to(categories), document=source.document)
             store.set_meta(config=yaml_text(config), versions=versions())
             write_text(directory / "config.yaml", yaml_text(config))
             done = label_pending(engine, labeler, store, refs, stop)
             stages = labeler.times.seconds()
-        if done and set_aside_evaluation(directory):
-            logger.warning("records changed: evaluate again; the old figures are in evaluate/*.outdated")
+        if (done or synced.others) and set_aside_evaluation(directory):
+            logger.warning(
+                "records or pictures changed: evaluate again; the old figures are in evaluate/*.outdated"
+            )
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
             reports = {} if stop.asked else published(export_all(reader, exporters, directory), directory, address)

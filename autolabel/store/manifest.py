@@ -109,8 +109,12 @@ DELETE FROM record WHERE ordinal IN (
 """
 GONE = "CREATE TABLE IF NOT EXISTS gone(ordinal INTEGER PRIMARY KEY)"
 """Pictures of the manifest that the source does not have any more. Runs of earlier versions get it when continued."""
+_BACK = """
+DELETE FROM gone WHERE ordinal IN (
+    SELECT g.ordinal FROM gone g CROSS JOIN manifest m USING (ordinal) CROSS JOIN listed l USING (image_id))
+"""
 _NOTE_GONE = """
-INSERT INTO gone SELECT ordinal FROM manifest m WHERE NOT EXISTS (SELECT 1 FROM listed l WHERE l.image_id = m.image_id)
+INSERT OR IGNORE INTO gone SELECT ordinal FROM manifest m WHERE NOT EXISTS (SELECT 1 FROM listed l WHERE l.image_id = m.image_id)
 """
 INDEX = "CREATE UNIQUE INDEX manifest_image_id ON manifest(image_id)"
 
@@ -152,19 +156,21 @@ def compare(db: sqlite3.Connection) -> Difference:
     return Difference(before, added, changed, before - (listed - added), away)
 
 
-def bring_up_to_date(db: sqlite3.Connection, found: Difference, unit_size: int) -> None:
+def bring_up_to_date(db: sqlite3.Connection, found: Difference, unit_size: int) -> bool:
     """After `compare`, in its transaction: take back what is to be done again, note what moved and what is gone, append
-    what is new."""
-    db.execute("DELETE FROM gone")
+    what is new. Whether a picture went since the last time, or came back."""
+    moved = 0
     if found.before:
         db.execute(_UNDO)
         db.execute("DELETE FROM unit WHERE number IN (SELECT unit FROM redo)")
         db.execute(_UPDATE)
+        moved = db.execute(_BACK).rowcount
         if found.vanished:
-            db.execute(_NOTE_GONE)
+            moved += db.execute(_NOTE_GONE).rowcount
         ordinal, unit = db.execute("SELECT max(ordinal) + 1, max(unit) + 1 FROM manifest").fetchone()
         db.execute(_APPEND, {"ordinal": ordinal, "unit": unit, "unit_size": unit_size})
     else:
+        db.execute("DELETE FROM gone")
         # Sorting all names once is cheaper than finding the place of each, above all where they come in no order.
         db.execute("DROP INDEX IF EXISTS manifest_image_id")
         db.execute(_FIRST, (unit_size,))
@@ -172,6 +178,7 @@ def bring_up_to_date(db: sqlite3.Connection, found: Difference, unit_size: int) 
             db.execute(INDEX)
     for table in ("delta", "redo"):
         db.execute(f"DROP TABLE {table}")
+    return moved > 0
 
 
 def _is_unique(db: sqlite3.Connection) -> bool:

@@ -76,6 +76,8 @@ class Synced:
     vanished: int
     """Of all that were ever listed, how many are not there now."""
     away: int
+    others: bool
+    """Whether readers see other pictures than before: one vanished since the last time, or is back."""
 
 
 class RunStore:
@@ -147,13 +149,14 @@ class RunStore:
             found = compare(self._db)
             if found:
                 self._refuse_other_root(root)
-            bring_up_to_date(self._db, found, unit_size)
+            others = bring_up_to_date(self._db, found, unit_size)
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))
         return Synced(
             added=found.added if found.before else 0,
             changed=found.changed,
             vanished=found.vanished,
             away=found.away,
+            others=others,
         )
 
     def _refuse_other_root(self, root: str) -> None:

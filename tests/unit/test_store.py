@@ -287,15 +287,16 @@ def seen_by(reader):
 def test_a_vanished_picture_is_left_out_and_keeps_its_record_for_when_it_is_back(tmp_path):
     refs = refs_in(tmp_path / "in", ["a", "b", "c"])
     label_all(tmp_path, refs)
-    synced, done = label_all(tmp_path, {"a": refs["a"], "c": refs["c"]})
-    assert (synced.vanished, done) == (1, [])
+    for others in (True, False):  # noted once
+        synced, done = label_all(tmp_path, {"a": refs["a"], "c": refs["c"]})
+        assert (synced.vanished, synced.others, done) == (1, others, [])
     with open_reader(tmp_path) as reader:
         assert seen_by(reader) == [record.image_id for record in reader.records_by_id()] == ["a", "c"]
         assert [record.image_id for record, _ in reader.columns()] == ["a", "c"]
         assert (reader.counts(), list(reader.gone())) == ({"ok": 2}, [1])
         assert len(list(reader.rows())) == 3
     synced, done = label_all(tmp_path, refs)
-    assert (synced.vanished, done) == (0, [])
+    assert (synced.vanished, synced.others, done) == (0, True, [])
     with open_reader(tmp_path) as reader:
         assert (seen_by(reader), reader.counts(), list(reader.gone())) == (["a", "b", "c"], {"ok": 3}, [])
 
