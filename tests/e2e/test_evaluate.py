@@ -225,6 +225,20 @@ def test_an_evaluation_of_records_that_changed_is_set_aside(tmp_path, home, caps
     ]  # fmt: skip
 
 
+def test_an_evaluation_of_pictures_that_went_is_set_aside(tmp_path, home):
+    folder = album(tmp_path / "in", 4)
+    again = (home, "went", str(folder), "detect=colour", "export=[coco]")
+    label(*again)
+    run = home / "went"
+    truth = shutil.copy(run / "export" / "coco" / "instances.json", tmp_path / "truth.json")
+    assert main(["evaluate", str(run), f"truth={truth}", "truth.images_dir=" + str(folder)]) == 0
+    label(*again)
+    assert (run / "evaluate" / "evaluation.json").exists(), "nothing changed"
+    next(folder.rglob("*.png")).unlink()
+    label(*again)
+    assert "evaluation.json.outdated" in [p.name for p in (run / "evaluate").iterdir()]
+
+
 def truth_of(run, change):
     """The run's own export in COCO, changed."""
     path = run / "export" / "coco" / "instances.json"
