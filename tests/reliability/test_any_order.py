@@ -19,8 +19,8 @@ KINDS = ("ok", "empty", "not_an_image")
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """`pictures` is what lies in the folder, `known` what a finished run must hold, with those that were removed: both by
-    name, with what each picture must become. Exports and exit codes are about what lies in the folder."""
+    """`pictures` is what lies in the folder, `known` what a finished run must hold, with those that were removed: both
+    by name, with what each picture must become. Exports and exit codes are about what lies in the folder."""
 
     nursery: Nursery
 
