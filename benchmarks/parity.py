@@ -148,7 +148,7 @@ def choices() -> Iterator[list[int]]:
             maps = bucket(self, images, asked)
             real = len(asked)
         finally:
-            # A bucket is padded with copies of its last row; one that did not fit on the device is asked again.
+            # A compiled bucket is padded with copies of its last row; one that did not fit in memory is asked again.
             del chosen[before + real :]
         return maps
 

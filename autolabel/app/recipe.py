@@ -158,5 +158,5 @@ def remote_labeler(
     if "prompt" in identities:
         check_prompts(build(config.prompt), refs.keys())
     refiners = build_refiners(config.refine, found)
-    limit = BatchLimit(config.batch_size, config.batch_mb * 2**20)
+    limit = BatchLimit(config.batch_size, config.batch_mb)
     return RemoteLabeler(recipe, identities, batch_limit=limit, refiners=refiners), found

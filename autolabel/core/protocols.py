@@ -107,14 +107,14 @@ class InstanceModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchLimit:
-    """A batch ends with the picture that makes it `pictures` many, or its decoded pixels `num_bytes`."""
+    """A batch ends with the picture that makes it `pictures` many, or its decoded pixels `megabytes` (of 2**20)."""
 
     pictures: int
-    num_bytes: int
+    megabytes: int
 
     def reached(self, loaded: Sequence[Frame | ImageRecord]) -> bool:
-        pixels = sum(one.image_rgb.nbytes for one in loaded if isinstance(one, Frame))
-        return len(loaded) >= self.pictures or pixels >= self.num_bytes
+        num_bytes = sum(one.image_rgb.nbytes for one in loaded if isinstance(one, Frame))
+        return len(loaded) >= self.pictures or num_bytes >= self.megabytes * 2**20
 
 
 Finish = Callable[[], list[ImageRecord]]

@@ -120,9 +120,10 @@ class YoloDetector:
             import torchvision  # noqa: F401
 
             loaded = self._load(weights, architecture)
+            # On a GPU as pixels lie, which its convolutions like best.
+            self._layout = torch.channels_last if self._device.type == "cuda" else torch.contiguous_format
             self._model = _for_inference(loaded.model, max_det, self._agnostic_nms).to(self._device)
-            if self._device.type == "cuda":  # as pixels lie, and as its convolutions are fastest
-                self._model = self._model.to(memory_format=torch.channels_last)
+            self._model = self._model.to(memory_format=self._layout)
         stride = max(int(self._model.stride.max()), 32)
         if image_size % stride:
             raise ConfigError(f"detect.image_size must be a multiple of {stride} for {weights}, got {image_size}")
@@ -202,7 +203,7 @@ class YoloDetector:
 
         with self._lock, torch.inference_mode():
             pixels = upload(images, self._device).permute(0, 3, 1, 2)
-            inputs = (pixels if self._device.type == "cuda" else pixels.contiguous()).float().div_(255)
+            inputs = pixels.contiguous(memory_format=self._layout).float().div_(255)
             with autocast(self._device.type, self._precision):
                 output = self._model(inputs)
             output = (output[0] if isinstance(output, tuple | list) else output).float()

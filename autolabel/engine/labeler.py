@@ -69,16 +69,14 @@ class FrameLabeler(ABC):
     times: StageTimes = field(init=False, default_factory=StageTimes)
 
     def __post_init__(self) -> None:
-        own = {"batch_size": "batch_size", "batch_mb": "batch_mb"}
-        keys = own | {"max_pixels": "images.max_pixels", "min_side": "images.min_side"}
-        for name, key in keys.items():
-            value = getattr(self, name)
+        for key in ("batch_size", "batch_mb", "images.max_pixels", "images.min_side"):
+            value = getattr(self, key.rpartition(".")[2])
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
 
     @property
     def batch_limit(self) -> BatchLimit:
-        return BatchLimit(self.batch_size, self.batch_mb * 2**20)
+        return BatchLimit(self.batch_size, self.batch_mb)
 
     @property
     @abstractmethod
@@ -321,7 +319,7 @@ def one_by_one_on_error(
     try:
         return list(call(items)) if items else []
     except ImageError as error:
-        # Itself, it holds the tensors of its frames, for which there may be no room beside the next try.
+        # The error itself holds the tensors of its frames, for which there may be no room beside the next try.
         code, detail = error.code, error.detail
     if len(items) == 1:
         return [ImageError(code, detail)]

@@ -71,11 +71,11 @@ class Sam2Segmenter(SamSegmenter[Features]):
     asked with again, `refine_steps` times, for one mask: beside the `prompt`, alone (`mask`), or beside the prompt
     and one more `point` most inside of the last answer.
 
-    `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together, in a
-    few fixed sizes (`sam2_buckets.py`), as far as they are boxes and points without refine steps. `auto`: buckets on
-    a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`, as it must be with refine steps and
-    `best_box_fit`, which leave nothing to buckets. `linear` says which library computes the linear layers of float32 on
-    a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
+    `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together
+    (`sam2_buckets.py`; in a few fixed sizes where they are compiled), as far as they are boxes and points without
+    refine steps. `auto`: buckets on a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`, as
+    it must be with refine steps and `best_box_fit`, which leave nothing to buckets. `linear` says which library
+    computes the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
     """
 
     _buckets: BucketSegmenter | None = None

@@ -1,4 +1,5 @@
-"""SAM 2 for devices that want much work at once: pictures and prompts of many pictures in buckets of few sizes.
+"""SAM 2 for devices that want much work at once: pictures and prompts of many pictures in buckets; in few sizes, where
+they are compiled.
 
 The device does not wait for masks: the maps of a bucket travel into pinned memory while the next one is computed,
 and threads make them into run lengths. Computes the same on a CPU, where it is slower than one picture after the

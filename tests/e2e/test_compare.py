@@ -134,13 +134,18 @@ def test_a_folder_with_other_things_in_it_is_left_alone(two_runs, capsys):
     assert (two_runs / "a" / "run.sqlite").is_file()
 
 
-def test_runs_of_different_pictures_are_said_so(two_runs, label, capsys):
-    draw(two_runs / "other" / "0" / "picture 000.png", {1: (3, 3, 30, 30)})
-    draw(two_runs / "other" / "new.png", {1: (3, 3, 30, 30)})
+def compared_with_others(two_runs, label, capsys, *names):
+    """What is said of run `a` beside a run of other pictures, into the folder `c`."""
+    for name in names:
+        draw(two_runs / "other" / name, {1: (3, 3, 30, 30)})
     label(two_runs / "other", "run=o")
     capsys.readouterr()
     assert main(["compare", "a", "o", "out=c"]) == 0
-    out = capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+def test_runs_of_different_pictures_are_said_so(two_runs, label, capsys):
+    out = compared_with_others(two_runs, label, capsys, "0/picture 000.png", "new.png")
     assert "Made from different pictures: a holds 8 of" in out
     assert "No Pareto front" in out
     kinds = {row["image_id"]: row["kind"] for row in lines("c")}
@@ -169,11 +174,7 @@ def test_pictures_that_two_sources_name_differently_are_the_same_pictures(two_ru
 
 
 def test_where_nothing_was_compared_no_equality_is_claimed(two_runs, label, capsys):
-    draw(two_runs / "other" / "new.png", {1: (3, 3, 30, 30)})
-    label(two_runs / "other", "run=o")
-    capsys.readouterr()
-    assert main(["compare", "a", "o", "out=c"]) == 0
-    out = capsys.readouterr().out
+    out = compared_with_others(two_runs, label, capsys, "new.png")
     assert "objects    nothing was compared" in out
     assert "no difference" not in out
 

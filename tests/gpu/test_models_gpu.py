@@ -114,8 +114,11 @@ def test_auto_is_decided_by_a_trial_on_the_pictures(tmp_path, monkeypatch):
     words = ["label", str(sample_folder()), "detect=nano", "segment=nano", "segment.precision=auto", f"run={run}"]
     assert main(words) == 0
     told = json.loads((run / "summary.json").read_text())["precision"]
-    decided, mean = re.fullmatch(r"(float32|bfloat16): .* mean IoU ([0-9.]+), [0-9]+ below 0.97", told).groups()
-    assert 0 < float(mean) <= 1  # of five objects: the trial is what is tested, not the arithmetic
+    decided, mean, apart = re.fullmatch(
+        r"(float32|bfloat16): .* mean IoU ([0-9.]+), (\d+) below 0.97", told
+    ).groups()
+    # Of five objects: which it is, is no matter here; that it follows from what was seen is.
+    assert decided == ("bfloat16" if float(mean) >= 0.995 and apart == "0" else "float32")
     assert f"precision: {decided}" in (run / "config.yaml").read_text()
 
 

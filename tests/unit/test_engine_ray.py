@@ -16,7 +16,7 @@ from autolabel.core.errors import AutolabelError, ConfigError, MissingExtra
 from autolabel.core.protocols import BatchLimit, Unit
 from autolabel.engine import ray as ray_module
 from autolabel.engine.inline import InlineEngine
-from autolabel.engine.ray import MISSING, Desk, Feed, RayEngine, Unhurried, set_meanwhile
+from autolabel.engine.ray import MISSING, Desk, Feed, RayEngine, Share, Unhurried, set_meanwhile
 from autolabel.engine.stage_times import StageTimes
 from autolabel.engine.unit_worker import UnitWorker
 from autolabel.store.memory import MemoryStore
@@ -76,6 +76,16 @@ end_with_parent()
 print(os.getpid(), flush=True)
 time.sleep(600)
 """
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "actors"), [(None, Share(8, 1.0), 2), (0.5, Share(4, 0.5), 4), (0, Share(1, 0.0), 16)]
+)
+def test_actors_share_a_gpu_where_they_are_told_to(monkeypatch, gpus, share, actors):
+    monkeypatch.setattr(ray_module, "alive_nodes", lambda: [{"CPU": 16.0, "GPU": 2.0}])
+    engine = RayEngine(**{**SETTINGS, "gpus_per_actor": gpus})
+    assert engine.share() == share
+    assert engine.room(share) == actors
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part in it is Linux's")
@@ -282,7 +292,7 @@ def recipe(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_remote_labeler_arrives_as_the_labeler_itself(recipe, tmp_path):
     identities, categories = recipe.told()
-    remote = RemoteLabeler(recipe, identities, batch_limit=BatchLimit(16, 2**28), refiners=())
+    remote = RemoteLabeler(recipe, identities, batch_limit=BatchLimit(16, 256), refiners=())
     arrived = pickle.loads(pickle.dumps(remote))
     assert arrived.identities == identities
     frames = [arrived.load(ref) for ref in Pictures(tmp_path / "in").images()]
