@@ -39,7 +39,7 @@ class Progress:
         self._failed = 0
 
     def add(self, records: Sequence[ImageRecord], slowest: str | None) -> None:
-        self._objects += sum(len(r.instances) for r in records)
+        self._objects += sum(r.num_kept for r in records)
         self._failed += sum(r.status == "failed" for r in records)
         self._bar.set_postfix_str(
             f"{self._objects} objects, {self._failed} failed, slowest: {slowest}", refresh=False

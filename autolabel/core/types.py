@@ -280,6 +280,8 @@ class Prompts:
     def select(self, rows: Sequence[int]) -> Prompts:
         """The prompts named by `rows`, all columns together."""
         index = list(rows)
+        if index == list(range(len(self))):
+            return self
 
         def of(column: Any) -> Any:
             return None if column is None else column[index]
@@ -436,6 +438,11 @@ class ImageRecord:
                 if verdict.reason is None
             ]
         )
+
+    @property
+    def num_kept(self) -> int:
+        """How many `instances` there are; none is made for it."""
+        return sum(verdict.reason is None for verdict in self.verdicts)
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:

@@ -115,9 +115,10 @@ class YoloDetector:
         with _import_lock, ultralytics_at_bay():
             import torch
 
-            # ultralytics suppresses duplicates by it where it is loaded, else by a loop over boxes in Python, which on
-            # a GPU waits for the device at each of them.
-            import torchvision  # noqa: F401
+            if self._device.type == "cuda":
+                # ultralytics suppresses duplicates by it where it is loaded, else by a loop over boxes, which on a GPU
+                # waits for the device at each of them. On a CPU loading it takes longer than torch does.
+                import torchvision  # noqa: F401
 
             loaded = self._load(weights, architecture)
             # On a GPU as pixels lie, which its convolutions like best.
@@ -139,6 +140,9 @@ class YoloDetector:
         )
         self._class_count = int(self._model.model[-1].nc)
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(
+            min(8, len(os.sched_getaffinity(0))), thread_name_prefix="autolabel-fit"
+        )
         self._identity = {
             "weights": loaded.digest,
             "architecture": loaded.architecture,
@@ -184,8 +188,7 @@ class YoloDetector:
         fit = partial(letterbox, side=self._image_size, stretch=self._stretch, shrink=self._shrink, stride=stride)
         if self._device.type == "cpu" or len(images) == 1:
             return [fit(image) for image in images]
-        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-            return list(pool.map(fit, images))
+        return list(self._threads.map(fit, images))
 
     def _each(self, images: Sequence[UInt8]) -> list[Float32]:
         """`_forward` for images of several sizes, those of one size together."""
@@ -276,7 +279,7 @@ def voted(rows_K6: Any, proposed: Any, least_iou: float) -> Any:
     Gidaris and Komodakis 2015 (Object detection via a multi-region and semantic segmentation-aware CNN model), for
     boxes that are not sure of their edges: NMS keeps the most certain, which need not be the best placed."""
     import torch
-    from torchvision.ops import box_iou
+    from ultralytics.utils.metrics import box_iou
 
     proposed = proposed[:, proposed.isfinite().all(dim=0)]
     centre, size = proposed[:2].T, proposed[2:4].T

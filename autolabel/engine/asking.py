@@ -14,7 +14,7 @@ from autolabel.core.protocols import Segmenter
 from autolabel.core.types import NO_OBJECT, Frame, ImageInfo, PromptedMask, Prompts
 from autolabel.engine.sifting import sifted
 from autolabel.ops.masks import ious
-from autolabel.ops.points import prompt_problem
+from autolabel.ops.points import prompt_problems
 from autolabel.ops.views import frame_view, prompts_view
 from autolabel.ops.windows import Window, paste
 
@@ -31,7 +31,7 @@ class Answers:
 
 def ask(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[Answers]:
     """Every sound question is asked, those about one view together; images without any cost nothing."""
-    problems = [_problems(one, frame.info.size_hw) for frame, one in zip(frames, prompts, strict=True)]
+    problems = [prompt_problems(one, frame.info.size_hw) for frame, one in zip(frames, prompts, strict=True)]
     views = [
         (image, rows, window)
         for image, (one, bad) in enumerate(zip(prompts, problems, strict=True))
@@ -47,11 +47,6 @@ def ask(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts
         settled(one, bad, answer, frame.info)
         for one, bad, answer, frame in zip(prompts, problems, answers, frames, strict=True)
     ]
-
-
-def _problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str]:
-    found = ((row, prompt_problem(prompts, row, size_hw)) for row in range(len(prompts)))
-    return {row: problem for row, problem in found if problem is not None}
 
 
 def _views(prompts: Prompts, bad: Mapping[int, str]) -> dict[Window | None, list[int]]:
@@ -76,8 +71,9 @@ def _view(frame: Frame, prompts: Prompts, window: Window | None) -> tuple[Frame,
 def _in_picture(
     mask: PromptedMask, rows: Sequence[int], window: Window | None, size_hw: tuple[int, int]
 ) -> PromptedMask:
-    whole = mask.mask if window is None else paste(mask.mask, window, size_hw)
-    return replace(mask, prompt=rows[mask.prompt], mask=whole)
+    if window is None:
+        return mask if rows[mask.prompt] == mask.prompt else replace(mask, prompt=rows[mask.prompt])
+    return replace(mask, prompt=rows[mask.prompt], mask=paste(mask.mask, window, size_hw))
 
 
 def settled(

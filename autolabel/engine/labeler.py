@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -115,10 +116,10 @@ class FrameLabeler(ABC):
         self, ref: ImageRef, info: ImageInfo, candidates: Sequence[Instance], reasons: Mapping[int, str]
     ) -> ImageRecord:
         """The record of a picture with these candidates, those in `reasons` dropped before any refiner."""
-        from autolabel.ops.masks import area_px
+        from autolabel.ops.masks import is_empty
 
         # Existing masks too: a polygon may be so thin that it holds no pixel, and no format can carry that.
-        empty = (c.index for c in candidates if c.mask is not None and not area_px(c.mask))
+        empty = (c.index for c in candidates if c.mask is not None and is_empty(c.mask))
         reasons = {**reasons, **dict.fromkeys(empty, "empty_mask: no pixel is inside")}
         with self.times.of("refine"):
             verdicts = decide(candidates, reasons, self.refiners, info)
@@ -174,17 +175,19 @@ class PipelineLabeler(FrameLabeler):
 
     def _question(self, frame: Frame, detections: Detections) -> Question:
         """What to ask about one image: the boxes that have no mask yet and that a model may see."""
-        from autolabel.ops.boxes import box_problem, clip_xyxy
+        from autolabel.ops.boxes import are_sound, box_problem, clip_xyxy
 
-        # An existing mask needs no prompt, whatever its box is.
-        todo = [i for i, mask in enumerate(detections.masks) if mask is None]
-        problems = {
-            i: CROWD_BOX if detections.crowd[i] else box_problem(detections.boxes_xyxy[i], frame.info.size_hw)
-            for i in todo
-        }
-        asked = tuple(i for i in todo if problems[i] is None)
-        clipped = replace(detections, boxes_xyxy=clip_xyxy(detections.boxes_xyxy, frame.info.size_hw))
-        return Question(clipped, asked, {i: reason for i, reason in problems.items() if reason is not None})
+        size_hw, boxes = frame.info.size_hw, detections.boxes_xyxy
+        asked, problems = [], {}
+        for i, sound in enumerate(are_sound(boxes, size_hw).tolist()):
+            if detections.masks[i] is not None:
+                continue  # an existing mask needs no prompt, whatever its box is
+            reason = CROWD_BOX if detections.crowd[i] else None if sound else box_problem(boxes[i], size_hw)
+            if reason is None:
+                asked.append(i)
+            else:
+                problems[i] = reason
+        return Question(replace(detections, boxes_xyxy=clip_xyxy(boxes, size_hw)), tuple(asked), problems)
 
     def _ask(self, pairs: Sequence[tuple[Frame, Question]]) -> list[Answers]:
         """The answers of each image; those without a question never reach the encoder."""
@@ -261,8 +264,11 @@ def decide(
     reasons = dict(reasons)
     last = {c.index: c for c in candidates}
     for refiner in refiners:
-        before = {c.index for c in kept}
-        kept, dropped = refiner.refine(kept, image)
+        asked = kept
+        kept, dropped = refiner.refine(asked, image)
+        if not dropped and len(kept) == len(asked) and all(map(is_, kept, asked)):
+            continue
+        before = {c.index for c in asked}
         after = [c.index for c in kept] + [d.instance.index for d in dropped]
         assert len(after) == len(before), f"{type(refiner).__name__} lost or repeated an instance"
         assert set(after) == before, f"{type(refiner).__name__} invented an instance"
@@ -280,15 +286,16 @@ def verdict_on(candidate: Instance, last: Instance, reason: str | None) -> Verdi
 def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> list[Instance]:
     """One candidate a detection, with the answer to its own prompt or its existing mask."""
     instances = []
-    for i, existing in enumerate(detections.masks):
+    columns = (detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.category_ids.tolist())
+    for i, (existing, box, score, category_id) in enumerate(zip(detections.masks, *columns, strict=True)):
         answer = answers.get(i)
-        x0, y0, x1, y1 = (float(v) for v in detections.boxes_xyxy[i])
+        x0, y0, x1, y1 = box
         instances.append(
             Instance(
                 index=i,
-                category_id=int(detections.category_ids[i]),
+                category_id=category_id,
                 box_xyxy=(x0, y0, x1, y1),
-                detector_score=float(detections.scores[i]),
+                detector_score=score,
                 mask=answer.mask if answer is not None else existing,
                 predicted_iou=answer.predicted_iou if answer is not None else None,
                 object_score=answer.object_score if answer is not None else None,
@@ -307,9 +314,11 @@ def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> li
 
 def replaced_iou(answer: PromptedMask | None, replaced: Rle | None) -> float | None:
     """IoU of the new mask with the one it takes the place of."""
+    if answer is None or replaced is None:
+        return None
     from autolabel.ops.masks import iou
 
-    return None if answer is None or replaced is None else iou(answer.mask, replaced)
+    return iou(answer.mask, replaced)
 
 
 def one_by_one_on_error(

@@ -99,7 +99,7 @@ class OverlayExporter:
             counts["images_changed"] += 1
             return None
         counts["images"] += 1
-        counts["instances"] += len(record.instances)
+        counts["instances"] += record.num_kept
         drawn = draw_instances(
             frame.image_rgb,
             record.instances,

@@ -72,6 +72,14 @@ def box_problem(box_xyxy: Sequence[float] | NDArray[np.floating], size_hw: tuple
     return None
 
 
+def are_sound(boxes_xyxy: Float32, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Of each box (N, 4), whether `box_problem` finds nothing."""
+    h, w = size_hw
+    x0, y0, x1, y1 = boxes_xyxy.T
+    sound = np.isfinite(boxes_xyxy).all(axis=1)
+    return sound & (x1 > x0) & (y1 > y0) & (x1 > 0) & (y1 > 0) & (x0 < w) & (y0 < h)
+
+
 def area_xyxy(boxes_xyxy: Float32) -> Float32:
     """Areas (N,) in square pixels; 0 for reversed boxes."""
     size = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)

@@ -12,14 +12,18 @@ An interval k is the pixels [y[2k], y[2k + 1]) of column[k]; they are sorted by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from autolabel.core.types import Int64, Rle, UInt8
 from autolabel.ops.intervals import column_intervals
+
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +145,38 @@ def _shape(counts: UInt8, height: Any, width: Any, x0: Any, y0: Any, x1: Any, y1
     return True, found
 
 
-def mask_shape(rle: Rle, box_xyxy: tuple[float, float, float, float]) -> MaskShape:
-    """What can be counted about a mask and the box that asked for it (finite pixels, half-open, may overhang).
+@njit(nogil=True, cache=True)
+def _shapes(strings: UInt8, ends: Int64, sizes_hw: Int64, boxes_xyxy: Float64) -> tuple[Any, Any]:
+    """The first mask whose string is bad (-1: none), and the twelve numbers of each."""
+    found = np.zeros((len(ends), 12), np.int64)
+    start = 0
+    for i in range(len(ends)):
+        height, width = sizes_hw[i]
+        x0, y0, x1, y1 = boxes_xyxy[i]
+        good, found[i] = _shape(strings[start : ends[i]], height, width, x0, y0, x1, y1)
+        if not good:
+            return i, found
+        start = ends[i]
+    return -1, found
 
-    Raises ValueError when the run lengths do not cover the image exactly, as those of a damaged string do.
+
+def mask_shapes(rles: Sequence[Rle], boxes_xyxy: Sequence[tuple[float, float, float, float]]) -> list[MaskShape]:
+    """What can be counted about masks and the boxes that asked for them (finite pixels, half-open, may overhang).
+
+    Raises ValueError when the run lengths of one do not cover its image exactly, as those of a damaged string do.
     """
-    height, width = rle.size_hw
-    good, numbers = _shape(np.frombuffer(rle.counts, np.uint8), height, width, *map(float, box_xyxy))
-    if not good:
+    strings = [rle.counts for rle in rles]
+    ends = np.cumsum([len(string) for string in strings], dtype=np.int64)
+    sizes_hw = np.array([rle.size_hw for rle in rles], np.int64).reshape(-1, 2)
+    boxes = np.array(boxes_xyxy, np.float64).reshape(-1, 4)
+    bad, found = _shapes(np.frombuffer(b"".join(strings), np.uint8), ends, sizes_hw, boxes)
+    if bad >= 0:
+        height, width = rles[bad].size_hw
         raise ValueError(f"run lengths that do not cover the {width}x{height} px of their mask")
-    area, x0, y0, x1, y1, outline, parts, largest, holes, hole_px, border, inside = numbers.tolist()
-    return MaskShape(area, (x0, y0, x1, y1), outline, parts, largest, holes, hole_px, border, inside)
+    return [MaskShape(row[0], tuple(row[1:5]), *row[5:]) for row in found.tolist()]
+
+
+def mask_shape(rle: Rle, box_xyxy: tuple[float, float, float, float]) -> MaskShape:
+    """`mask_shapes` of one."""
+    (shape,) = mask_shapes([rle], [box_xyxy])
+    return shape

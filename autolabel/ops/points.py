@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.types import Float32, Int64, Prompts, Rle
-from autolabel.ops.boxes import box_problem
+from autolabel.ops.boxes import are_sound, box_problem
 from autolabel.ops.masks import decode_crop, is_empty
 
 PADDING = -1
@@ -57,6 +59,15 @@ def padded(points: list[Float32], signs: list[Int64]) -> tuple[Float32, Int64]:
     for i, (row, sign) in enumerate(zip(points, signs, strict=True)):
         xy[i, : len(row)], filled[i, : len(row)] = row, sign
     return xy, filled
+
+
+def prompt_problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str]:
+    """Why prompts cannot be asked of a picture of `size_hw`, by their row."""
+    rows: Sequence[int] = range(len(prompts))
+    if prompts.boxes_xyxy is not None and prompts.points_xy is None and prompts.masks is None:
+        rows = np.flatnonzero(~are_sound(prompts.boxes_xyxy, size_hw)).tolist()
+    found = ((row, prompt_problem(prompts, row, size_hw)) for row in rows)
+    return {row: problem for row, problem in found if problem is not None}
 
 
 def prompt_problem(prompts: Prompts, row: int, size_hw: tuple[int, int]) -> str | None:

@@ -102,16 +102,16 @@ def finished(
     rows: Int64, logits: Float32, scores: Float32, view: View, *, scores_objects: bool
 ) -> list[PromptedMask]:
     """Every finite answer of logits (N, h, w) with `Decoded.scores` (N, 3); a NaN in the map shows in the scores."""
+    numbers = rows.tolist()
     return [
-        prompted(int(rows[i]), logits[i], scores[i], view, scores_objects)
-        for i in range(len(rows))
-        if np.isfinite(scores[i]).all()
+        prompted(numbers[i], logits[i], scores[i], view, scores_objects)
+        for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist()
     ]
 
 
 def prompted(row: int, logits_hw: Float32, scores: Float32, view: View, scores_objects: bool) -> PromptedMask:
     """The answer to prompt `row`. Without an object head the decoder states a constant, which is left out."""
-    predicted_iou, object_score, stable = (float(score) for score in scores)
+    predicted_iou, object_score, stable = scores.tolist()
     return PromptedMask(row, view.rle(logits_hw), predicted_iou, object_score if scores_objects else None, stable)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from autolabel.core.errors import ImageError
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, UInt8
 from autolabel.ops.device import Chunks, upload
-from autolabel.segment.answers import View, finished, stability
+from autolabel.segment.answers import View, prompted, stability
 from autolabel.segment.inputs import by_shape, to_model_xy
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 
@@ -128,6 +128,7 @@ class BucketSegmenter:
         self._scores_objects = bool(model.pred_obj_scores)
         self._device = next(model.parameters()).device
         self._copies = Copies(self._device)
+        self._threads = threads()  # to begin them anew for each batch takes as long as some masks do
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         """Answers in the order of the prompts. Every picture is encoded, so leave out those without prompts.
@@ -135,7 +136,7 @@ class BucketSegmenter:
         Raises ImageError `out_of_memory` when a single image or prompt does not fit on the device.
         """
         views = [View(frame.info.size_hw, self._fused) for frame in frames]
-        with finishing() as finish:
+        with finishing(self._threads) as finish:
 
             def run(start: int, stop: int) -> list[list[PromptedMask]]:
                 # Of this try alone: one without room is begun anew, while threads may still fill its lists.
@@ -225,13 +226,10 @@ class BucketSegmenter:
     ) -> Iterator[tuple[int, PromptedMask]]:
         """The finite answers of some rows of a bucket, each with its picture."""
         maps, scores = (values[piece] for values in waiting.values())
-        for i, (image, row) in enumerate(zip(asked.image[piece], asked.row[piece], strict=True)):
-            one = slice(i, i + 1)
-            rows = np.array([row])
-            for answer in finished(
-                rows, maps[one], scores[one], views[image], scores_objects=self._scores_objects
-            ):
-                yield int(image), answer
+        images, rows = asked.image[piece].tolist(), asked.row[piece].tolist()
+        for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist():  # a NaN in the map shows in its scores
+            view = views[images[i]]
+            yield images[i], prompted(rows[i], maps[i], scores[i], view, self._scores_objects)
 
     def _kept(self, outputs: Any) -> Any:
         """What a CUDA graph wrote is overwritten by its next run."""
@@ -300,9 +298,14 @@ Finish = Callable[[Callable[[], None], int], None]
 """Have a thread do something that holds so many bytes."""
 
 
+def threads() -> ThreadPoolExecutor:
+    """For what follows the device: one a core, eight at the most. They end with the one who holds them."""
+    return ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), thread_name_prefix="autolabel-masks")
+
+
 @contextmanager
-def finishing() -> Iterator[Finish]:
-    """Threads for what follows the device: one a core, eight at the most. All is done, or has raised, at the end."""
+def finishing(pool: ThreadPoolExecutor) -> Iterator[Finish]:
+    """Whatever is raised, at the end nothing of it runs, or is going to."""
     pending: deque[tuple[Future[None], int]] = deque()
     held = 0
 
@@ -315,7 +318,9 @@ def finishing() -> Iterator[Finish]:
         pending.append((pool.submit(work), num_bytes))
         held += num_bytes
 
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), thread_name_prefix="autolabel-finish") as pool:
+    try:
         yield finish
         for done, _ in pending:
             done.result()
+    finally:
+        wait([one for one, _ in pending if not one.cancel()])

@@ -198,7 +198,7 @@ class RunStore:
         """All records of the unit in one transaction; a unit that is already there is left alone, and so is the
         record of a picture that vanished since, or cannot be read now."""
         rows = [
-            (unit.start + i, r.status, r.code, len(r.instances), len(r.dropped), encode_record(r))
+            (unit.start + i, r.status, r.code, r.num_kept, len(r.verdicts) - r.num_kept, encode_record(r))
             for i, r in enumerate(records)
         ]
         assert [r.image_id for r in records] == [ref.image_id for ref in unit.refs], "records of another unit"
@@ -247,8 +247,8 @@ class RunStore:
                         values = (
                             record.status,
                             record.code,
-                            len(record.instances),
-                            len(record.dropped),
+                            record.num_kept,
+                            len(record.verdicts) - record.num_kept,
                             blob,
                             ordinal,
                         )

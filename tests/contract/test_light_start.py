@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from autolabel.app.demo import sample_folder
+
 HEAVY = ["torch", "ultralytics", "sam2", "cv2", "torchvision", "hydra", "pycocotools", "ray", "transformers"]
 
 
@@ -24,6 +26,15 @@ def modules_after(code: str) -> set[str]:
 )
 def test_no_heavy_package_is_loaded(code):
     assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_labelling_on_a_cpu_loads_no_compiler(tmp_path):
+    """torchvision brings torch's compiler with it, and takes longer to load than torch."""
+    models = ["detect=nano", "segment=nano", "detect.device=cpu", "segment.device=cpu"]
+    words = ["label", str(sample_folder()), f"run={tmp_path / 'run'}", *models]
+    loaded = modules_after(f"from autolabel.app.main import main; assert main({words}) == 0")
+    assert "torch" in loaded
+    assert loaded.isdisjoint(["torchvision", "torch._dynamo", "torch._inductor", "sympy", "triton"])
 
 
 def test_help_names_every_command_and_group(capsys):

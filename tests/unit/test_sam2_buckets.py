@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.types import Prompts
 from autolabel.ops.masks import encode, iou
 from autolabel.segment import sam2, sam2_buckets
-from autolabel.segment.sam2_buckets import bucket_of, finishing, flattened, padded
+from autolabel.segment.sam2_buckets import bucket_of, finishing, flattened, padded, threads
 from tests.records import disc
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
 
@@ -252,25 +253,42 @@ def test_pictures_without_prompts_never_reach_the_encoder(together, monkeypatch)
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_whatever_finishing_raises_no_thread_stays(fails):
-    before, done = threading.active_count(), []
+def test_whatever_finishing_raises_nothing_of_it_runs_afterwards(fails):
+    begun, done, pool = [], [], threads()
 
     def work() -> None:
-        if fails:
+        begun.append(1)
+        time.sleep(0.01)
+        if fails and len(begun) > 3:
             raise ZeroDivisionError
         done.append(1)
 
     def run() -> None:
-        with finishing() as finish:
+        with finishing(pool) as finish:
             for _ in range(20):
                 finish(work, 2**26)  # more than may wait
 
     if fails:
         with pytest.raises(ZeroDivisionError):
             run()
+        assert len(begun) < 20
     else:
         run()
         assert len(done) == 20
+    then = list(begun), list(done)
+    time.sleep(0.05)
+    assert (begun, done) == then
+
+
+def test_threads_end_with_the_segmenter_that_holds_them():
+    before, pool = threading.active_count(), threads()
+    pool.submit(int).result()
+    assert threading.active_count() == before + 1
+    del pool
+    for _ in range(100):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.05)
     assert threading.active_count() == before
 
 
