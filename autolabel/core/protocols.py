@@ -84,6 +84,18 @@ class Segmenter(Protocol):
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]: ...
 
 
+Later = Callable[[], list[list[PromptedMask]]]
+"""What a segmenter answers, when it is there; for any thread, once, and without pixels."""
+
+
+@runtime_checkable
+class LateSegmenter(Segmenter, Protocol):
+    """One that need not be waited for: its device computes while the next pictures are looked at."""
+
+    def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
+        """As `segment`, whose answers come with the call of what is returned. ImageErrors are raised here."""
+
+
 class Refiner(Protocol):
     """Keeps, changes or drops. Every instance comes back once: kept (with its `index`), or dropped with a reason."""
 

@@ -5,12 +5,12 @@ picture and their masks put back, and several answers to one object become one. 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolabel.core.protocols import Segmenter
+from autolabel.core.protocols import Later, LateSegmenter, Segmenter
 from autolabel.core.types import NO_OBJECT, Frame, ImageInfo, PromptedMask, Prompts
 from autolabel.engine.sifting import sifted
 from autolabel.ops.masks import ious
@@ -29,24 +29,39 @@ class Answers:
     added: int = 0
 
 
-def ask(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[Answers]:
-    """Every sound question is asked, those about one view together; images without any cost nothing."""
-    problems = [prompt_problems(one, frame.info.size_hw) for frame, one in zip(frames, prompts, strict=True)]
+def ask(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Callable[[], list[Answers]]:
+    """Every sound question is asked, those about one view together; images without any cost nothing. What is returned
+    gives the answers, from any thread, and holds no pixels."""
+    images = [frame.info for frame in frames]
+    problems = [prompt_problems(one, image.size_hw) for image, one in zip(images, prompts, strict=True)]
     views = [
-        (image, rows, window)
-        for image, (one, bad) in enumerate(zip(prompts, problems, strict=True))
+        (number, rows, window)
+        for number, (one, bad) in enumerate(zip(prompts, problems, strict=True))
         for window, rows in _views(one, bad).items()
     ]
-    seen = [_view(frames[image], prompts[image].select(rows), window) for image, rows, window in views]
-    given = segmenter.segment([frame for frame, _ in seen], [asked for _, asked in seen]) if seen else []
-    answers: list[list[tuple[Window | None, PromptedMask]]] = [[] for _ in prompts]
-    for (image, rows, window), masks in zip(views, given, strict=True):
-        size_hw = frames[image].info.size_hw
-        answers[image] += [(window, _in_picture(mask, rows, window, size_hw)) for mask in masks]
-    return [
-        settled(one, bad, answer, frame.info)
-        for one, bad, answer, frame in zip(prompts, problems, answers, frames, strict=True)
-    ]
+    seen = [_view(frames[number], prompts[number].select(rows), window) for number, rows, window in views]
+    given = _begun(segmenter, [frame for frame, _ in seen], [asked for _, asked in seen])
+
+    def settle() -> list[Answers]:
+        answers: list[list[tuple[Window | None, PromptedMask]]] = [[] for _ in prompts]
+        for (number, rows, window), masks in zip(views, given(), strict=True):
+            size_hw = images[number].size_hw
+            answers[number] += [(window, _in_picture(mask, rows, window, size_hw)) for mask in masks]
+        return [
+            settled(one, bad, answer, image)
+            for one, bad, answer, image in zip(prompts, problems, answers, images, strict=True)
+        ]
+
+    return settle
+
+
+def _begun(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
+    if not frames:
+        return list
+    if isinstance(segmenter, LateSegmenter):
+        return segmenter.begin(frames, prompts)
+    answers = segmenter.segment(frames, prompts)
+    return lambda: answers
 
 
 def _views(prompts: Prompts, bad: Mapping[int, str]) -> dict[Window | None, list[int]]:

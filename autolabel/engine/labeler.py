@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from operator import is_
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -189,18 +189,25 @@ class PipelineLabeler(FrameLabeler):
                 problems[i] = reason
         return Question(replace(detections, boxes_xyxy=clip_xyxy(boxes, size_hw)), tuple(asked), problems)
 
-    def _ask(self, pairs: Sequence[tuple[Frame, Question]]) -> list[Answers]:
-        """The answers of each image; those without a question never reach the encoder."""
+    def _ask(self, pairs: Sequence[tuple[Frame, Question]]) -> list[Callable[[], Answers]]:
+        """What gives the answers of each image; those without a question never reach the encoder."""
         from autolabel.engine.asking import ask
 
         frames = [frame for frame, _ in pairs]
         questions = [question for _, question in pairs]
         prompts = self.prompter.prompt(frames, [q.clipped for q in questions], [q.asked for q in questions])
-        return ask(self.segmenter, frames, prompts)
+        settle = cache(ask(self.segmenter, frames, prompts))
+        return [partial(lambda i: settle()[i], i) for i in range(len(frames))]
 
     def _record(
-        self, ref: ImageRef, info: ImageInfo, detections: Detections, question: Question, answers: Answers
+        self,
+        ref: ImageRef,
+        info: ImageInfo,
+        detections: Detections,
+        question: Question,
+        settle: Callable[[], Answers],
     ) -> ImageRecord:
+        answers = settle()
         by_index, reasons = dict(answers.by_object), {**answers.reasons, **question.problems}
         reasons.update(
             {i: UNASKED for i in question.asked if i not in by_index and i not in reasons},

@@ -22,6 +22,7 @@ from typing import Any
 
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.protocols import Later
 from autolabel.core.types import Frame, PromptedMask, Prompts, UInt8
 from autolabel.ops.settings import one_of
 from autolabel.segment.answers import Decoded, View
@@ -156,16 +157,22 @@ class Sam2Segmenter(SamSegmenter[Features]):
         )
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
-        """As every SAM; what fits into buckets is computed there."""
+        return self.begin(frames, prompts)()
+
+    def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
+        """As every SAM; what fits into buckets is computed there, and may be asked for later."""
+        fits = [self._buckets is not None and len(one) > 0 and fits_buckets(one) for one in prompts]
+        pairs = list(zip(frames, prompts, fits, strict=True))
+        apart = super().segment([f for f, _, fit in pairs if not fit], [p for _, p, fit in pairs if not fit])
         if self._buckets is None:
-            return super().segment(frames, prompts)
-        pairs = list(zip(frames, prompts, strict=True))
-        fits = [len(one) > 0 and fits_buckets(one) for one in prompts]
-        inside = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
-        outside = [pair for pair, fit in zip(pairs, fits, strict=True) if not fit]
-        together = iter(self._buckets.segment([frame for frame, _ in inside], [one for _, one in inside]))
-        apart = iter(super().segment([frame for frame, _ in outside], [one for _, one in outside]))
-        return [next(together if fit else apart) for fit in fits]
+            return lambda: apart
+        begun = self._buckets.begin([f for f, _, fit in pairs if fit], [p for _, p, fit in pairs if fit])
+
+        def later() -> list[list[PromptedMask]]:
+            together, others = iter(begun()), iter(apart)
+            return [next(together if fit else others) for fit in fits]
+
+        return later
 
     def _encode(self, images_rgb: Sequence[UInt8]) -> list[Features]:
         import torch

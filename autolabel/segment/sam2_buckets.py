@@ -12,16 +12,18 @@ low-resolution mask.
 from __future__ import annotations
 
 import os
-from collections import defaultdict, deque
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from autolabel.core.errors import ImageError
+from autolabel.core.protocols import Later
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, UInt8
 from autolabel.ops.device import Chunks, upload
 from autolabel.segment.answers import View, prompted, stability
@@ -128,27 +130,37 @@ class BucketSegmenter:
         self._scores_objects = bool(model.pred_obj_scores)
         self._device = next(model.parameters()).device
         self._copies = Copies(self._device)
-        self._threads = threads()  # to begin them anew for each batch takes as long as some masks do
+        self._threads = Threads()
 
-    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
-        """Answers in the order of the prompts. Every picture is encoded, so leave out those without prompts.
+    def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
+        """Answers in the order of the prompts, once the device and the threads are done with them. Every picture is
+        encoded, so leave out those without prompts.
 
         Raises ImageError `out_of_memory` when a single image or prompt does not fit on the device.
         """
         views = [View(frame.info.size_hw, self._fused) for frame in frames]
-        with finishing(self._threads) as finish:
+        work = Work(self._threads)
 
-            def run(start: int, stop: int) -> list[list[PromptedMask]]:
-                # Of this try alone: one without room is begun anew, while threads may still fill its lists.
-                answers: list[list[PromptedMask]] = [[] for _ in range(start, stop)]
-                images = self._side([frame.image_rgb for frame in frames[start:stop]])
-                sizes_hw = [view.size_hw for view in views[start:stop]]
-                for asked in flattened(prompts[start:stop], sizes_hw, self._model.image_size):
-                    self._ask(images, asked, views[start:stop], answers, finish)
-                return answers
+        def run(start: int, stop: int) -> list[list[PromptedMask]]:
+            # Of this try alone: one without room is begun anew, while threads may still fill its lists.
+            answers: list[list[PromptedMask]] = [[] for _ in range(start, stop)]
+            images = self._side([frame.image_rgb for frame in frames[start:stop]])
+            sizes_hw = [view.size_hw for view in views[start:stop]]
+            for asked in flattened(prompts[start:stop], sizes_hw, self._model.image_size):
+                self._ask(images, asked, views[start:stop], answers, work)
+            return answers
 
+        try:
             answers = self._images.run(len(frames), run)
-        return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
+        except BaseException:
+            work.give_up()
+            raise
+
+        def later() -> list[list[PromptedMask]]:
+            work.wait()
+            return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
+
+        return later
 
     def _side(self, images_rgb: Sequence[UInt8]) -> ImageSide:
         import torch
@@ -170,7 +182,7 @@ class BucketSegmenter:
         asked: Asked,
         views: Sequence[View],
         answers: Sequence[list[PromptedMask]],
-        finish: Finish,
+        work: Work,
     ) -> None:
         """Every prompt in buckets; what they answer is put into `answers` by threads.
 
@@ -189,7 +201,7 @@ class BucketSegmenter:
                     for image, answer in self._masks(part, waiting, piece, views):
                         answers[image].append(answer)
 
-                finish(make, waiting.num_bytes * _PIECE // max(len(part), 1))
+                work.add(make, waiting.num_bytes * _PIECE // max(len(part), 1))
             return [None] * len(part)
 
         at_once = self._prompts.size
@@ -294,33 +306,47 @@ class Copies:
         return Waiting(host, arrived)
 
 
-Finish = Callable[[Callable[[], None], int], None]
-"""Have a thread do something that holds so many bytes."""
+class Threads:
+    """For what follows the device: one a core, eight at the most. What waits for them is bounded by bytes, over all
+    batches. They end with the one who holds them; to begin them anew for each batch takes as long as some masks do."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), thread_name_prefix="autolabel-masks")
+        self._held = 0
+        self._room = threading.Condition()
+
+    def submit(self, call: Callable[[], None], num_bytes: int) -> Future[None]:
+        """As soon as there is room for it."""
+        with self._room:
+            self._room.wait_for(lambda: not self._held or self._held + num_bytes <= _WAITING_BYTES)
+            self._held += num_bytes
+        future = self._pool.submit(call)
+        future.add_done_callback(lambda _: self._give_back(num_bytes))
+        return future
+
+    def _give_back(self, num_bytes: int) -> None:
+        with self._room:
+            self._held -= num_bytes
+            self._room.notify_all()
 
 
-def threads() -> ThreadPoolExecutor:
-    """For what follows the device: one a core, eight at the most. They end with the one who holds them."""
-    return ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), thread_name_prefix="autolabel-masks")
+class Work:
+    """What threads do for one batch. Whatever is raised, afterwards nothing of it runs or is going to."""
 
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._futures: list[Future[None]] = []
 
-@contextmanager
-def finishing(pool: ThreadPoolExecutor) -> Iterator[Finish]:
-    """Whatever is raised, at the end nothing of it runs, or is going to."""
-    pending: deque[tuple[Future[None], int]] = deque()
-    held = 0
+    def add(self, call: Callable[[], None], num_bytes: int) -> None:
+        self._futures.append(self._threads.submit(call, num_bytes))
 
-    def finish(work: Callable[[], None], num_bytes: int) -> None:
-        nonlocal held
-        while pending and held + num_bytes > _WAITING_BYTES:
-            done, size = pending.popleft()
-            done.result()
-            held -= size
-        pending.append((pool.submit(work), num_bytes))
-        held += num_bytes
+    def wait(self) -> None:
+        """Until all is done. Raises what one of them raised."""
+        try:
+            for future in self._futures:
+                future.result()
+        finally:
+            self.give_up()
 
-    try:
-        yield finish
-        for done, _ in pending:
-            done.result()
-    finally:
-        wait([one for one, _ in pending if not one.cancel()])
+    def give_up(self) -> None:
+        wait([future for future in self._futures if not future.cancel()])

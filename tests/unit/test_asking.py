@@ -68,7 +68,7 @@ def boxes(*rows, **columns):
 )  # fmt: skip
 def test_a_bad_prompt_is_refused_with_a_reason_and_the_others_are_answered(bad, word):
     segmenter = Watching()
-    (answers,) = ask(segmenter, [frame()], [boxes([0, 0, 5, 5], bad, [5, 5, 9, 9])])
+    (answers,) = ask(segmenter, [frame()], [boxes([0, 0, 5, 5], bad, [5, 5, 9, 9])])()
     assert sorted(answers.by_object) == [0, 2]
     assert answers.reasons[1].startswith(word)
     assert [len(asked) for asked in segmenter.asked] == [2]
@@ -76,27 +76,27 @@ def test_a_bad_prompt_is_refused_with_a_reason_and_the_others_are_answered(bad, 
 
 def test_a_prompt_with_a_mask_of_another_picture_or_without_a_pixel_is_refused():
     masks = (encode(np.ones((4, 4), np.uint8)), encode(np.zeros(SIZE, np.uint8)), encode(np.ones(SIZE, np.uint8)))
-    (answers,) = ask(Watching(), [frame()], [boxes(*[[0, 0, 5, 5]] * 3, masks=masks)])
+    (answers,) = ask(Watching(), [frame()], [boxes(*[[0, 0, 5, 5]] * 3, masks=masks)])()
     assert [answers.reasons[i].partition(":")[0] for i in (0, 1)] == ["bad_mask", "bad_mask"]
     assert sorted(answers.by_object) == [2]
 
 
 def test_an_object_with_one_sound_prompt_is_answered():
     both = boxes([9, 9, 3, 3], [0, 0, 5, 5], objects=np.array([7, 7]))
-    (answers,) = ask(Watching(), [frame()], [both])
+    (answers,) = ask(Watching(), [frame()], [both])()
     assert (sorted(answers.by_object), answers.reasons) == ([7], {})
 
 
 def test_the_first_answer_stays_or_the_one_that_agrees_best_and_agreement_is_its_mean_iou():
     asked = boxes([0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 8], objects=np.array([0, 0, 0]))
-    (first,) = ask(BoxSegmenter(), [frame()], [asked])
-    (medoid,) = ask(BoxSegmenter(), [frame()], [replace(asked, keep="medoid")])
+    (first,) = ask(BoxSegmenter(), [frame()], [asked])()
+    (medoid,) = ask(BoxSegmenter(), [frame()], [replace(asked, keep="medoid")])()
     assert (area_px(first.by_object[0].mask), first.by_object[0].agreement) == (100, pytest.approx(0.8))
     assert (area_px(medoid.by_object[0].mask), medoid.by_object[0].agreement) == (80, pytest.approx(0.9))
 
 
 def test_one_answer_alone_agrees_with_nobody():
-    (answers,) = ask(BoxSegmenter(), [frame()], [boxes([0, 0, 10, 10])])
+    (answers,) = ask(BoxSegmenter(), [frame()], [boxes([0, 0, 10, 10])])()
     assert answers.by_object[0].agreement is None
 
 
@@ -124,7 +124,7 @@ def test_jittered_labels_are_those_of_a_run_that_was_never_interrupted(tmp_path)
 def test_a_window_is_asked_as_a_picture_and_its_mask_comes_back_to_its_place():
     segmenter = Watching()
     asked = boxes([10, 10, 20, 30], [0, 0, 5, 5], windows_xyxy=np.array([[8, 4, 50, 40], [0, 0, 60, 40]]))
-    (answers,) = ask(segmenter, [frame()], [asked])
+    (answers,) = ask(segmenter, [frame()], [asked])()
     assert [f.image_rgb.shape[:2] for f in segmenter.frames] == [(36, 42), (40, 60)]
     assert segmenter.asked[0].boxes_xyxy.tolist() == [[2, 6, 12, 26]]
     assert answers.by_object[0].mask == box_rle(np.array([10, 10, 20, 30]), SIZE)

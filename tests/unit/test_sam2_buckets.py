@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.types import Prompts
 from autolabel.ops.masks import encode, iou
 from autolabel.segment import sam2, sam2_buckets
-from autolabel.segment.sam2_buckets import bucket_of, finishing, flattened, padded, threads
+from autolabel.segment.sam2_buckets import Threads, Work, bucket_of, flattened, padded
 from tests.records import disc
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
 
@@ -253,43 +255,64 @@ def test_pictures_without_prompts_never_reach_the_encoder(together, monkeypatch)
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_whatever_finishing_raises_nothing_of_it_runs_afterwards(fails):
-    begun, done, pool = [], [], threads()
+def test_whatever_work_raises_nothing_of_it_runs_afterwards(fails):
+    begun, done = [], []
 
-    def work() -> None:
+    def call() -> None:
         begun.append(1)
         time.sleep(0.01)
         if fails and len(begun) > 3:
             raise ZeroDivisionError
         done.append(1)
 
-    def run() -> None:
-        with finishing(pool) as finish:
-            for _ in range(20):
-                finish(work, 2**26)  # more than may wait
-
+    work = Work(Threads())
+    for _ in range(20):
+        work.add(call, 2**26)  # more than may wait
     if fails:
         with pytest.raises(ZeroDivisionError):
-            run()
-        assert len(begun) < 20
+            work.wait()
     else:
-        run()
+        work.wait()
         assert len(done) == 20
     then = list(begun), list(done)
     time.sleep(0.05)
     assert (begun, done) == then
 
 
+def test_work_waits_for_room_of_all_batches_together():
+    threads, go = Threads(), threading.Event()
+    first, second = Work(threads), Work(threads)
+    first.add(go.wait, 2**28)
+    adding = threading.Thread(target=second.add, args=(int, 1))
+    adding.start()
+    adding.join(0.1)
+    assert adding.is_alive()
+    go.set()
+    adding.join(10)
+    assert not adding.is_alive()
+    first.wait()
+    second.wait()
+
+
 def test_threads_end_with_the_segmenter_that_holds_them():
-    before, pool = threading.active_count(), threads()
-    pool.submit(int).result()
+    before, threads = threading.active_count(), Threads()
+    threads.submit(int, 1).result()
     assert threading.active_count() == before + 1
-    del pool
-    for _ in range(100):
-        if threading.active_count() == before:
-            break
-        time.sleep(0.05)
+    del threads
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_answers_come_later_and_nothing_that_waits_for_them_holds_pixels(together, alone):
+    frames = [frame(seed) for seed in range(2)]
+    pixels = [weakref.ref(one.image_rgb) for one in frames]
+    later = together.begin(frames, ASKED[:2])
+    del frames
+    gc.collect()
+    assert [one() for one in pixels] == [None, None]
+    assert_same(later(), alone.segment([frame(0), frame(1)], ASKED[:2]))
 
 
 def test_how_it_is_computed_is_part_of_the_identity(alone, together):
