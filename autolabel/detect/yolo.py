@@ -35,6 +35,7 @@ from autolabel.weights.quiet import ultralytics_at_bay
 _PAD_VALUE = 114
 # Ultralytics' own floor for models that choose their best boxes without NMS.
 _LEAST_TOP_K = 300
+_LEAST_PROPOSALS = 7
 _VOTES_AT_ONCE = 512  # boxes, each against all proposals
 _TASKS = ("detect", "segment", "pose")
 _MODELS = {
@@ -211,9 +212,18 @@ class YoloDetector:
                 output = self._model(inputs)
             output = (output[0] if isinstance(output, tuple | list) else output).float()
             # One image a call: the NMS of a batch gives up on the rest when its time is over.
-            found = [self._select(output[i : i + 1]) for i in range(len(output))]
+            found = [self._select(one) for one in self._proposed(output)]
             rows = torch.cat(found).cpu().numpy().astype(np.float32)  # one copy, whatever the batch
             return np.split(rows, np.cumsum([len(some) for some in found])[:-1])
+
+    def _proposed(self, output: Any) -> Sequence[Any]:
+        """Each picture's proposals (1, ...), where its duplicates are suppressed: a GPU would have to be waited for
+        several times a picture, and has little to do meanwhile. Box voting wants all of them, whatever their score."""
+        if self._device.type == "cpu" or self._box_voting is not None:
+            return tuple(output.split(1))
+        if self._stretch or self._model.end2end:
+            return tuple(output.cpu().split(1))
+        return above(output, self._conf, self._class_count)
 
     def _select(self, output_1: Any) -> Any:
         if self._stretch:
@@ -271,6 +281,18 @@ def letterbox(
     ground = np.full((full_h, full_w, 3), _PAD_VALUE, np.uint8)
     ground[top : top + new_h, left : left + new_w] = resized
     return Fitted(ground, (new_w / w, new_h / h), (left, top))
+
+
+def above(output: Any, conf: float, class_count: int) -> list[Any]:
+    """Of proposals (B, 4 + classes, A) those that NMS looks at, whose best score is above `conf`: for each picture
+    (1, 4 + classes, k) on the host, in their order. The device is waited for three times, whatever the batch."""
+    from torch.nn.functional import pad
+
+    wanted = output[:, 4 : 4 + class_count].amax(dim=1) > conf
+    picture, place = wanted.nonzero(as_tuple=True)
+    found, counts = output[picture, :, place].cpu(), wanted.sum(dim=1).tolist()
+    # ultralytics takes a last dimension of 6 for boxes that want no NMS. What is added scores 0, which is never above.
+    return [pad(some.T[None], (0, max(_LEAST_PROPOSALS - len(some), 0))) for some in found.split(counts)]
 
 
 def voted(rows_K6: Any, proposed: Any, least_iou: float) -> Any:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef
-from autolabel.detect.yolo import YoloDetector, letterbox, load_detector, voted
+from autolabel.detect.yolo import YoloDetector, above, letterbox, load_detector, voted
 from autolabel.weights.quiet import ultralytics_at_bay
 from autolabel.weights.registry import SHIPPED
 
@@ -266,6 +266,34 @@ def test_the_way_to_shrink_reaches_the_network(checkpoint):
         (fit,) = ours._fitted([FRAMES[0].image_rgb])
         seen[how] = fit.image_rgb
     assert not np.array_equal(seen["bilinear"], seen["area"])
+
+
+@pytest.mark.parametrize("changed", [{}, {"classes": ["0", "2"]}, {"agnostic_nms": True}, {"conf": 0.0}])
+def test_duplicates_among_the_proposals_above_conf_are_those_among_all(checkpoint, monkeypatch, changed):
+    found = detector(checkpoint("yolo11n.yaml"), **changed)
+    expected = found.detect(FRAMES)
+    monkeypatch.setattr(found, "_proposed", lambda output: above(output, found._conf, found._class_count))
+    given = found.detect(FRAMES)
+    assert sum(len(some) for some in expected) > 0
+    for ours, theirs in zip(given, expected, strict=True):
+        for name in ("boxes_xyxy", "scores", "category_ids"):
+            assert np.array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_any_number_of_proposals_is_a_number_of_proposals(checkpoint):
+    """ultralytics looks at the last dimension and takes six for boxes without duplicates."""
+    found, counts = detector(checkpoint("yolo11n.yaml")), range(14)
+    output = torch.zeros(len(counts), 84, 40)
+    output[:, :4] = torch.tensor([50.0, 50, 20, 20])[:, None]
+    for picture, count in enumerate(counts):
+        places = torch.randperm(40, generator=torch.Generator().manual_seed(picture))[:count]
+        output[picture, 0, places] = torch.arange(count) % 2 * 50.0 + 20  # all but two are duplicates
+        output[picture, 4 + 3, places] = torch.linspace(0.9, 0.1, count)
+    expected = [found._select(one) for one in output.clone().split(1)]
+    given = [found._select(one) for one in above(output, 0.05, 80)]
+    assert [len(rows) for rows in given] == [min(count, 2) for count in counts]
+    for ours, theirs in zip(given, expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_voting_moves_boxes_and_nothing_else(checkpoint):
