@@ -22,7 +22,7 @@ from autolabel.ops.boxes import box_problem
 from autolabel.ops.points import PADDING
 from autolabel.ops.settings import count, number
 from autolabel.ops.views import frame_view, prompts_view
-from autolabel.ops.windows import Window, paste
+from autolabel.ops.windows import Window, paste, window_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class ZoomSegmenter:
     64 of the 1024 px that SAM 2 sees, 32 of the nano model's 512. There the box takes `fill` of the crop's side, at
     least `share` of that where crops are joined. No crop is smaller than `min_crop` px.
 
-    Prompts without a box, with a positive click far from it, and those of a grid are asked as they are.
+    Prompts without a box, with a positive click or the whole mask far from it, and those of a grid are asked as
+    they are.
     """
 
     def __init__(self, *, inner: Segmenter, smaller_than: float, fill: float, share: float, min_crop: int) -> None:
@@ -88,7 +89,8 @@ class ZoomSegmenter:
             return None
         window = square_around(boxes[row], max(math.ceil(max(w, h) / self._fill), self._min_crop), size_hw)
         smaller = window != (0, 0, width, height)
-        return window if smaller and _holds_clicks(window, prompts, row) else None
+        sound = smaller and _holds_clicks(window, prompts, row) and _meets_mask(window, prompts, row)
+        return window if sound else None
 
 
 def joined(windows: Mapping[int, Window], share: float) -> list[View]:
@@ -132,6 +134,12 @@ def _holds_clicks(window: Window, prompts: Prompts, row: int) -> bool:
     if prompts.points_xy is None or prompts.point_signs is None:
         return True
     return bool(_inside(prompts.points_xy[row], window)[prompts.point_signs[row] == 1].all())
+
+
+def _meets_mask(window: Window, prompts: Prompts, row: int) -> bool:
+    """Whether something of the mask is inside: models answer an empty one with a plausible mask."""
+    mask = None if prompts.masks is None else prompts.masks[row]
+    return mask is None or bool(window_pixels(mask, window).any())
 
 
 def _inside(points_xy: Float32, window: Window) -> np.ndarray:

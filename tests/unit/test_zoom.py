@@ -151,6 +151,17 @@ def test_what_cannot_be_zoomed_is_asked_as_it_is():
         assert [shape for shape, _ in inner.calls[0]] == [(HEIGHT, WIDTH)]
 
 
+def test_a_mask_that_lies_elsewhere_is_never_cut_to_nothing():
+    """An empty mask is answered with a plausible one."""
+    away = BoxSegmenter().segment([frame()], [boxes((300, 200, 320, 210))])[0][0].mask
+    small = np.array([[100, 100, 120, 110], [100, 100, 120, 110]], np.float32)
+    inner = Watched()
+    zoom(inner).segment([frame()], [Prompts(boxes_xyxy=small, masks=(away, None))])
+    asked = {shape: asked.masks for shape, asked in inner.calls[0]}
+    assert asked[(HEIGHT, WIDTH)] == (away,)
+    assert list(asked.values())[1] == (None,)
+
+
 def test_an_answer_that_is_missing_shifts_no_other():
     class Silent(BoxSegmenter):
         def segment(self, frames, prompts):
