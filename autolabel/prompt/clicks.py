@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ class Clicks:
 def read_clicks(path: Path, text: str) -> dict[str, list[Clicks]]:
     """The objects of each image id, in the file's order."""
     rows = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
+    if not rows:
+        raise ConfigError(f"prompt.file {str(path)!r} holds no click")
     grouped: dict[str, dict[str, list[tuple[float, float, int]]]] = {}
     for image, name, x, y, sign in rows:
         grouped.setdefault(image, {}).setdefault(name, []).append((x, y, sign))
@@ -73,7 +76,7 @@ def _csv_rows(path: Path, text: str) -> list[Row]:
 
 def _json_rows(path: Path, text: str) -> list[Row]:
     try:
-        top = json.loads(text)
+        top = json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"prompt.file {str(path)!r} is not JSON: {error}") from error
     if not isinstance(top, dict):
@@ -87,6 +90,15 @@ def _json_rows(path: Path, text: str) -> list[Row]:
     return rows
 
 
+def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a repeated key JSON keeps the last value: the clicks of the others would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+        raise ConfigError(f"prompt.file {str(path)!r} has {twice!r} twice in one object; make one list of both")
+    return found
+
+
 def _json_object(where: str, image: str, at: int, one: Any) -> list[Row]:
     points = one.get("points") if isinstance(one, Mapping) else None
     if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 for p in points) or not points:
@@ -94,7 +106,8 @@ def _json_object(where: str, image: str, at: int, one: Any) -> list[Row]:
     signs = one.get("signs")
     if not isinstance(signs, list) or len(signs) != len(points):
         signs = [None] * len(points)
-    name = str(one.get("object", f"#{at}"))
+    called = one.get("object")
+    name = f"#{at}" if called is None else str(called)  # who has no name is an object of its own
     return [(image, name, _number(x), _number(y), _sign(s)) for (x, y), s in zip(points, signs, strict=True)]
 
 

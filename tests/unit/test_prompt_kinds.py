@@ -216,13 +216,23 @@ def test_a_bad_click_refuses_its_object_alone(tmp_path, row, reason):
 @pytest.mark.parametrize(
     ("name", "text"),
     [("c.csv", "image,x,y\n"), ("c.csv", ""), ("c.csv", "image,x,y,sign\n" + "a" * 200_000), ("c.json", "["), ("c.json", "[]"), ("c.json", '{"a": 1}'),
-     ("c.json", '{"a": [1]}'), ("c.json", '{"a": [{"points": [[1]]}]}')],
+     ("c.csv", "image,x,y,sign\n"), ("c.csv", "image,x,y,sign\n,1,1,1\n"), ("c.json", "{}"), ("c.json", '{"a": []}'),
+     ("c.json", '{"a": [{"points": [[1, 1]]}], "a": [{"points": [[2, 2]]}]}'),
+     ("c.json", '{"a": [{"points": [[1, 1]], "points": [[2, 2]]}]}'), ("c.json", '{"a": [1]}'), ("c.json", '{"a": [{"points": [[1]]}]}')],
 )  # fmt: skip
 def test_a_file_that_is_none_of_clicks_is_refused_in_one_line(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=r"prompt\.file") as caught:
         points(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_objects_without_a_name_are_not_one(tmp_path):
+    (tmp_path / "c.json").write_text(
+        '{"a b.jpg": [{"object": null, "points": [[1, 1]], "signs": [1]}, {"object": null, "points": [[2, 2]], "signs": [1]}]}'
+    )
+    prompts = one(points(tmp_path / "c.json"), Detections.none())
+    assert (prompts.added, prompts.points_xy.tolist()) == (2, [[[1, 1]], [[2, 2]]])
 
 
 def test_a_file_that_is_not_there_is_refused():
