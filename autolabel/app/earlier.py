@@ -45,6 +45,18 @@ class EarlierRun:
     def identity(self) -> Mapping[str, str]:
         return self._identity
 
+    @property
+    def image_ids(self) -> Iterator[str]:
+        """The images that have a mask, in the order of their ids; not held together."""
+        last: bytes | None = b""
+        while last is not None:
+            with self._lock:
+                (last,) = self._scratch.execute(
+                    "SELECT min(image_id) FROM kept WHERE image_id > ? AND masks != '[]'", (last,)
+                ).fetchone()
+            if last is not None:
+                yield os.fsdecode(last)
+
     def of(self, image_id: str) -> tuple[Float32, Sequence[Rle]]:
         """Boxes (N, 4) and masks of an image's objects; none for an image that the run does not have."""
         with self._lock:

@@ -48,6 +48,12 @@ def test_an_image_has_what_its_run_kept_and_an_unknown_one_nothing(tmp_path):
     assert (boxes.shape, list(masks)) == ((0, 4), [])
 
 
+def test_the_images_with_masks_are_named(tmp_path):
+    records = [kept("a b.png", 3), kept("\udcff/ä.png", 2, 1), kept("none.png", 0)]
+    assert set(EarlierRun(run=written(tmp_path / "run", records)).image_ids) == {"a b.png", "\udcff/ä.png"}
+    assert list(EarlierRun(run=None).image_ids) == []
+
+
 def test_a_run_is_known_by_what_it_kept_and_not_by_where_it_lies(tmp_path):
     one, other = kept("a.png", 3), kept("a.png", 3, seed=5)
     everything = replace(one, verdicts=(Verdict(),) * 3)
