@@ -170,7 +170,7 @@ def label(config: DictConfig) -> Summary:
             settle_precision(engine, config, source.categories, refs, store)
             labeler, categories = labeler_for(engine, config, source.categories, refs)
             if isinstance(labeler, PipelineLabeler):
-                check_prompts(labeler.prompter, refs.keys())
+                check_prompts(labeler.prompter, refs, config, source.categories)
             store.claim(fingerprint(plain(config), labeler.identities, labeler.refiners, categories))
             claim_part(store, source)
             synced = store.sync(refs, root=root, unit_size=unit_size)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from autolabel.app.compose import build, compose
+from autolabel.app.prompts import check_pair
 from autolabel.app.refiners import build_refiners
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
-from autolabel.core.protocols import Detector, InstanceModel, Segmenter
+from autolabel.core.protocols import Detector, InstanceModel, Prompter, Segmenter
 from autolabel.core.types import Category, Frame, ImageRef
 
 if TYPE_CHECKING:
@@ -57,11 +58,13 @@ def build_labeler(
         categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
         if not categories and source_categories is not None:
             raise no_classes(refs)
+        prompter: Prompter = build(config.prompt)
+        check_pair(detector, prompter)
         detector, categories = relabelled(detector, build(config.labels), categories)
         segmenter: Segmenter = build(config.segment)
     labeler = PipelineLabeler(
         detector=detector,
-        prompter=build(config.prompt),
+        prompter=prompter,
         segmenter=segmenter,
         **of_all_labelers(config, categories),
     )

@@ -1,31 +1,123 @@
-"""What must hold between prompts and the pictures of a run, before any of them is labelled."""
+"""What must hold between prompts, the detector and the pictures of a run, before any of them is labelled."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from autolabel.app.compose import build
 from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import Prompter
+from autolabel.core.protocols import Detector, Prompter
+from autolabel.core.types import Category, ImageRef
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from autolabel.detect.labels import LabelsDetector
+    from autolabel.prompt.points import PointsPrompter
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 
 
-def check_prompts(prompter: Prompter, image_ids: Collection[str]) -> None:
-    """Says how many pictures a prompter's file names (`image_ids`) that the source does not have. Raises ConfigError
-    when none of them is there."""
-    named: frozenset[str] = getattr(prompter, "image_ids", frozenset())
-    if not named:  # else all pictures would be gone through for nothing
-        return
-    unknown = sorted(named.difference(image_ids))
+def check_pair(detector: Detector, prompter: Prompter) -> None:
+    """Raises ConfigError when the prompts are about something that the detector does not have: nothing would be
+    found, or objects of one class would be called another."""
+    from autolabel.engine.labeler import NO_CLASS_OF_NEW
+
+    about = getattr(prompter, "about", None)
+    hands_on: frozenset[str] = getattr(detector, "hands_on", frozenset())
+    if getattr(detector, "class_of_new", None) is not None:
+        if about in ("boxes", "masks"):
+            raise ConfigError(
+                "detect=none finds no box, and this prompt asks about boxes; use prompt=grid, prompt=points with "
+                "prompt.file, or a detector"
+            )
+    elif about == "everything":
+        raise ConfigError(NO_CLASS_OF_NEW)
+    elif about == "names" and "ids" not in hands_on:
+        raise ConfigError(
+            "prompt.file: what this detector finds has no names that clicks could be about; use detect=none for new "
+            "objects, or detect=labels detect.keep_masks=false for annotations by their ids"
+        )
+    elif about == "masks" and "masks" not in hands_on:
+        raise ConfigError(
+            "this prompt asks with masks, and there are none; set prompt.run, or use detect=labels "
+            "detect.keep_masks=false"
+        )
+
+
+def check_prompts(
+    prompter: Prompter, refs: Mapping[str, ImageRef], config: DictConfig, categories: Sequence[Category]
+) -> None:
+    """Says what of a prompter's clicks or earlier run has no part in the labelling of `refs`, a source of
+    `categories`. Raises ConfigError when all of it has none, and for a click about an annotation that is not there."""
+    from autolabel.detect.labels import LabelsDetector
+    from autolabel.prompt.mask import MaskPrompter
+    from autolabel.prompt.points import PointsPrompter
+
+    if isinstance(prompter, MaskPrompter) and (of_run := prompter.image_ids) is not None:
+        _check_run(of_run, refs)
+    if isinstance(prompter, PointsPrompter) and prompter.image_ids:
+        _check_pictures(prompter.image_ids, refs)
+        detector = build(config.detect)  # none of those that clicks go with loads a model
+        if isinstance(detector, LabelsDetector):
+            _check_names(prompter, detector, build(config.labels).apply(categories).ids, refs)
+
+
+def _check_run(of_run: Iterable[str], refs: Mapping[str, ImageRef]) -> None:
+    """Whether the earlier run has a mask of any picture. Pictures that it alone has are no loss."""
+    if not any(image_id in refs for image_id in of_run):
+        raise ConfigError(
+            f"prompt.run has no mask of any picture of the source, for example of {min(refs, default='')!r}; "
+            "its pictures must have the same ids, which are their paths below the source"
+        )
+
+
+def _check_pictures(named: frozenset[str], refs: Mapping[str, ImageRef]) -> None:
+    """Whether the pictures that a file of clicks names are in the source."""
+    unknown = sorted(named.difference(refs))
     if not unknown:
         return
     shown = ", ".join(repr(name) for name in unknown[:_SHOWN]) + (" and more" if len(unknown) > _SHOWN else "")
     if len(unknown) == len(named):
         raise ConfigError(
             f"none of the {len(named)} pictures that prompt.file names is in the source ({shown}); it must name "
-            f"them as the source does, for example {min(image_ids, default='')!r}"
+            f"them as the source does, for example {min(refs, default='')!r}"
         )
     logger.warning("prompt.file names %d pictures that are not in the source: %s", len(unknown), shown)
+
+
+def _check_names(
+    prompter: PointsPrompter, detector: LabelsDetector, labelled: Mapping[int, int], refs: Mapping[str, ImageRef]
+) -> None:
+    """Whether the objects that clicks name are annotations which want a mask. `labelled` are the ids of the classes
+    that are not left out."""
+    used, kept, left_out = 0, 0, 0
+    for image_id in sorted(prompter.image_ids):
+        ref = refs.get(image_id)
+        if ref is None or ref.problem is not None:
+            continue
+        labels = ref.labels
+        rows = {} if labels is None else {str(id_): row for row, id_ in enumerate(labels.source_ids)}
+        for name in prompter.names_in(image_id):
+            if labels is None or name not in rows:
+                raise ConfigError(
+                    f"prompt.file {prompter.file!r}: {image_id!r} has no annotation {name!r}; mend the id, or use "
+                    "detect=none for objects of no annotation"
+                )
+            row = rows[name]
+            out = int(labels.category_ids[row]) not in labelled
+            stays = detector.keep_masks and labels.shapes[row] is not None
+            left_out, kept, used = left_out + out, kept + (stays and not out), used + (not out and not stays)
+    if not kept and not left_out:
+        return
+    why = (
+        f"{kept} of its objects have masks that stay (detect.keep_masks=false has them made anew), {left_out} are of "
+        "classes that labels leaves out"
+    )
+    if not used:
+        raise ConfigError(f"prompt.file {prompter.file!r}: none of its clicks would be asked; {why}")
+    logger.warning("prompt.file: not all of its clicks are asked; %s", why)

@@ -156,7 +156,7 @@ def remote_labeler(
             raise no_classes(refs.values()) from None
         raise
     if "prompt" in identities:
-        check_prompts(build(config.prompt), refs.keys())
+        check_prompts(build(config.prompt), refs, config, categories)
     refiners = build_refiners(config.refine, found)
     limit = BatchLimit(config.batch_size, config.batch_mb)
     return RemoteLabeler(recipe, identities, batch_limit=limit, refiners=refiners), found

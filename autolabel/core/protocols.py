@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from autolabel.core.types import (
     Category,
@@ -46,7 +46,11 @@ class Source(Protocol):
 
 
 class Detector(Protocol):
-    """Pictures to boxes."""
+    """Pictures to boxes.
+
+    It may say `class_of_new`, the id of the class of objects that only prompts find (else nobody may find any), and
+    `hands_on`, what of the source's annotations goes along with its boxes: `ids`, `masks`.
+    """
 
     @property
     def categories(self) -> tuple[Category, ...] | None:
@@ -59,9 +63,17 @@ class Detector(Protocol):
     def detect(self, frames: Sequence[Frame]) -> list[Detections]: ...
 
 
+About = Literal["boxes", "masks", "names", "everything"]
+"""What questions are about: the boxes of detections, their masks, objects called by the ids of annotations or by names
+of their own, or whatever is in the picture."""
+
+
 class Prompter(Protocol):
     """What is known of an image to questions: any number of prompts for each detection that wants a mask, or for
-    objects that no detector found."""
+    objects that no detector found.
+
+    It may say what its questions are `about`, so that a detector that cannot go with it is refused before labelling.
+    """
 
     @property
     def identity(self) -> Mapping[str, str]:

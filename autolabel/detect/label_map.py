@@ -126,6 +126,12 @@ class MappedDetector(_InMap):
         super().__init__(inner.identity, labels, categories)
         self._inner = inner
 
+    @property
+    def class_of_new(self) -> int | None:
+        """The inner detector's, by the map. One class that is left of several is nobody's class."""
+        number = getattr(self._inner, "class_of_new", None)
+        return None if number is None else self._mapped.ids[number]
+
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         return [self._one(found) for found in self._inner.detect(frames)]
 

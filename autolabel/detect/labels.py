@@ -29,7 +29,12 @@ class LabelsDetector:
     def __init__(self, *, keep_masks: bool) -> None:
         if not isinstance(keep_masks, bool):
             raise ConfigError(f"detect.keep_masks must be true or false, got {keep_masks!r}")
-        self._keep_masks = keep_masks
+        self.keep_masks = keep_masks
+
+    @property
+    def hands_on(self) -> frozenset[str]:
+        """Of the annotations: their ids, and masks that are to be made anew."""
+        return frozenset({"ids"} if self.keep_masks else {"ids", "masks"})
 
     @property
     def categories(self) -> tuple[Category, ...] | None:
@@ -50,7 +55,7 @@ class LabelsDetector:
             return Detections.none()
         canvas = Canvas(labels, frame.info)
         found = [None if shape is None else canvas.mask(shape) for shape in labels.shapes]
-        kept = [self._keep_masks or crowd for crowd in labels.crowd]
+        kept = [self.keep_masks or crowd for crowd in labels.crowd]
         polygons = [canvas.polygons(shape) for shape in labels.shapes]
         return Detections(
             self._boxes(canvas.boxes(labels.boxes_xyxy), found, kept, frame.info.size_hw),

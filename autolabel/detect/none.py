@@ -21,6 +21,11 @@ class NoDetector:
         return self._categories
 
     @property
+    def class_of_new(self) -> int:
+        """The class of objects that only prompts find."""
+        return self._categories[0].id
+
+    @property
     def identity(self) -> Mapping[str, str]:
         return {}
 

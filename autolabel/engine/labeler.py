@@ -21,6 +21,7 @@ from autolabel.core.types import (
     ImageRef,
     Instance,
     PromptedMask,
+    Prompts,
     Rle,
     Verdict,
 )
@@ -31,6 +32,10 @@ BEFORE_REFINING = (
 )  # fmt: skip
 """How the labeler's own reasons begin; refiners use other words."""
 CROWD_BOX = "crowd_box: a box around a crowd, without its mask, asks for no object"
+
+NO_CLASS_OF_NEW = (
+    "these prompts find objects of their own, which have no class; use detect=none, which has one class for them"
+)
 
 UNASKED = "no_prompt: nothing was asked about it"
 
@@ -196,6 +201,8 @@ class PipelineLabeler(FrameLabeler):
         frames = [frame for frame, _ in pairs]
         questions = [question for _, question in pairs]
         prompts = self.prompter.prompt(frames, [q.clipped for q in questions], [q.asked for q in questions])
+        if self._class_of_new is None and getattr(self.prompter, "about", None) == "names":
+            prompts = [of_detections(some, len(q.clipped)) for some, q in zip(prompts, questions, strict=True)]
         settle = cache(ask(self.segmenter, frames, prompts))
         return [partial(lambda i: settle()[i], i) for i in range(len(frames))]
 
@@ -213,18 +220,27 @@ class PipelineLabeler(FrameLabeler):
             {i: UNASKED for i in question.asked if i not in by_index and i not in reasons},
         )
         if answers.added or answers.found:
+            if self._class_of_new is None:
+                raise ConfigError(NO_CLASS_OF_NEW)
             by_index.update(enumerate(answers.found, start=len(detections) + answers.added))
-            detections = with_new(detections, by_index, answers.added + len(answers.found), self._one_class())
+            detections = with_new(detections, by_index, answers.added + len(answers.found), self._class_of_new)
         return self.record(ref, info, instances_of(detections, by_index), reasons)
 
-    def _one_class(self) -> int:
-        """The class of an object that only a prompt knows of."""
-        categories = self.detector.categories
-        if categories is None or len(categories) != 1:
-            raise ConfigError(
-                "these prompts find objects of their own, which have no class; use detect=none, which has one class"
-            )
-        return categories[0].id
+    @property
+    def _class_of_new(self) -> int | None:
+        """The class of an object that only a prompt knows of. A detector's only class is that of its own objects."""
+        number: int | None = getattr(self.detector, "class_of_new", None)
+        return number
+
+
+def of_detections(prompts: Prompts, count: int) -> Prompts:
+    """Without questions about added objects. Where new ones have no class, a name of no detection is that of an
+    annotation whose class is left out: it gets no record, as its box."""
+    if not prompts.added:
+        return prompts
+    rows = np.flatnonzero(prompts.object_numbers < count).tolist()
+    refused = {number: why for number, why in prompts.refused.items() if number < count}
+    return replace(prompts.select(rows), added=0, refused=refused)
 
 
 def with_new(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from autolabel.core.protocols import About
 from autolabel.core.types import Detections, Float32, Frame, Prompts
 from autolabel.ops.settings import fraction
 
@@ -15,6 +16,8 @@ class BoxPrompter:
 
     Boxes are clipped to the image.
     """
+
+    about: About = "boxes"
 
     def __init__(self, *, pad: float) -> None:
         self._pad = fraction("prompt.pad", pad)

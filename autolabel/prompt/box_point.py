@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autolabel.core.protocols import About
 from autolabel.core.types import Detections, Float32, Frame, Prompts
 from autolabel.ops.points import centres_xy, most_inside_xy
 from autolabel.ops.settings import fraction, one_of
@@ -17,6 +18,8 @@ from autolabel.prompt.box import box_prompts
 class BoxPointPrompter:
     """`point` is `inside` (the most-inside point of the mask that an object already has, else the middle of its
     box) or `centre` (always the middle). Boxes are widened by `pad` as `prompt=box` does."""
+
+    about: About = "boxes"
 
     def __init__(self, *, point: str, pad: float) -> None:
         self._from_mask = one_of("prompt.point", point, ("inside", "centre")) == "inside"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from autolabel.core.protocols import About
 from autolabel.core.types import NO_OBJECT, Detections, Frame, Prompts, Sieve
 from autolabel.ops.points import grid_xy
 from autolabel.ops.settings import count, flag, fraction
@@ -23,6 +24,8 @@ class GridPrompter:
     """`points_per_side` squared clicks on the picture; in crop layer i, 2**i by 2**i overlapping parts of it are
     asked as pictures of their own, each with a grid that is coarser by `crop_points_downscale` ** i. What becomes of
     the answers: `Sieve`. Detections are left alone."""
+
+    about: About = "everything"
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from autolabel.core.protocols import About
 from autolabel.core.types import Detections, Float32, Frame, Prompts
 from autolabel.ops.boxes import box_problem, clip_xyxy
 from autolabel.ops.settings import count as whole
@@ -23,6 +24,8 @@ class JitterPrompter:
 
     The moves are a function of `seed`, the image id and the detection's number: of nothing that a restart changes.
     """
+
+    about: About = "boxes"
 
     def __init__(self, *, count: int, amount: float, keep: str, seed: int, pad: float) -> None:
         self._count = whole("prompt.count", count, 1, 64)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
+from autolabel.core.protocols import About
 from autolabel.core.types import Detections, Float32, Frame, Prompts, Rle
 from autolabel.ops.boxes import iou_xyxy
 from autolabel.ops.settings import flag, fraction
@@ -20,6 +21,10 @@ class EarlierMasks(Protocol):
     @property
     def identity(self) -> Mapping[str, str]:
         """Their content in a few letters; empty when there are none."""
+
+    @property
+    def image_ids(self) -> Iterator[str]:
+        """The images that have objects."""
 
     def of(self, image_id: str) -> tuple[Float32, Sequence[Rle]]:
         """The boxes (N, 4) of an image's objects and their masks."""
@@ -37,6 +42,15 @@ class MaskPrompter:
         self._min_iou = fraction("prompt.min_iou", min_iou)
         self._box = flag("prompt.box", box)
         self._pad = fraction("prompt.pad", pad)
+
+    @property
+    def about(self) -> About:
+        return "masks" if self._earlier is None else "boxes"
+
+    @property
+    def image_ids(self) -> Iterator[str] | None:
+        """The pictures that the run has masks of; None without a run."""
+        return None if self._earlier is None else self._earlier.image_ids
 
     @property
     def identity(self) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autolabel.core.protocols import About
 from autolabel.core.types import Detections, Float32, Frame, Int64, Prompts
 from autolabel.ops.boxes import area_xyxy, box_problem, meet_xyxy
 from autolabel.ops.points import centres_xy, padded
@@ -21,6 +22,8 @@ class NegativesPrompter:
     `max_points` nearest to its middle. An object that shares more than `max_overlap` of the smaller of both boxes is
     no neighbour: it may be a part, or the same thing found twice. Boxes are widened by `pad`.
     """
+
+    about: About = "boxes"
 
     def __init__(self, *, reach: float, max_points: int, max_overlap: float, pad: float) -> None:
         self._reach = fraction("prompt.reach", reach)

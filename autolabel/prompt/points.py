@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autolabel.core.errors import ConfigError
+from autolabel.core.protocols import About
 from autolabel.core.types import Detections, Frame, Labels, Prompts
 from autolabel.ops.annotations import Canvas
 from autolabel.ops.orientation import upright_points
@@ -39,7 +40,7 @@ class PointsPrompter:
     def __init__(self, *, file: str | None, hidden_keypoints: bool, box: bool) -> None:
         self._least = 1 if flag("prompt.hidden_keypoints", hidden_keypoints) else 2
         self._box = flag("prompt.box", box)
-        self._file = file
+        self.file = file
         self._identity: Mapping[str, str] = {}
         self._of_image: dict[str, list[Clicks]] = {}
         if file is not None:
@@ -52,9 +53,17 @@ class PointsPrompter:
         return self._identity
 
     @property
+    def about(self) -> About:
+        return "boxes" if self.file is None else "names"
+
+    @property
     def image_ids(self) -> frozenset[str]:
         """The pictures that the file says something about."""
         return frozenset(self._of_image)
+
+    def names_in(self, image_id: str) -> list[str]:
+        """The objects of an image, as the file calls them."""
+        return [clicks.name for clicks in self._of_image.get(image_id, ())]
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
@@ -64,12 +73,12 @@ class PointsPrompter:
         ]
 
     def _one(self, frame: Frame, found: Detections, rows: Sequence[int]) -> Prompts:
-        if self._file is None:
+        if self.file is None:
             known, added = self._keypoints(frame, found, rows), 0
         else:
             known, added = self._clicked(frame.ref.image_id, found, rows)
         missing = set(rows) - {one.number for one in known}
-        why = "it has no visible keypoint" if self._file is None else "the file has no click for it"
+        why = "it has no visible keypoint" if self.file is None else "the file has no click for it"
         points, signs = padded([one.clicks.points_xy for one in known], [one.clicks.signs for one in known])
         prompts = Prompts(
             points_xy=points,

@@ -127,3 +127,99 @@ def test_everything_in_a_picture_without_a_detector(labels, tmp_path):
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     with open_reader(tmp_path / "run") as reader:
         assert [c.name for c in reader.categories] == ["object"]
+
+
+# what cannot be asked is said before labelling
+
+
+CLASSES = {11: 1, 12: 2, 13: 2}
+
+
+@pytest.fixture
+def classes(labels):
+    """The same, one of the objects a person and two dogs."""
+    document = json.loads(labels.read_text())
+    document["categories"] = [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}]
+    for annotation in document["annotations"]:
+        annotation["category_id"] = CLASSES[annotation["id"]]
+    labels.write_text(json.dumps(document))
+    return labels
+
+
+EACH = ("a b.png,11,30,40,1", "a b.png,12,100,60,1", "a b.png,13,140,50,1")
+ASKED = ("segment=box", "prompt=points", "prompt.box=true")
+
+
+def refused(capsys, source, run, *settings, detect=LABELS):
+    """The one line that it ends with; nothing was labelled."""
+    assert label(source, run, *settings, detect=detect) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("autolabel: ")
+    return error
+
+
+def test_a_click_on_an_object_whose_class_is_left_out_gives_no_object_of_another(classes, tmp_path, capsys):
+    settings = [*ASKED, clicks(tmp_path, *EACH), "labels.keep=[person]"]
+    assert label(classes, tmp_path / "run", *settings) == 0
+    assert [c.source_id for c in only_record(tmp_path / "run").candidates] == [11]
+    assert "2 are of classes that labels leaves out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("detect", [LABELS, ("detect=nano",)])
+def test_new_objects_need_no_detector_however_few_classes_are_left(classes, tmp_path, capsys, detect):
+    kept = {"detect=nano": ["labels.keep=[object]", "labels.rename={object: forklift}"]}
+    settings = ["segment=box", "prompt=grid", *kept.get(detect[0], ["labels.merge={all: [person, dog]}"])]
+    assert "use detect=none" in refused(capsys, classes, tmp_path / "run", *settings, detect=detect)
+
+
+def test_the_class_of_new_objects_can_be_renamed(labels, tmp_path):
+    settings = ["segment=box", "prompt=points", clicks(tmp_path, *EACH), "labels.rename={object: thing}"]
+    label(labels, tmp_path / "run", *settings, detect=("detect=none",))
+    assert [c.category_id for c in only_record(tmp_path / "run").candidates] == [1, 1, 1]
+    with open_reader(tmp_path / "run") as reader:
+        assert [c.name for c in reader.categories] == ["thing"]
+
+
+def test_a_mistyped_id_is_found_before_labelling_with_its_file_and_picture(labels, tmp_path, capsys):
+    error = refused(capsys, labels, tmp_path / "run", *ASKED, clicks(tmp_path, *EACH, "a b.png,99,30,40,1"))
+    assert all(word in error for word in ("clicks.csv", "'a b.png'", "'99'"))
+
+
+def test_clicks_on_masks_that_stay_are_refused_and_some_of_them_counted(labels, tmp_path, capsys):
+    file = clicks(tmp_path, *EACH)
+    stay = ("detect=labels",)
+    assert "keep_masks=false" in refused(capsys, labels, tmp_path / "run", *ASKED, file, detect=stay)
+    document = json.loads(labels.read_text())
+    del document["annotations"][0]["segmentation"]
+    labels.write_text(json.dumps(document))
+    assert label(labels, tmp_path / "run", *ASKED, file, detect=stay) == 0
+    assert "2 of its objects have masks that stay" in capsys.readouterr().err
+
+
+def test_clicks_on_what_a_detector_finds_are_refused(labels, tmp_path, capsys):
+    settings = [*ASKED, clicks(tmp_path, *EACH)]
+    error = refused(capsys, labels, tmp_path / "run", *settings, detect=("detect=nano",))
+    assert "prompt.file" in error
+
+
+@pytest.mark.parametrize("way", ["box", "box_point", "negatives", "jitter", "mask", "points"])
+def test_without_a_detector_there_is_no_box_to_ask_about(labels, tmp_path, capsys, way):
+    settings = ["segment=box", f"prompt={way}"]
+    error = refused(capsys, labels, tmp_path / "run", *settings, detect=("detect=none",))
+    assert "detect=none finds no box" in error
+
+
+@pytest.mark.parametrize("detect", [("detect=labels",), ("detect=nano",)])
+def test_to_ask_with_masks_there_must_be_some(labels, tmp_path, capsys, detect):
+    error = refused(capsys, labels, tmp_path / "run", "segment=box", "prompt=mask", detect=detect)
+    assert "prompt.run" in error
+
+
+def test_a_run_of_other_pictures_has_no_masks_to_ask_with(labels, tmp_path, capsys):
+    draw(tmp_path / "elsewhere" / "other.png", {0: (10, 10, 60, 80)}, (120, 160))
+    other = json.loads(labels.read_text())
+    other["images"][0]["file_name"] = "other.png"
+    (tmp_path / "elsewhere" / "instances.json").write_text(json.dumps(other))
+    assert label(tmp_path / "elsewhere" / "instances.json", tmp_path / "first", "segment=box") == 0
+    settings = ["segment=box", "prompt=mask", f'prompt.run="{tmp_path / "first"}"']
+    assert "prompt.run has no mask of any picture" in refused(capsys, labels, tmp_path / "run", *settings)

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import (
     NO_OBJECT,
+    Category,
     Detections,
     Frame,
     ImageInfo,
@@ -296,6 +297,27 @@ def test_detections_that_nothing_is_asked_about_say_so_and_new_objects_need_one_
 
     first, _ = everything(tmp_path, Mute(), ColourDetector())
     assert {d.reason.partition(":")[0] for d in first.dropped} == {"no_prompt"}
+
+
+class Person(ColourDetector):
+    """With one class, as one that leaves out all others."""
+
+    categories = (Category(1, "person"),)
+
+
+def test_new_objects_do_not_get_the_only_class_of_a_detector(tmp_path):
+    with pytest.raises(ConfigError, match="use detect=none"):
+        everything(tmp_path, Grid(), Person())
+    with pytest.raises(ConfigError, match="use detect=none"):
+        everything(tmp_path, Clicks(), Person())
+
+
+def test_names_of_no_detection_are_not_asked_about_where_new_objects_have_no_class(tmp_path):
+    class Names(Clicks):
+        about = "names"
+
+    first, second = everything(tmp_path, Names(), Person())
+    assert [len(record.candidates) for record in (first, second)] == [2, 0]
 
 
 def test_the_most_inside_point_is_far_from_every_border():

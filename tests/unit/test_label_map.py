@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category, Detections, Frame, ImageInfo, ImageRef
 from autolabel.detect.label_map import LabelMap, MappedDetector
+from autolabel.detect.none import NoDetector
 
 COCO = (Category(1, "person"), Category(3, "car"), Category(6, "bus"), Category(8, "truck"), Category(18, "dog"))
 NAMES = [category.name for category in COCO]
@@ -102,6 +103,16 @@ def test_a_mapped_detector_moves_whole_rows_and_leaves_out_the_rest():
     assert found.extras == ("car", "bus", "truck", "dog")
     assert found.boxes_xyxy[:, 0].tolist() == [3, 6, 8, 18]
     assert detector.identity == OneOfEach.identity
+
+
+def test_only_the_class_of_no_detector_is_that_of_new_objects():
+    """Not a class that is the only one left: what a prompt finds may be of any other."""
+    none = NoDetector(category="object")
+    rename = label_map(rename={"object": "thing"})
+    assert MappedDetector(none, rename, none.categories).class_of_new == none.class_of_new == 1
+    contiguous = MappedDetector(none, label_map(ids="contiguous"), none.categories)
+    assert contiguous.class_of_new == contiguous.categories[0].id
+    assert MappedDetector(OneOfEach(), label_map(keep=["dog"]), COCO).class_of_new is None
 
 
 @given(
