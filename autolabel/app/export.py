@@ -52,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path, address: str | None = None) -> int:
-    """Exit code 2 when pictures are missing: they failed when they were labelled, or are not what they were then."""
-    lost = any(status.startswith("failed") for status in reader.counts())
+    """Exit code 2 when pictures are missing: they failed, are not labelled yet, or are not what they were then."""
+    lost = any(status.startswith(("failed", "pending")) for status in reader.counts())
     for name, exporter in exporters.items():
         target = directory / "export" / name
         report = published({name: exporter.export(reader, target)}, directory, address)[name]

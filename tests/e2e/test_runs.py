@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -180,6 +181,16 @@ def test_export_says_by_its_exit_code_that_pictures_are_missing(label, tmp_path)
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     assert label(tmp_path / "in") == 2
     assert main(["export", str(tmp_path / "run"), "export=[coco]"]) == 2
+
+
+def test_pictures_that_are_not_labelled_yet_are_missing_too(label, tmp_path, capsys):
+    album(tmp_path / "in", 3)
+    label(tmp_path / "in")
+    with sqlite3.connect(tmp_path / "run" / "run.sqlite") as database:  # as a run that was killed leaves it
+        database.execute("DELETE FROM record WHERE ordinal = 1")
+    database.close()
+    assert main(["export", str(tmp_path / "run"), "export=[coco,yolo]"]) == 2
+    assert "1 pictures of" in capsys.readouterr().err
 
 
 def test_verifying_needs_no_right_to_write_and_leaves_nothing_behind(label, tmp_path, monkeypatch, capsys):
