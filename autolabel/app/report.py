@@ -44,9 +44,13 @@ def main(arguments: Sequence[str]) -> int:
         built = write_report(directory, report)
     path = directory / PAGE
     size = path.stat().st_size / 1e6
-    gone = f", {built.unread} pictures could not be read" if built.unread else ""
+    shown = f"{built.pictures} shown"
+    if built.beyond_budget:
+        shown += f", {built.beyond_budget} left out by report.max_megabytes"
+    if built.unread:
+        shown += f", {built.unread} pictures could not be read"
     sys.stdout.write(
-        f"written    {printable(str(path))}: {built.images} pictures, {built.pictures} shown{gone}, {size:.1f} MB\n"
+        f"written    {printable(str(path))}: {built.images} pictures, {shown}, {size:.1f} MB\n"
         "next       open it in any browser; it needs no network\n"
     )
     return 0

@@ -48,11 +48,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The page, and what a person may want to know of it: pictures shown, and files that could not be."""
+    """The page, and what a person may want to know of it: pictures shown, those that `max_megabytes` left out, and
+    files that could not be read."""
 
     html: str
     images: int
     pictures: int
+    beyond_budget: int
     unread: int
 
 
@@ -119,7 +121,7 @@ class RunReport:
             top=key_figures(counted, about.pending),
             data=_numbers(counted, names, about, evaluated),
         )
-        return Built(html, counted.images, len(shots), shots.unread)
+        return Built(html, counted.images, shots.shown, shots.beyond_budget, shots.unread)
 
 
 class _Sections:

@@ -42,6 +42,8 @@ class Shots:
         self._max_bytes = max_bytes
         self._max_side = max_side
         self.bytes = 0
+        self.shown = 0
+        self.beyond_budget = 0
         self.unread = 0
 
     def add(self, shot: Shot) -> int:
@@ -79,10 +81,14 @@ class Shots:
         }
 
     def _within_budget(self, thumbnail: Thumbnail, shot: Shot) -> Thumbnail:
+        if thumbnail.problem:
+            return thumbnail
         size = len(thumbnail.picture) + len(thumbnail.overlay)
         if self.bytes + size > self._max_bytes:
+            self.beyond_budget += 1
             return missing(shot.record, FULL, shot.window)
         self.bytes += size
+        self.shown += 1
         return thumbnail
 
 

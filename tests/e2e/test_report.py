@@ -161,16 +161,22 @@ def test_pictures_that_are_gone_or_changed_are_placeholders_with_the_reason(run,
     assert "2 pictures could not be read" in capsys.readouterr().out
 
 
-def test_a_run_whose_folder_of_pictures_is_gone_has_a_page(run, tmp_path):
+def test_a_run_whose_folder_of_pictures_is_gone_has_a_page(run, tmp_path, capsys):
     for path in (tmp_path / "in").iterdir():
         path.unlink()
     assert not Page(reported(run)).all("img")
+    assert re.search(r" pictures, 0 shown, \d+ pictures could not be read", capsys.readouterr().out)
 
 
-def test_pictures_beyond_the_budget_are_left_out_with_a_note(run):
-    small = reported(run, "report.max_megabytes=0.1")
-    assert len(small) < 0.1e6 + 80_000
-    assert "left out: the page holds enough pictures" in small
+@pytest.mark.parametrize("megabytes", ["0", "0.1", "50"])
+def test_pictures_beyond_the_budget_are_left_out_counted_and_noted(run, megabytes, capsys):
+    text = reported(run, f"report.max_megabytes={megabytes}")
+    assert len(text) < float(megabytes) * 1e6 + 80_000
+    full = text.count("left out: the page holds enough pictures")
+    shown = len([one for one in Page(text).all("div") if one.get("class") == "shot"])
+    left_out = f", {full} left out by report.max_megabytes" if full else ""
+    assert f" pictures, {shown} shown{left_out}, " in capsys.readouterr().out
+    assert bool(full) == (megabytes != "50")
 
 
 def test_an_evaluation_is_on_the_page(run):
