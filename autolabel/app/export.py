@@ -14,7 +14,7 @@ from typing import Any
 from autolabel.app.compose import build_all, compose, parse
 from autolabel.app.publish import address_of, published
 from autolabel.app.run_directory import existing_run
-from autolabel.core.errors import ConfigError, StoreError
+from autolabel.core.errors import ConfigError, ExportOutdated, StoreError
 from autolabel.core.protocols import RoundTrip
 from autolabel.core.text import printable
 from autolabel.store.lock import exclusive, shared
@@ -64,20 +64,33 @@ def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path, addr
 
 
 def verify(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:
-    """Exit code 0 when all files are as they were written, 2 when one is torn, edited, missing or too many."""
+    """Exit code 0 when all files are as they were written, 2 when one is torn, edited, missing or too many, or when
+    the export is of other records than the run has now: their objects are not compared."""
+    from autolabel.export.manifest import records_digest
     from autolabel.export.verify import check_files
 
-    damaged = False
+    bad = False
     for name, exporter in exporters.items():
         target = directory / "export" / name
         if not target.is_dir():
             raise StoreError(f"there is no {target}; write it first: autolabel export {directory} export=[{name}]")
         faults = check_files(target)
-        damaged |= bool(faults)
         sys.stdout.writelines(f"damaged    {printable(fault)}\n" for fault in faults)
-        if not faults:
-            sys.stdout.write(round_trip_text(target, exporter.read_back(reader, target)))
-    return 2 if damaged else 0
+        bad |= bool(faults)
+        if faults:
+            continue
+        again = f"export again: autolabel export {directory} export=[{name}]"
+        if records_digest(target) not in (None, reader.digest()):
+            sys.stdout.write(f"outdated   {target}: the records changed since it was written; {again}\n")
+            bad = True
+            continue
+        try:
+            text = round_trip_text(target, exporter.read_back(reader, target))
+        except ExportOutdated as error:
+            why = f"was written from other records or with other settings ({error})"
+            text, bad = f"outdated   {target}: {printable(why)}; {again}\n", True
+        sys.stdout.write(text)
+    return 2 if bad else 0
 
 
 def round_trip_text(target: Path, found: RoundTrip) -> str:

@@ -13,6 +13,7 @@
     │   ├── StoreMismatch      the run was made with another configuration or other inputs
     │   └── StoreCorrupt       the run database is not one of ours, or is damaged
     ├── ExportError        a format cannot be written from this run
+    │   └── ExportOutdated     an export holds other objects than the run: it is of other records or settings
     └── MissingExtra       an optional package is not installed
 
 Anything else that escapes is our own mistake and keeps its traceback.
@@ -80,6 +81,10 @@ class StoreCorrupt(StoreError):
 
 class ExportError(AutolabelError):
     """A format cannot be written from this run."""
+
+
+class ExportOutdated(ExportError):
+    """An export holds other objects than the run that it is compared with."""
 
 
 class MissingExtra(AutolabelError):

@@ -205,6 +205,14 @@ class ColumnReader(Protocol):
         """As `records`. A record with columns has its kept objects there, and no candidates."""
 
 
+@runtime_checkable
+class DigestReader(Protocol):
+    """A RecordReader that can tell whether its records are those of another time."""
+
+    def digest(self) -> str:
+        """A checksum of all that `records` gives; equal records have equal ones, wherever the run is."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """What an exporter wrote, and what its format could not hold.

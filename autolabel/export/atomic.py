@@ -25,8 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autolabel.core.errors import ExportError
+from autolabel.core.protocols import DigestReader, RecordReader
 from autolabel.core.text import printable
-from autolabel.export.manifest import HEAD, MANIFEST, SEAL, edited_files, is_export
+from autolabel.export.manifest import HEAD, MANIFEST, RECORDS, SEAL, edited_files, is_export
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,10 @@ class Draft:
     file can be taken back.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, records: str | None = None) -> None:
+        """`records`: the checksum of what is exported, for the manifest."""
         self.root = root
+        self._records = records
         self._held: Counter[str] = Counter()
         self._folders = {root}
         self._last: tuple[str, dict[str, object]] | None = None
@@ -108,6 +111,8 @@ class Draft:
         """Complete the manifest and sync everything to disk."""
         self._flush_entry()
         self._append(b"\n},\n")
+        if self._records is not None:
+            self._append(f'"{RECORDS}":"{self._records}",\n'.encode())
         self._manifest.write(
             json.dumps(SEAL).encode() + b":" + json.dumps(self._digest.hexdigest()).encode() + b"}\n"
         )
@@ -143,8 +148,9 @@ class Draft:
 
 
 @contextmanager
-def replaced(directory: Path) -> Iterator[Draft]:
-    """A draft that becomes `directory` when the block ends well, and vanishes when it does not.
+def replaced(directory: Path, run: RecordReader | None = None) -> Iterator[Draft]:
+    """A draft that becomes `directory` when the block ends well, and vanishes when it does not. Its manifest tells
+    the records of `run` from others where the run can.
 
     An old folder with files that somebody changed or added is kept as `<name>.edited-1` (-2, ...), and a warning says
     so. Raises ExportError when `directory` holds something that is not an export of ours.
@@ -158,7 +164,7 @@ def replaced(directory: Path) -> Iterator[Draft]:
     _remove(draft)
     _retire(aside, directory, draft)
     draft.mkdir()
-    writer = Draft(draft)
+    writer = Draft(draft, run.digest() if isinstance(run, DigestReader) else None)
     try:
         yield writer
         writer.finish()

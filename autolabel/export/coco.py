@@ -46,7 +46,7 @@ from autolabel.export.policy import (
     reported,
 )
 from autolabel.export.raster import check_choice, check_classes, named, picture_path
-from autolabel.export.reading import compare
+from autolabel.export.reading import compare, in_turn
 from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
 from autolabel.ops.annotation_rows import AnnotationRows
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
@@ -162,7 +162,7 @@ class CocoExporter:
             found = [coco.annToRLE(annotation) for annotation in coco.imgToAnns[image["id"]]]
             return [
                 (instance.index, Rle(tuple(one["size"]), _as_bytes(one["counts"])))
-                for instance, one in zip(explained(record, self._policy)[0], found, strict=False)
+                for instance, one in in_turn(record, explained(record, self._policy)[0], found)
             ]
 
         return compare(run, read, self._policy, self._why)

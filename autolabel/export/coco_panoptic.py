@@ -70,7 +70,7 @@ class CocoPanopticExporter:
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`. The records are read twice for each of the two arrays."""
         counts: Counter[str] = Counter()
-        with replaced(directory) as draft:
+        with replaced(directory, run) as draft:
             draft.write(FILE, self._file(run, draft, counts))
         notes = noted(counts, LISTING_NOTES, POLICY_NOTES, _NOTES)
         return reported(draft.files, counts, notes)

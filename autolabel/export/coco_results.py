@@ -30,7 +30,7 @@ from autolabel.export.policy import (
     reported,
 )
 from autolabel.export.raster import check_choice, class_number
-from autolabel.export.reading import compare
+from autolabel.export.reading import compare, in_turn
 from autolabel.ops.masks import bounds_xyxy
 
 FILE = "results.json"
@@ -63,7 +63,7 @@ class CocoResultsExporter:
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write `results.json` into `directory`. The records are read twice: for the ids and for the rows."""
         counts: Counter[str] = Counter()
-        with replaced(directory) as draft:
+        with replaced(directory, run) as draft:
             draft.write(FILE, self._file(run, counts))
         counts["no_detections"] = not counts["instances"]
         notes = noted(counts, LISTING_NOTES, POLICY_NOTES, _NOTES)
@@ -81,7 +81,7 @@ class CocoResultsExporter:
         def read(record: ImageRecord) -> list[tuple[int, Rle]]:
             objects, _ = explained(record, self._policy)
             found = rows.get(ids[record.image_id], [])
-            return [(one.index, mask) for one, mask in zip(objects, found, strict=False)]
+            return [(one.index, mask) for one, mask in in_turn(record, objects, found)]
 
         return compare(run, read, self._policy)
 

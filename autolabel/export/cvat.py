@@ -104,11 +104,10 @@ class CvatExporter:
         names, found = self._named(run, Counter()), InOrder(images)
 
         def read(record: ImageRecord) -> Iterator[tuple[int, Rle]] | None:
-            assert record.info is not None, "checked in labelled"
             name = next(name for one, name in names if one.image_id == record.image_id)
             shapes = found.find(name)
             objects = prepared(record, self._policy, Counter())
-            return None if shapes is None else read_objects(shapes, objects, record.info.size_hw)
+            return None if shapes is None else read_objects(record, shapes, objects)
 
         return compare(run, read, self._policy)
 

@@ -126,7 +126,7 @@ class LabelStudioExporter:
             if shapes is None:
                 return None
             objects = prepared(record, self._policy, Counter())
-            return read_objects(joined(shapes, record.info.size_hw), objects, record.info.size_hw)
+            return read_objects(record, joined(shapes, record.info.size_hw), objects)
 
         return compare(run, read, self._policy, lambda _, instance: self._outlines.why(instance))
 

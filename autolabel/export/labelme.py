@@ -101,7 +101,7 @@ class LabelMeExporter:
             if not file.is_file():
                 return None
             shapes = joined(parse_labelme(file.read_text("utf-8")).shapes, record.info.size_hw)
-            return read_objects(shapes, prepared(record, self._policy, Counter()), record.info.size_hw)
+            return read_objects(record, shapes, prepared(record, self._policy, Counter()))
 
         return compare(run, read, self._policy, lambda _, instance: self._outlines.why(instance))
 

@@ -16,8 +16,12 @@ from autolabel.core.errors import ExportError
 MANIFEST = "manifest.json"
 SEAL = "sha256_of_the_above"
 """The manifest's last key: the checksum of its own bytes up to that line."""
+RECORDS = "sha256_of_the_records"
+"""The key before it, where known: the checksum of the records that the export was written from."""
 HEAD = b'{"autolabel_export": 1, "files": {\n'
 
+_RECORDS_LINE = f'"{RECORDS}":"'.encode()
+"""How its line begins; no file's does, whose entry is no text."""
 _CACHE = ".cache"
 _LITTER = (".DS_Store", "Thumbs.db")
 _CACHE_FOLDER = "__pycache__"
@@ -46,7 +50,7 @@ def listed_files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:
             sealed = line.startswith(f'"{SEAL}"'.encode())
             if not sealed:
                 digest.update(line)
-            if line in (first, b"\n", b"},\n"):
+            if line in (first, b"\n", b"},\n") or line.startswith(_RECORDS_LINE):
                 continue
             try:
                 ((path, entry),) = json.loads(b"{" + line.rstrip(b",}\n") + (b"}" if sealed else b"}}")).items()
@@ -60,6 +64,16 @@ def listed_files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:
                 break
             yield path, entry
     raise ExportError(f"{directory / MANIFEST} is torn or edited; write the export again")
+
+
+def records_digest(directory: Path) -> str | None:
+    """The checksum of the records that the export was written from; None for one that does not say, as those of
+    earlier versions."""
+    with (directory / MANIFEST).open("rb") as file:
+        for line in file:
+            if line.startswith(_RECORDS_LINE):
+                return line[len(_RECORDS_LINE) :].partition(b'"')[0].decode()
+    return None
 
 
 def is_entry(entry: object) -> bool:

@@ -68,7 +68,7 @@ def pictured(
     Raises ExportError, and leaves the folder as it is, when no picture at all could be written and the folder
     holds more than that.
     """
-    with replaced(directory) as draft:
+    with replaced(directory, run) as draft:
         yield draft
         nothing = not counts[written] and any(counts[key] for key in _LOST)
         if nothing and _bytes_below(directory) > _bytes_below(draft.root):

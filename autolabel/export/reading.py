@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
+from autolabel.core.errors import ExportOutdated
 from autolabel.core.protocols import Deviation, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.export.policy import Policy, explained, labelled, mask_of, union
 from autolabel.ops.masks import area_px, iou
+
+T = TypeVar("T")
 
 Read = Callable[[ImageRecord], Iterable[tuple[int, Rle]] | None]
 """What the format's reader finds of an image: the masks with the index of the object that each is (an object may
@@ -30,6 +34,14 @@ def compare(run: RecordReader, read: Read, policy: Policy, why: Why | None = Non
         if wanted:
             deviations += _of_image(record, wanted, read(record), policy, why)
     return RoundTrip(objects, tuple(deviations))
+
+
+def in_turn(record: ImageRecord, objects: Sequence[Instance], found: Sequence[T]) -> Iterator[tuple[Instance, T]]:
+    """The objects, each with what was written of it, in formats that keep nothing but the order. Raises ExportOutdated
+    where there are more or fewer: which is which cannot be told then."""
+    if len(objects) != len(found):
+        raise ExportOutdated(f"{record.image_id!r} has {len(found)} objects there and {len(objects)} in the run")
+    yield from zip(objects, found, strict=True)
 
 
 def _of_image(

@@ -71,7 +71,7 @@ class ReviewListExporter:
         found = self._findings(run, counts)
         listed = sorted(found) if self._max_objects is None else heapq.nsmallest(self._max_objects, found)
         counts["not_listed"] = counts.pop("found", 0) - len(listed)
-        with replaced(directory) as draft:
+        with replaced(directory, run) as draft:
             draft.write("review.csv", _csv(listed))
             draft.write("review.json", _json(listed))
         notes = tuple(text.format(counts[key]) for key, text in NOTES.items() if counts[key])

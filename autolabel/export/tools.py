@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.core.types import Category, Instance, Polygon, Rle
+from autolabel.core.types import Category, ImageRecord, Instance, Polygon, Rle
 from autolabel.export.policy import mask_of
+from autolabel.export.reading import in_turn
 from autolabel.ops.drawn import Drawn
 from autolabel.ops.drawn import mask_of as drawn_mask
 from autolabel.ops.masks import from_polygons, iou
@@ -112,11 +113,12 @@ def scores_of(instance: Instance) -> dict[str, float]:
 
 
 def read_objects(
-    shapes: Sequence[Drawn], objects: Sequence[Instance], size_hw: tuple[int, int]
+    record: ImageRecord, shapes: Sequence[Drawn], objects: Sequence[Instance]
 ) -> Iterator[tuple[int, Rle]]:
     """The masks of what was read, with the index of the object that each was written for: they are in one order."""
-    for shape, instance in zip(shapes, objects, strict=False):
-        mask = drawn_mask(shape, size_hw)
+    assert record.info is not None, "checked in labelled"
+    for instance, shape in in_turn(record, objects, shapes):
+        mask = drawn_mask(shape, record.info.size_hw)
         if mask is not None:
             yield instance.index, mask
 

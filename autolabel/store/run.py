@@ -7,6 +7,7 @@ Records never hold times, workers or attempts: equal work gives equal rows.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -296,6 +297,7 @@ class RunReader:
     def __init__(self, connection: sqlite3.Connection, directory: Path) -> None:
         self._db = connection
         self.directory = directory
+        self._digest: str | None = None
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -333,6 +335,19 @@ class RunReader:
         """As `records`. A record with columns has its kept objects there, and no candidates."""
         for image_id, path, data in self._db.execute(f"{RECORDS}{self._present('WHERE')} ORDER BY ordinal"):
             yield decode_columns(*_checked(image_id, path, data))
+
+    def digest(self) -> str:
+        """A checksum of the ids and records that `records` gives, as they lie there; decodes none, and reads them
+        once for all that ask this reader."""
+        if self._digest is None:
+            digest = hashlib.sha256()
+            for image_id, path, data in self._db.execute(f"{RECORDS}{self._present('WHERE')} ORDER BY ordinal"):
+                _checked(image_id, path, data)
+                digest.update(b"%d %d\n" % (len(image_id), len(data)))
+                digest.update(image_id)
+                digest.update(data)
+            self._digest = digest.hexdigest()
+        return self._digest
 
     def records_by_id(self) -> Iterator[ImageRecord]:
         """Every committed record in the order of the bytes of its image id, streamed: two runs can be merged."""

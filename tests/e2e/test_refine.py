@@ -1,5 +1,6 @@
 """Refining a run again: equal to having labelled it so from the start, and no model is touched."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from autolabel.app.main import main
+from autolabel.export.manifest import RECORDS, SEAL
 from autolabel.refine.quality import default_path
 from autolabel.store.run import open_reader, open_store
 from tests.fakes import album
@@ -48,6 +50,61 @@ def test_refining_equals_labelling_with_these_settings_and_continues_as_such(lab
     assert records(tmp_path / "plain") == records(tmp_path / "strict")
     assert label("plain", *STRICTER) == 0
     assert label("plain") == 1
+
+
+FORMATS = sorted(path.stem for path in (ROOT / "configs" / "export").glob("*.yaml"))
+
+
+def verified(run, formats, capsys):
+    """Exit code and lines of a verification."""
+    capsys.readouterr()
+    code = main(["export", str(run), f"export=[{','.join(formats)}]", "--verify"])
+    return code, capsys.readouterr().out.splitlines()
+
+
+def test_an_export_of_other_records_is_outdated_and_is_not_compared(label, tmp_path, capsys):
+    run = tmp_path / "run"
+    label("run", f"export=[{','.join(FORMATS)}]")
+    assert verified(run, FORMATS, capsys)[0] == 0
+    main(["refine", str(run), *STRICTER])
+    code, lines = verified(run, FORMATS, capsys)
+    assert code == 2
+    assert lines == [
+        f"outdated   {run}/export/{name}: the records changed since it was written; "
+        f"export again: autolabel export {run} export=[{name}]"
+        for name in FORMATS
+    ]
+    assert main(["export", str(run), f"export=[{','.join(FORMATS)}]"]) == 0
+    assert verified(run, FORMATS, capsys)[0] == 0
+
+
+def test_refined_to_and_fro_an_export_is_as_good_as_before(label, tmp_path, capsys):
+    label("run", "export=[coco]")
+    main(["refine", str(tmp_path / "run"), *STRICTER])
+    assert verified(tmp_path / "run", ["coco"], capsys)[0] == 2
+    main(["refine", str(tmp_path / "run"), "refine=default"])
+    assert verified(tmp_path / "run", ["coco"], capsys)[0] == 0
+
+
+def test_an_export_whose_manifest_tells_no_records_is_not_compared_by_place_with_fewer(label, tmp_path, capsys):
+    by_place = ["coco", "coco_results", "cvat", "label_studio", "labelme"]
+    label("run", f"export=[{','.join(by_place)}]")
+    for name in by_place:
+        forget_the_records(tmp_path / "run" / "export" / name / "manifest.json")
+    assert verified(tmp_path / "run", by_place, capsys)[0] == 0
+    main(["refine", str(tmp_path / "run"), *STRICTER])
+    code, lines = verified(tmp_path / "run", by_place, capsys)
+    assert code == 2
+    assert [line.split(":")[0].split("/")[-1] for line in lines] == by_place
+    assert all("was written from other records or with other settings" in line for line in lines)
+
+
+def forget_the_records(manifest):
+    """As versions before wrote it."""
+    *lines, records, _ = manifest.read_bytes().splitlines(keepends=True)
+    assert RECORDS.encode() in records
+    body = b"".join(lines)
+    manifest.write_bytes(body + f'"{SEAL}":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode())
 
 
 def test_the_same_with_a_floor_for_the_quality(label, tmp_path):

@@ -6,8 +6,9 @@ import pytest
 
 from autolabel.core.errors import ExportError
 from autolabel.export.atomic import replaced
-from autolabel.export.manifest import SEAL
+from autolabel.export.manifest import RECORDS, SEAL, edited_files, listed_files, records_digest
 from autolabel.export.verify import check_files
+from autolabel.store.memory import MemoryStore
 from tests.records import picture
 
 
@@ -46,6 +47,22 @@ def test_a_linked_picture_that_changed_or_is_gone_is_named(exported, tmp_path):
     assert check_files(exported) == ["images/b.png: changed"]
     (tmp_path / "in" / "a.png").unlink()
     assert check_files(exported) == ["images/b.png: the picture it links to is gone"]
+
+
+class Told(MemoryStore):
+    def digest(self):
+        return "ab" * 32
+
+
+def test_the_manifest_tells_the_records_where_the_run_can(tmp_path):
+    for name, run in (("told", Told()), ("untold", MemoryStore())):
+        with replaced(tmp_path / name, run) as draft:
+            draft.write(RECORDS, [b"a file of that name"])
+        assert check_files(tmp_path / name) == []
+        assert edited_files(tmp_path / name) == []
+        assert [path for path, _ in listed_files(tmp_path / name)] == [RECORDS]
+    assert records_digest(tmp_path / "told") == "ab" * 32
+    assert records_digest(tmp_path / "untold") is None
 
 
 def test_a_torn_or_edited_manifest_is_named(exported):
