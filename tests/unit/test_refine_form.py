@@ -1,5 +1,8 @@
 """Border, bleed, smooth: refiners that look at one mask's form."""
 
+import time
+
+import cv2
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.types import ImageInfo
 from autolabel.ops.components import part_areas_px
 from autolabel.ops.masks import decode, encode, iou
+from autolabel.ops.smooth import open_close, smoothed
 from autolabel.refine.bleed import BleedRefiner
 from autolabel.refine.border import BorderRefiner
 from autolabel.refine.smooth import SmoothRefiner
@@ -107,6 +111,37 @@ def test_the_largest_radius_within_the_bound_is_taken():
     assert iou(results[0], teeth.mask) < 1
     assert len(part_areas_px(results[1])) == 1
     assert iou(results[2], teeth.mask) >= 0.9
+
+
+def by_all_pixels_of_the_disc(mask, radius):
+    """What `open_close` is: cv2's own, far from any border."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    wide = np.pad(mask, 4 * radius + 2, mode="edge")
+    closed = cv2.morphologyEx(cv2.morphologyEx(wide, cv2.MORPH_OPEN, disc), cv2.MORPH_CLOSE, disc)
+    return closed[4 * radius + 2 : -4 * radius - 2, 4 * radius + 2 : -4 * radius - 2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_opening_and_closing_is_that_of_cv2_to_the_pixel(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 80, 2)
+    noise = cv2.GaussianBlur(rng.random((height, width), np.float32), (0, 0), float(rng.uniform(0.5, 8)))
+    mask = (noise > np.quantile(noise, rng.uniform(0.1, 0.9))).astype(np.uint8)
+    mask[: rng.integers(0, 8)] = 0  # some masks touch the border of the picture there, some do not
+    before = encode(mask)
+    for radius in (1, 2, 3, 7, 16):
+        tried = [encode(by_all_pixels_of_the_disc(mask, r)) for r in range(radius, 0, -1)]
+        for least in (0.05, 0.9):
+            expected = next((one for one in tried if iou(one, before) >= least), before)
+            assert smoothed(before, open_close, radius, least) == expected
+
+
+def test_the_largest_radius_takes_no_more_than_a_moment_an_object():
+    mask = np.pad(disc(300, 300, 150, 150, 140), 50)
+    mask[200, :100] = 1  # a hair, which no radius spares
+    given, started = encode(mask), time.process_time()
+    assert smoothed(given, open_close, 100, 1.0) == given
+    assert time.process_time() - started < 20  # 2 s; with all pixels of the disc several minutes
 
 
 def test_off_means_the_very_same_masks_and_so_it_is_for_the_persons_own():
