@@ -60,7 +60,7 @@ def main() -> None:
             lines.append(f"| reading the store | {arguments.images / reading:.0f} | {reading:.1f} | | | |")
             for name in arguments.formats:
                 overrides = [f"export=[{name}]"] + (["export.yolo.images=link"] if name == "yolo" else [])
-                exporter = build_all(compose("export", overrides).export)[name]
+                exporter = build_all("export", compose("export", overrides).export)[name]
                 exporter.export(few, scratch / "warm" / name)
                 lines.append(row(name, arguments.images, partial(exporter.export, run, scratch / name), scratch))
                 sys.stderr.write(lines[-1] + "\n")

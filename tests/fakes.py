@@ -18,8 +18,11 @@ from autolabel.core.protocols import Labeler, RecordSink, Unit
 from autolabel.core.types import (
     Category,
     Detections,
+    Dropped,
     Frame,
+    ImageInfo,
     ImageRef,
+    Instance,
     PromptedMask,
     Prompts,
     Rle,
@@ -80,6 +83,17 @@ class DroppingSegmenter:
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         return [[m for m in masks if m.prompt != self.silent] for masks in self.inner.segment(frames, prompts)]
+
+
+class EverySecondRefiner:
+    """A refiner of somebody's own: keeps every second object, from the one numbered `first` on."""
+
+    def __init__(self, *, first: int) -> None:
+        self.first = first
+
+    def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
+        kept = [one for one in instances if one.index % 2 == self.first]
+        return kept, [Dropped(one, "second: it is the other one") for one in instances if one not in kept]
 
 
 class RoundingSegmenter:

@@ -75,7 +75,7 @@ def save(
     records = [result.record for result in results]
     store.commit(Unit(0, 0, tuple(ImageRef(r.image_id, r.path) for r in records)), records)
     config = compose("export", [f"export=[{','.join(formats)}]"])
-    root, exporters = Path(directory), build_all(config.export)
+    root, exporters = Path(directory), build_all("export", config.export)
     root.mkdir(parents=True, exist_ok=True)
     for name in exporters:
         require_none_lost(root / name, records)

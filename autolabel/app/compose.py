@@ -47,6 +47,9 @@ class Request:
         return self.paths[0] if self.paths else None
 
 
+NAMED = ("refine", "export")
+"""Groups of any number of components, each under a name of its own: also none."""
+
 FLAGS = {"-m": "label", "--multirun": "label", "--verify": "export", "--calibrate": "evaluate"}
 """Flags that one command takes, and which."""
 
@@ -88,12 +91,13 @@ def parse(arguments: Sequence[str], command: str, *, several: bool = False) -> R
 
 
 def is_override(argument: str) -> bool:
-    """`key=value` with a key as Hydra writes it; anything else is a path, even when it holds a `=`."""
+    """`key=value` with a key as Hydra writes it, or `~key`, which takes it out; anything else is a path, even when it
+    holds a `=`. `~/photos` and `~somebody/photos` are paths: no key that is taken out has a slash."""
     if is_url(argument) or os.path.exists(argument):  # noqa: PTH110 - any string may be given, also one that Path refuses
         return False
     key = key_of(argument)
     return (
-        "=" in argument
+        ("=" in argument or (argument.startswith("~") and "/" not in argument))
         and bool(key)
         and all(part.replace("_", "a").isalnum() for part in key.replace("@", ".").replace("/", ".").split("."))
     )
@@ -129,6 +133,11 @@ def key_of(override: str) -> str:
 
 def _checked(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> DictConfig:
     config = _composed(name, overrides, config_dirs)
+    for group in NAMED:
+        if group not in config and any(key_of(override) == group for override in overrides):
+            OmegaConf.update(config, group, {}, force_add=True)  # `refine=[]`, `~refine`
+    if any(override.startswith("~") or override.endswith("=[]") for override in overrides):
+        _refuse_missing(config, _usual(name))
     # Hydra refuses a key that there is not, but for these and in files, of which ours are tested.
     if config_dirs or any(override.startswith(("+", "hydra.")) for override in overrides):
         _refuse_misspelt(config, _usual(name))
@@ -160,19 +169,34 @@ def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
             raise ConfigError(_no_such_name(error, name, overrides, config_dirs) or _readable(error)) from error
 
 
-def _refuse_misspelt(config: DictConfig, usual: DictConfig) -> None:
-    """ConfigError for a key, at the top or in a section of plain values such as `images`, that looks like one of
-    the `usual` configuration and is none: nothing would read it. Other keys are a person's own, for `${...}` in
-    their files."""
-    plain_sections = [
+def _plain_sections(usual: DictConfig) -> list[str]:
+    """Sections such as `images`, of which the commands themselves read every value."""
+    return [
         str(key)
         for key in usual
         if isinstance(section := usual._get_node(key), DictConfig)
         and not any(isinstance(section._get_node(one), DictConfig) for one in section)
         and "_target_" not in section
     ]
+
+
+def _refuse_missing(config: DictConfig, usual: DictConfig) -> None:
+    """ConfigError for a key of `_plain_sections`, or at the top, that was taken out: something would read it."""
+    for section in ["", *_plain_sections(usual)]:
+        there, known = (one._get_node(section) if section else one for one in (config, usual))
+        if isinstance(there, DictConfig) and isinstance(known, DictConfig):
+            for key in known:
+                if key not in there:
+                    full = f"{section}.{key}" if section else key
+                    raise ConfigError(f"{full} cannot be taken out, it is needed; choose another: {full}=...")
+
+
+def _refuse_misspelt(config: DictConfig, usual: DictConfig) -> None:
+    """ConfigError for a key, at the top or in a section of plain values such as `images`, that looks like one of
+    the `usual` configuration and is none: nothing would read it. Other keys are a person's own, for `${...}` in
+    their files."""
     text = OmegaConf.to_yaml(config, resolve=False)
-    for section in ["", *plain_sections]:
+    for section in ["", *_plain_sections(usual)]:
         there = config._get_node(section) if section else config
         if not isinstance(there, DictConfig):
             continue
@@ -339,19 +363,52 @@ def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
         raise ConfigError(_readable(error)) from error
 
 
-def build_all(configs: DictConfig | None) -> dict[str, Any]:
-    """Named components in the order they are written; a null entry is switched off. ConfigError for one that has
-    settings but names no class."""
+METHODS = {
+    "source": "images",
+    "labeler": "find",
+    "detect": "detect",
+    "prompt": "prompt",
+    "segment": "segment",
+    "refine": "refine",
+    "engine": "run",
+    "export": "export",
+}
+"""What the components of a group are called for (`core/protocols.py`)."""
+
+
+def build_of(group: str, config: DictConfig, key: str | None = None) -> Any:
+    """As `build`, and ConfigError for what is no component of this group; `key` is where it is set."""
+    return fitting(build(config), group, key or group)
+
+
+def fitting(component: Any, group: str, key: str) -> Any:
+    """The component. Raises ConfigError when it cannot be what its group is called for."""
+    if not callable(getattr(component, METHODS[group], None)):
+        raise ConfigError(
+            f"{key}._target_ must name a class with a method {METHODS[group]}(), as the group {group} has them, "
+            f"got a {type(component).__name__}"
+        )
+    return component
+
+
+def build_all(group: str, configs: DictConfig | None) -> dict[str, Any]:
+    """The named components of a group in the order they are written; a null entry is switched off. ConfigError for one
+    that is no section, has settings but names no class, or does not fit."""
     built = {}
     for name, config in (configs or {}).items():
+        key = f"{group}.{name}"
         if config is None:
             continue
+        if not isinstance(config, DictConfig):
+            raise ConfigError(
+                f"{key} must be a section with _target_, got {config!r}; in a file of {group}, put a name around its "
+                f"settings ({group}.NAME._target_)"
+            )
         if "_target_" not in config:
-            key = config._get_full_key("")
             raise ConfigError(
                 f"{key} has settings, but nothing that is chosen has such a part: {key}=null leaves it out"
             )
-        built[str(name)] = build(config)
+        built[str(name)] = build_of(group, config, key)
     return built
 
 

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolabel.app.compose import build, compose, parse, plain
+from autolabel.app.compose import build_of, compose, parse, plain
 from autolabel.app.part import KEY as PART
 from autolabel.app.part import part_text
 from autolabel.app.run_directory import existing_run, replaced_text, run_path
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError("which truth? autolabel evaluate RUN truth=PATH (labels of any kind that label reads)")
     values = plain(config)
     with truth_settings():
-        truth = read_truth(build(config.truth), str(values["truth"].get("path", "")))
+        truth = read_truth(build_of("source", config.truth, "truth"), str(values["truth"].get("path", "")))
     evaluator = evaluator_of(values)
     with exclusive(directory):
         found = evaluate_run(evaluator, directory, truth, calibrating=request.flag)

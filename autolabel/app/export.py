@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
     directory = existing_run(request.path, config.run, "export")
-    exporters = build_all(config.get("export"))
+    exporters = build_all("export", config.get("export"))
     if not exporters:
         raise ConfigError("no format is chosen; for example export=[coco,yolo]")
     address = None if request.flag else address_of(config.export_to)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from autolabel.app.compose import (
     Request,
-    build,
     build_all,
+    build_of,
     compose,
     parse,
     plain,
@@ -149,9 +149,9 @@ def label(config: DictConfig) -> Summary:
     unit_size, directory, root = whole(values, "unit_size"), run_path(values["run"]), root_of(values)
     if str(directory.resolve()) == root:
         raise ConfigError(f"run={directory} is the folder of pictures itself; choose another directory")
-    exporters, address = build_all(config.get("export")), address_of(values["export_to"])
-    engine: Engine = build(config.engine)
-    source: Source = build(config.source)
+    exporters, address = build_all("export", config.get("export")), address_of(values["export_to"])
+    engine: Engine = build_of("engine", config.engine)
+    source: Source = build_of("source", config.source)
     if (part := part_of(values["part"])) is not None:
         source = PartSource(source, part, unit_size)
     preflight(directory)

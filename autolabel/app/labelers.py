@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from autolabel.app.compose import build, compose
+from autolabel.app.compose import build, build_of, compose, fitting
 from autolabel.app.prompts import check_pair
 from autolabel.app.refiners import build_refiners
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
@@ -54,14 +54,14 @@ def build_labeler(
         if model is not None:
             model, categories = relabelled_model(model, build(config.labels))
             return OneStepLabeler(model=model, **of_all_labelers(config, categories)), categories
-        detector: Detector = build(config.detect)
+        detector: Detector = build_of("detect", config.detect)
         categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
         if not categories and source_categories is not None:
             raise no_classes(refs)
-        prompter: Prompter = build(config.prompt)
+        prompter: Prompter = build_of("prompt", config.prompt)
         check_pair(detector, prompter)
         detector, categories = relabelled(detector, build(config.labels), categories)
-        segmenter: Segmenter = build(config.segment)
+        segmenter: Segmenter = build_of("segment", config.segment)
     labeler = PipelineLabeler(
         detector=detector,
         prompter=prompter,
@@ -138,7 +138,7 @@ def one_step_model(config: DictConfig) -> InstanceModel | None:
     chosen = build(config.labeler)
     if isinstance(chosen, Pipeline):
         return None
-    model: InstanceModel = chosen
+    model: InstanceModel = fitting(chosen, "labeler", "labeler")
     return model
 
 

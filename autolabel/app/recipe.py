@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from autolabel.app.compose import build
+from autolabel.app.compose import build_of
 from autolabel.app.labelers import NO_CLASSES, build_labeler, no_classes
 from autolabel.app.precision import Trial, tried
 from autolabel.app.prompts import check_prompts
@@ -156,7 +156,7 @@ def remote_labeler(
             raise no_classes(refs.values()) from None
         raise
     if "prompt" in identities:
-        check_prompts(build(config.prompt), refs, config, categories)
+        check_prompts(build_of("prompt", config.prompt), refs, config, categories)
     refiners = build_refiners(config.refine, found)
     limit = BatchLimit(config.batch_size, config.batch_mb)
     return RemoteLabeler(recipe, identities, batch_limit=limit, refiners=refiners), found

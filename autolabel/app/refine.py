@@ -17,6 +17,7 @@ from autolabel.app.part import KEY as PART
 from autolabel.app.part import part_text
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
 from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
+from autolabel.app.stored_settings import stored_refiners, stored_settings
 from autolabel.app.summary import rewrite_counts, summarise
 from autolabel.core.errors import StoreError
 from autolabel.store.lock import exclusive
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Recompute keep and drop; exit code as that of `label`."""
+    """Recompute keep and drop; exit code 2 when pictures failed as they were labelled, else 0, also when some are not
+    labelled yet: the refining is complete."""
     from omegaconf import OmegaConf
 
     from autolabel.engine.labeler import refined
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     directory = existing_run(request.path, where, "refine")
     if request.show:
         with open_reader(directory) as reader:
-            config = _with_its_own(reader.meta("config"), request)
+            settings = stored_settings(directory, reader.meta("config") or "{}")
+        config = _with_its_own(settings, request)
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
     with exclusive(directory):
@@ -49,10 +52,10 @@ def main(arguments: Sequence[str]) -> int:
             stored, text = store.meta("fingerprint"), store.meta("config")
             if stored is None or text is None:
                 raise StoreError(f"{directory} holds nothing that was labelled yet")
-            config = _with_its_own(text, request)
+            settings = stored_settings(directory, text)
+            config = _with_its_own(settings, request)
             refiners = build_refiners(config.get("refine"), categories_from(store.meta("categories") or "[]"))
             entries = refine_entries(plain(config)["refine"], refiners)
-            settings = OmegaConf.create(text)
             settings.refine = config.refine
             revised = store.revise(
                 lambda record: refined(record, refiners),
@@ -71,18 +74,23 @@ def main(arguments: Sequence[str]) -> int:
     lines += part.splitlines()
     if outdated:
         lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
-    lines.append(f"next       autolabel export {directory} export=[coco,yolo]")
+    if summary.pending:
+        # The settings of the label command that began the run are no longer the run's.
+        lines.append(
+            f"next       {summary.pending} pictures are not labelled yet: autolabel label with the refine settings as "
+            f"they are now (in {directory}/config.yaml) continues the run"
+        )
+    else:
+        lines.append(f"next       autolabel export {directory} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
-    return summary.exit_code
+    return 2 if summary.failures else 0
 
 
-def _with_its_own(text: str | None, request: Request) -> DictConfig:
-    """The settings asked for, on those of the run, whose configuration is `text`."""
-    from omegaconf import OmegaConf
-
-    if text is None:
+def _with_its_own(settings: DictConfig, request: Request) -> DictConfig:
+    """The settings asked for, on those of the run."""
+    if any(key_of(override) == "refine" for override in request.overrides):
         return compose("refine", request.overrides, request.config_dir)
-    its = plain(OmegaConf.create(text))["refine"] or {}
+    its = stored_refiners(settings, request.overrides, request.config_dir)
     # A refiner that the run is without, and that has a setting now, comes as it usually is.
     usual = plain(compose("refine", ()))["refine"]
     keys = [key_of(override).split(".") for override in request.overrides]

@@ -14,7 +14,7 @@ from autolabel.core.types import Category
 
 def build_refiners(config: DictConfig | None, categories: Sequence[Category]) -> list[Refiner]:
     """In the order they are written. One that has `for_classes` gets to know the run's."""
-    built = build_all(config).values()
+    built = build_all("refine", config).values()
     return [one.for_classes(categories) if hasattr(one, "for_classes") else one for one in built]
 
 

@@ -100,6 +100,11 @@ def require_readable(refs: Mapping[str, ImageRef]) -> None:
 
 def existing_run(path: str | None, run: object, command: str) -> Path:
     """The run that a command is given, as a bare path or as `run=`. Raises ConfigError or StoreError."""
+    if path and run is not None and Path(path).expanduser().resolve() != Path(str(run)).expanduser().resolve():
+        raise ConfigError(
+            f"{command} works on one run, got {path} and run={run}; it writes into that run itself: to keep {path} as it "
+            "is, copy it first"
+        )
     chosen = path or run
     if chosen is None:
         raise ConfigError(f"which run? autolabel {command} RUN (autolabel --help)")

@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from autolabel.app.compose import build_all, compose, expand, is_override, parse
+from autolabel.app.compose import build_all, build_of, compose, expand, is_override, parse
 from autolabel.app.main import COMMANDS, choices
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
@@ -185,7 +185,7 @@ def test_an_experiment_without_a_network_is_offline(experiment):
 def test_settings_of_a_part_that_is_not_chosen_are_refused():
     config = compose("label", ["source.path=x", "experiment=offline", "refine=none"])
     with pytest.raises(ConfigError, match=r"^refine\.bleed has settings, .* refine\.bleed=null leaves it out"):
-        build_all(config.refine)
+        build_all("refine", config.refine)
 
 
 def test_composing_leaves_no_hydra_state():
@@ -211,7 +211,8 @@ def test_a_persons_own_configuration_folder_is_searched(tmp_path):
 
 @pytest.mark.parametrize(
     ("argument", "expected"),
-    [("detect=nano", True), ("detect.conf=0.4", True), ("+x.y=1", True), ("~refine.area=", True), ("hydra/x@y=1", True),
+    [("detect=nano", True), ("detect.conf=0.4", True), ("+x.y=1", True), ("~refine.area=", True),
+     ("~refine.area", True), ("~export.coco", True), ("~/photos", False), ("~somebody/photos", False), ("~", False), ("hydra/x@y=1", True),
      ("photos/", False), ("a=b/c d.json=", True), ("im(1)=2.jpg", False), ("=x", False), ("photo.jpg", False)],
 )  # fmt: skip
 def test_settings_are_told_from_paths(argument, expected):
@@ -236,3 +237,54 @@ def test_a_sweep_is_every_combination():
     assert sorted(jobs) == sorted(
         ("detect.conf=" + c, "segment=" + s, "run=x") for c in ("0.2", "0.4") for s in ("nano", "box")
     )
+
+
+def test_a_tilde_takes_a_component_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse(["~refine.area", "in"], "label").overrides == ("~refine.area",)
+    config = compose("label", ["source.path=x", "~refine.area", "~export.coco"])
+    assert "area" not in config.refine
+    assert list(config.export) == ["yolo"]
+    Path("~kept").mkdir()
+    assert parse(["~kept"], "label").path == "~kept"
+
+
+@pytest.mark.parametrize("override", ["refine=[]", "~refine", "refine=none"])
+def test_no_refiner_at_all_can_be_said_in_several_ways(override):
+    assert compose("label", ["source.path=x", override]).refine == {}
+    assert compose("refine", [override]).refine == {}
+
+
+@pytest.mark.parametrize(("override", "key"), [("~detect", "detect"), ("detect=[]", "detect"), ("~unit_size", "unit_size"),
+                                               ("~images.min_side", "images.min_side")])  # fmt: skip
+def test_what_is_needed_cannot_be_taken_out(override, key):
+    with pytest.raises(ConfigError, match=rf"^{key} cannot be taken out"):
+        compose("label", ["source.path=x", override])
+
+
+@pytest.mark.parametrize("group", ["refine", "export"])
+def test_components_without_a_name_around_them_are_one_line(group, tmp_path):
+    (tmp_path / group).mkdir()
+    OmegaConf.save({"_target_": "their.package.Component", "x": 1}, tmp_path / group / "mine.yaml")
+    config = compose("label", ["source.path=x", f"{group}=mine"], str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=rf"^{group}\._target_ must be a section .* put a name around its settings"
+    ):
+        build_all(group, config[group])
+
+
+@pytest.mark.parametrize("group", ["source", "labeler", "detect", "prompt", "segment", "engine"])
+def test_a_class_that_is_no_component_of_its_group_is_one_line(group):
+    with pytest.raises(
+        ConfigError, match=rf"^{group}\._target_ must name a class with a method .*, got a Fraction"
+    ):
+        build_of(group, OmegaConf.create({"_target_": "fractions.Fraction"}))
+
+
+@pytest.mark.parametrize("group", ["refine", "export"])
+def test_so_is_one_of_several(group):
+    config = OmegaConf.create({"mine": {"_target_": "fractions.Fraction"}})
+    with pytest.raises(
+        ConfigError, match=rf"^{group}\.mine\._target_ must name a class with a method {group}\(\)"
+    ):
+        build_all(group, config)

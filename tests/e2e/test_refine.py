@@ -262,3 +262,160 @@ def test_a_mistake_is_one_line(arguments, label, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["refine", *arguments]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# -- a run directory is data --------------------------------------------------------------------------------------
+
+
+def store_refine(run, **entries):
+    """Into the run's stored configuration, beside the refiners that it has."""
+    with open_store(run) as store:
+        config = OmegaConf.create(store.meta("config"))
+        for name, entry in entries.items():
+            config.refine[name] = entry
+        store.set_meta(config=OmegaConf.to_yaml(config))
+
+
+NESTED = {"_target_": "autolabel.refine.area.AreaRefiner", "min_px": [{"_target_": "builtins.open", "file": "made", "mode": "w"}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"_target_": "builtins.open", "file": "made", "mode": "w"}, "give its --config-dir; or leave it out with refine.x=null"),
+        ({"_target_": "numpy.load", "file": "in", "allow_pickle": True}, "'numpy.load'"),
+        ({"_target_": ["builtins.open"], "_args_": ["made", "w"]}, "give its --config-dir"),
+        (NESTED, "'builtins.open'"),
+        ({"a": {"_target_": "builtins.open", "_args_": ["made", "w"], "_partial_": False}}, "'builtins.open'"),
+        ({"_target_": "autolabel.refine.area.AreaRefiner", "min_px": "${oc.env:HOME}"}, "a reference"),
+        ("${oc.env:HOME}", "no section"),
+        (["/detect/nano"], "no section"),
+    ],
+)  # fmt: skip
+def test_nothing_of_a_run_is_built_or_looked_up(entry, said, label, tmp_path, monkeypatch, capsys):
+    label("run")
+    monkeypatch.chdir(tmp_path)
+    store_refine(tmp_path / "run", x=entry)
+    before = records(tmp_path / "run")
+    capsys.readouterr()
+    for arguments in ([], ["refine.area.min_px=5"], ["--cfg"], ["refine.x={y: 1}"]):
+        assert main(["refine", "run", *arguments]) == 1
+        error = capsys.readouterr().err
+        assert "the run used refine.x, " in error
+        assert said in error
+        assert error.count("\n") == 1
+    assert not Path("made").exists()
+    assert records(tmp_path / "run") == before
+    assert main(["refine", "run", "refine.x=null"]) == 0
+    assert main(["refine", "run", "refine=strict"]) == 0
+    assert not Path("made").exists()
+
+
+def test_a_run_has_no_defaults_list(label, tmp_path, capsys):
+    label("run")
+    for entry in ({"_target_": "autolabel.refine.area.AreaRefiner", "min_px": 1}, ["/detect/nano"]):
+        store_refine(tmp_path / "run", defaults=entry)
+        capsys.readouterr()
+        assert main(["refine", str(tmp_path / "run")]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["a: &a [x, x]\nb: [*a, *a]\n", "[1, 2]", "a: ["])
+def test_a_stored_configuration_that_is_none_is_one_line(text, label, tmp_path, capsys):
+    label("run")
+    with open_store(tmp_path / "run") as store:
+        store.set_meta(config=text)
+    capsys.readouterr()
+    assert main(["refine", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "stored configuration" in error
+
+
+def test_a_value_that_is_set_anew_is_not_asked_for(label, tmp_path):
+    label("run")
+    store_refine(tmp_path / "run", area={"_target_": "autolabel.refine.area.AreaRefiner", "min_px": "${oc.env:HOME}",
+                                         "max_px": None, "min_fraction": None, "max_fraction": None})  # fmt: skip
+    assert main(["refine", str(tmp_path / "run")]) == 1
+    assert main(["refine", str(tmp_path / "run"), "refine.area.min_px=60"]) == 0
+    label("fresh", "refine.area.min_px=60")
+    assert records(tmp_path / "run") == records(tmp_path / "fresh")
+
+
+def test_a_class_of_ones_own_is_built_where_its_folder_is_given_again(label, tmp_path, capsys):
+    folder = tmp_path / "configs" / "refine"
+    folder.mkdir()
+    OmegaConf.save({"mine": {"_target_": "tests.fakes.EverySecondRefiner", "first": 0}}, folder / "mine.yaml")
+    label("run", "refine=mine")
+    label("other", "refine=mine", "refine.mine.first=1")
+    given = ["--config-dir", str(tmp_path / "configs")]
+    capsys.readouterr()
+    assert main(["refine", str(tmp_path / "run"), "refine.mine.first=1"]) == 1
+    assert "'tests.fakes.EverySecondRefiner'" in capsys.readouterr().err
+    assert main(["refine", str(tmp_path / "run"), "refine.mine.first=1", *given]) == 0
+    assert records(tmp_path / "run") == records(tmp_path / "other")
+    assert main(["refine", str(tmp_path / "run"), "refine.mine._target_=tests.fakes.EverySecondRefiner"]) == 0
+
+
+# -- what is said on the command line -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["refine.area=5"], "refine.area must be a section"),
+        (["refine.area._target_=fractions.Fraction", "refine.area={}"], "refine.area"),
+        (
+            ["+refine.mine._target_=fractions.Fraction"],
+            "refine.mine._target_ must name a class with a method refine()",
+        ),
+        (["~refine.nosuch"], "refine.nosuch"),
+    ],
+)
+def test_what_is_no_refiner_is_one_line(arguments, said, label, tmp_path, capsys):
+    label("run")
+    capsys.readouterr()
+    assert main(["refine", str(tmp_path / "run"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("nothing", ["refine=[]", "~refine", "refine=none"])
+def test_no_refiner_at_all_is_as_labelled_so(nothing, label, tmp_path):
+    label("run")
+    label("bare", nothing)
+    assert main(["refine", str(tmp_path / "run"), nothing]) == 0
+    assert records(tmp_path / "run") == records(tmp_path / "bare")
+    assert label("run", "refine=none") == 0
+
+
+def test_a_refiner_is_taken_out_with_a_tilde(label, tmp_path):
+    label("run", "refine.area.min_px=60")
+    label("without", "~refine.area")
+    assert main(["refine", str(tmp_path / "run"), "~refine.area"]) == 0
+    assert records(tmp_path / "run") == records(tmp_path / "without")
+    assert label("run", "~refine.area") == 0
+
+
+@pytest.mark.parametrize("command", [["refine", "refine.area.min_px=60"], ["export", "export=[coco]"], ["report"]])
+def test_two_runs_at_once_are_refused(command, label, tmp_path, monkeypatch, capsys):
+    label("a")
+    label("b")
+    monkeypatch.chdir(tmp_path)
+    name, *settings = command
+    before = {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()}
+    assert main([name, "a", "run=b", *settings]) == 1
+    assert "copy it first" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()} == before
+    assert main([name, "a", f"run={tmp_path / 'a'}", *settings]) == 0
+
+
+def test_refining_what_is_not_all_labelled_is_complete_and_says_how_to_go_on(label, tmp_path, capsys):
+    OmegaConf.save({"_target_": "tests.fakes.InterruptedDetector"}, tmp_path / "configs" / "detect" / "cut.yaml")
+    label("run", "unit_size=3", "batch_size=3", "engine=inline", "detect=cut")
+    capsys.readouterr()
+    assert main(["refine", str(tmp_path / "run"), *STRICTER]) == 0
+    text = capsys.readouterr().out
+    assert "not labelled yet: autolabel label with the refine settings as they are now" in text
+    assert "autolabel export" not in text

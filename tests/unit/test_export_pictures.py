@@ -133,7 +133,7 @@ def exporter(name):
     if name == "parquet":
         pytest.importorskip("pyarrow")
     images = [] if PICTURED[name] is None else [f"export.{name}.images={PICTURED[name]}"]
-    return build_all(compose("export", [f"export=[{name}]", *images]).export)[name]
+    return build_all("export", compose("export", [f"export=[{name}]", *images]).export)[name]
 
 
 @pytest.mark.parametrize("name", PICTURED)

@@ -1,0 +1,106 @@
+"""The settings that a run holds. They are data, maybe a stranger's: none of them is resolved, and the classes that they
+name are built only where this package or a person brings them too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml  # type: ignore[import-untyped]
+
+from autolabel.app.compose import key_of
+from autolabel.core.configs import configs_dir
+from autolabel.core.errors import ConfigError, StoreCorrupt
+from autolabel.core.text import printable
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def stored_settings(directory: Path, text: str) -> DictConfig:
+    """The configuration that a run was labelled with. Raises StoreCorrupt for a text that is none."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it holds YAML aliases")  # a short text of them can stand for a long one
+        found = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise StoreCorrupt(f"{directory}: its stored configuration cannot be read ({printable(why)})") from error
+    if not isinstance(found, DictConfig):
+        raise StoreCorrupt(f"{directory}: its stored configuration is no mapping")
+    return found
+
+
+def stored_refiners(settings: DictConfig, overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
+    """The `refine` section of a run's settings, null where one of the `overrides` has another value. Raises ConfigError
+    for a reference, and for a class that neither this package nor `config_dir` has in its own `refine` section."""
+    from omegaconf import OmegaConf
+
+    content = OmegaConf.to_container(settings, resolve=False)
+    assert isinstance(content, dict), "a DictConfig is a mapping"
+    its = content.get("refine") or {}
+    if not isinstance(its, dict):
+        raise ConfigError("the run's refine is no section; choose anew with refine=default")
+    for override in overrides:
+        _take_out(its, override)
+    known = _classes_of(configs_dir()) | (_classes_of(Path(config_dir).expanduser()) if config_dir else set())
+    for name, entry in its.items():
+        if entry is not None and not isinstance(entry, dict):
+            raise ConfigError(_refused(name, "which is no section"))
+        for key, value in _leaves(entry):
+            if isinstance(value, str) and "${" in value:
+                raise ConfigError(_refused(name, f"with a reference, {value!r}, which is not looked up for a run"))
+            if key == "_target_" and value is not None and repr(value) not in known:
+                raise ConfigError(
+                    _refused(name, f"which is not of this package ({value!r}): give its --config-dir")
+                )
+    return its
+
+
+def _refused(name: object, why: str) -> str:
+    return printable(f"the run used refine.{name}, {why}; or leave it out with refine.{name}=null")
+
+
+def _take_out(its: dict[str, Any], override: str) -> None:
+    """Empty what `override` sets anew or takes out, so that nobody is asked about a value that has no part in what
+    follows. A section that it sets stays, as what is set is merged into it."""
+    group, *parts = key_of(override).split(".")
+    if group != "refine" or not parts:
+        return
+    section: Any = {group: its}
+    for part in (group, *parts[:-1]):
+        section = section.get(part) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or parts[-1] not in section:
+        return
+    if override.startswith("~"):
+        section[parts[-1]] = {}  # Hydra takes out what is there, and null is not
+    elif override.endswith("=null") or not isinstance(section[parts[-1]], dict):
+        section[parts[-1]] = None
+
+
+def _classes_of(folder: Path) -> set[str]:
+    """Every class that a file of the `refine` group in `folder` names, as repr has it."""
+    found: set[str] = set()
+    for path in sorted((folder / "refine").glob("**/*.yaml")):
+        try:
+            content = yaml.safe_load(path.read_text("utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        found |= {repr(value) for key, value in _leaves(content) if key == "_target_"}
+    return found
+
+
+def _leaves(value: Any, key: object = "") -> Iterator[tuple[object, Any]]:
+    """Every value that is no container, with the last key on the way to it; `_target_` with whatever it has."""
+    if isinstance(value, Mapping) and key != "_target_":
+        for inner_key, inner in value.items():
+            yield from _leaves(inner, inner_key)
+    elif isinstance(value, (list, tuple)) and key != "_target_":
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield key, value
