@@ -15,6 +15,7 @@ from pathlib import Path
 
 from autolabel.app.compose import compose, parse
 from autolabel.app.run_directory import existing_run, preflight, set_aside_evaluation, write_text
+from autolabel.app.stored_settings import stored_settings
 from autolabel.app.summary import Cost, read_cost, summarise
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import printable
@@ -66,7 +67,7 @@ def whole_settings(part: Path, out: Path) -> dict[str, str]:
     from omegaconf import OmegaConf
 
     with open_reader(part) as reader:
-        config = OmegaConf.create(reader.meta("config") or "{}")
+        config = stored_settings(part, reader.meta("config") or "{}")
         versions = reader.meta("versions") or "{}"
     config.part, config.run = None, str(out)
     return {"config": OmegaConf.to_yaml(config), "versions": versions, "part": ""}
