@@ -50,9 +50,9 @@ class Setup:
 
     @property
     def segment(self) -> list[str]:
-        """As settings."""
+        """As settings. Without a box prior, which sam2's own code has not: parity is asked of the same masks."""
         weights = ["segment.weights=random:0"] if self.random else []
-        return [f"segment={self.config}", f"segment.device={self.device}", *weights]
+        return [f"segment={self.config}", f"segment.device={self.device}", "segment.box_prior=null", *weights]
 
 
 class Networks:

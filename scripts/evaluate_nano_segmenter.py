@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from autolabel.ops.box_prior import read_box_prior
+from autolabel.segment.sam2 import SHIPPED_BOX_PRIOR
 from scripts.nano.dataset import load_pictures
 from scripts.nano.scoring import choose, score, summarize
 from scripts.nano.segmenter import PROJECT, WEIGHTS, build_segmenter, load_weights
@@ -36,7 +38,8 @@ GROUPS = {
 }
 COLUMNS = {
     "objects": "objects",
-    "box_iou": "**box prompt**",
+    "box_prior_iou": "**box prompt**",
+    "box_iou": "box, network alone",
     "box_iou_over_half": "box: share over 0.5",
     "click_iou": "one click",
     "click_best_iou": "click, best of 3",
@@ -89,6 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, help="decoded pictures (2.7 GB); default: decode, then throw away")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--box-prior", type=Path, default=SHIPPED_BOX_PRIOR, help="not with --size")
     parser.add_argument("--size", type=int, help="another input size than the model's own")
     parser.add_argument("--limit", type=int, help="objects of each kind; default: all")
     parser.add_argument("--grabcut", action="store_true", help="compare with GrabCut too (slow)")
@@ -104,9 +108,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = build_segmenter(args.size).to(args.device)
     load_weights(model, args.weights)
+    prior = None if args.size else read_box_prior(args.box_prior, key="--box-prior")[0]
     with tempfile.TemporaryDirectory() as fleeting:
         pictures = load_pictures(args.data, args.cache or Path(fleeting), split="val")
-        summary = summarize(list(score(model, choose(pictures, args.limit), grabcut=args.grabcut)))
+        chosen = choose(pictures, args.limit)
+        summary = summarize(list(score(model, chosen, grabcut=args.grabcut, prior=prior)))
     logger.info("%s", table(summary))
     if args.card:
         about_path = args.weights.with_suffix(".json")

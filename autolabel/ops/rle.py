@@ -70,20 +70,22 @@ def _axis(n: int, size: int) -> tuple[Int64, Float32, Float32]:
 
 
 @njit(nogil=True, cache=True)
-def _interpolate(logits: Float32, height: int, width: int, fused: bool) -> Float32:
+def _interpolate(
+    logits: Float32, height: int, width: int, fused: bool, left: int, top: int, right: int, bottom: int
+) -> Float32:
     h, w = logits.shape
     ys, y_top, y_bottom = _axis(h, height)
     xs, x_left, x_right = _axis(w, width)
-    out = np.empty((height, width), np.float32)
-    for y in range(height):
+    out = np.empty((bottom - top, right - left), np.float32)
+    for y in range(top, bottom):
         i = ys[y]
         j = min(i + 1, h - 1)
-        for x in range(width):
+        for x in range(left, right):
             a = xs[x]
             b = min(a + 1, w - 1)
-            top = _mix(logits[i, a], x_left[x], logits[i, b], x_right[x], fused)
-            bottom = _mix(logits[j, a], x_left[x], logits[j, b], x_right[x], fused)
-            out[y, x] = _mix(top, y_top[y], bottom, y_bottom[y], fused)
+            above = _mix(logits[i, a], x_left[x], logits[i, b], x_right[x], fused)
+            below = _mix(logits[j, a], x_left[x], logits[j, b], x_right[x], fused)
+            out[y - top, x - left] = _mix(above, y_top[y], below, y_bottom[y], fused)
     return out
 
 
@@ -197,7 +199,15 @@ def _compress(runs: Int64) -> UInt8:
 
 def interpolate(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) -> Float32:
     """Bilinear values (H, W) as torch's CPU kernel gives them; for finding out which arithmetic this CPU's has."""
-    return np.asarray(_interpolate(logits_hw, size_hw[0], size_hw[1], fused))
+    height, width = size_hw
+    return interpolate_window(logits_hw, size_hw, (0, 0, width, height), fused=fused)
+
+
+def interpolate_window(
+    logits_hw: Float32, size_hw: tuple[int, int], window: tuple[int, int, int, int], *, fused: bool
+) -> Float32:
+    """Those of a window `x0, y0, x1, y1` inside the picture alone, (y1 - y0, x1 - x0). Logits are float32."""
+    return np.asarray(_interpolate(np.ascontiguousarray(logits_hw), *size_hw, fused, *window))
 
 
 def logits_to_rle(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) -> Rle:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from autolabel.core.types import Float32, Int64, PromptedMask, Rle
+from autolabel.ops.box_prior import BoxPrior
 from autolabel.ops.boxes import iou_xyxy
 from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.masks import encode as encode_mask
@@ -20,6 +21,7 @@ from autolabel.ops.masks import encode as encode_mask
 logger = logging.getLogger(__name__)
 
 STABILITY_OFFSET = 1.0
+NO_BOX: Float32 = np.full(4, np.nan, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,13 +73,22 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The picture that masks are for. `fused` is what `matching_arithmetic` found; no answer depends on it."""
+    """The picture that masks are for. `fused` is what `matching_arithmetic` found; no answer without a `prior`
+    depends on it."""
 
     size_hw: tuple[int, int]
     fused: bool | None
+    prior: BoxPrior | None = None
 
     def rle(self, logits_hw: Float32) -> Rle:
         return logits_rle(logits_hw, self.size_hw, self.fused)
+
+    def rle_of_box(self, logits_hw: Float32, box_xyxy: Float32) -> Rle:
+        """With what the prior says of the box (4,), where it says something; NaN is no box."""
+        if self.prior is None or np.isnan(box_xyxy).any():
+            return self.rle(logits_hw)
+        found = self.prior.rle(logits_hw, box_xyxy, self.size_hw, fused=bool(self.fused))
+        return self.rle(logits_hw) if found is None else found
 
     def stability(self, logits_hw: Float32, offset: float) -> float:
         """IoU of the masks above `+offset` and above `-offset` at the picture's size; NaN where both are empty, as
@@ -99,20 +110,29 @@ def best_fits(logits: Float32, boxes_xyxy: Float32, view: View) -> Int64:
 
 
 def finished(
-    rows: Int64, logits: Float32, scores: Float32, view: View, *, scores_objects: bool
+    rows: Int64, boxes_xyxy: Float32, logits: Float32, scores: Float32, view: View, *, scores_objects: bool
 ) -> list[PromptedMask]:
-    """Every finite answer of logits (N, h, w) with `Decoded.scores` (N, 3); a NaN in the map shows in the scores."""
+    """Every finite answer of logits (N, h, w) with `Decoded.scores` (N, 3); a NaN in the map shows in the scores.
+    `boxes_xyxy` (N, 4) are those that a prior may go by, NaN where there is none."""
     numbers = rows.tolist()
     return [
-        prompted(numbers[i], logits[i], scores[i], view, scores_objects)
+        prompted(numbers[i], logits[i], scores[i], view, scores_objects, boxes_xyxy[i])
         for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist()
     ]
 
 
-def prompted(row: int, logits_hw: Float32, scores: Float32, view: View, scores_objects: bool) -> PromptedMask:
+def prompted(
+    row: int,
+    logits_hw: Float32,
+    scores: Float32,
+    view: View,
+    scores_objects: bool,
+    box_xyxy: Float32 = NO_BOX,
+) -> PromptedMask:
     """The answer to prompt `row`. Without an object head the decoder states a constant, which is left out."""
     predicted_iou, object_score, stable = scores.tolist()
-    return PromptedMask(row, view.rle(logits_hw), predicted_iou, object_score if scores_objects else None, stable)
+    mask = view.rle_of_box(logits_hw, box_xyxy)
+    return PromptedMask(row, mask, predicted_iou, object_score if scores_objects else None, stable)
 
 
 def stability(logits: Any) -> Any:

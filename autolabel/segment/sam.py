@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Sieve, UInt8
+from autolabel.ops.box_prior import BoxPrior
 from autolabel.ops.device import Chunks, Precision, autocast, upload
 from autolabel.segment.answers import (
     STABILITY_OFFSET,
@@ -52,6 +53,7 @@ class SamSegmenter(ABC, Generic[F]):
     _identity: Mapping[str, str]
     _scores_objects: bool
     _mask_input_hw: tuple[int, int]
+    _prior: BoxPrior | None = None
 
     def __init__(self, asking: Asking) -> None:
         self._device, self._precision = asking.device, asking.precision
@@ -120,7 +122,7 @@ class SamSegmenter(ABC, Generic[F]):
         start: int,
         stop: int,
     ) -> list[PromptedMask]:
-        view = View(size_hw, self._fused)
+        view = View(size_hw, self._fused, self._prior)
         with self._computing():
             asked, answer = self._first(features, inputs.part(slice(start, stop)), sieve, view)
             for _ in range(self._refine_steps):
@@ -132,7 +134,8 @@ class SamSegmenter(ABC, Generic[F]):
             logits = answer.logits[:, 0].cpu().numpy()
         if sieve is not None:
             return self._sifted(asked.rows, logits, scores, view, sieve.min_stability)
-        return finished(asked.rows, logits, scores, view, scores_objects=self._scores_objects)
+        boxes = asked.boxes_for_prior()
+        return finished(asked.rows, boxes, logits, scores, view, scores_objects=self._scores_objects)
 
     def _first(self, features: F, asked: Inputs, sieve: Sieve | None, view: View) -> tuple[Inputs, Decoded]:
         """One mask a prompt; for a sieve every mask, each with its prompt."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.protocols import Later
 from autolabel.core.types import Frame, PromptedMask, Prompts, UInt8
+from autolabel.ops.box_prior import read_box_prior
 from autolabel.ops.settings import one_of
 from autolabel.segment.answers import Decoded, View
 from autolabel.segment.asking import read_asking
@@ -46,6 +48,8 @@ _DECODER_DEFAULTS = {
 _RANDOM_HEAD_GAIN = 300.0
 _BATCHING = ("auto", "image", "bucket")
 _COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
+
+SHIPPED_BOX_PRIOR = Path(str(files("autolabel.segment"))) / "box_prior.json"
 
 _import_lock = threading.Lock()
 
@@ -77,6 +81,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
     refine steps. `auto`: buckets on a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`, as
     it must be with refine steps and `best_box_fit`, which leave nothing to buckets. `linear` says which library
     computes the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
+
+    `box_prior` is null, `nano`, or the path of a file of `scripts/fit_box_prior.py`: what a small box itself says about
+    its mask, fitted to the logits of one model (`ops/box_prior.py`).
     """
 
     _buckets: BucketSegmenter | None = None
@@ -96,6 +103,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
         batching: str = "auto",
         compile_mode: str = "none",
         linear: str = "torch",
+        box_prior: str | None = None,
     ) -> None:
         super().__init__(
             read_asking(
@@ -137,6 +145,10 @@ class Sam2Segmenter(SamSegmenter[Features]):
             "torch": version("torch"),
             "sam2": version("sam2"),
         }
+        if box_prior is not None:
+            self._prior, self._identity["box_prior"] = read_box_prior(
+                box_prior_path(box_prior), key="segment.box_prior"
+            )
         if library != "torch":  # which every run of before knows without a word
             self._identity["linear"] = library
         if batching == "bucket":
@@ -154,6 +166,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
             choice=self._masks,
             compile_mode=compile_mode,
             fused=self._fused,
+            prior=self._prior,
         )
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
@@ -203,6 +216,13 @@ class Sam2Segmenter(SamSegmenter[Features]):
         if masks is not None:
             side = self._decoder.with_masks(side, features.embedding, dense)
         return self._decoder.answer(self._decoder(side, None, sparse), three)
+
+
+def box_prior_path(box_prior: str) -> Path:
+    """That of the package for `nano`, else the path itself. Raises ConfigError."""
+    if not isinstance(box_prior, str) or not box_prior:
+        raise ConfigError(f"segment.box_prior must be null, nano or a path, got {box_prior!r}")
+    return SHIPPED_BOX_PRIOR if box_prior == "nano" else Path(box_prior).expanduser()
 
 
 def chosen_batching(batching: str, compile_mode: str, *, masks: str, refine_steps: int, on_cuda: bool) -> str:

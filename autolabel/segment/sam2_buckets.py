@@ -25,6 +25,7 @@ import numpy as np
 from autolabel.core.errors import ImageError
 from autolabel.core.protocols import Later
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, UInt8
+from autolabel.ops.box_prior import BoxPrior
 from autolabel.ops.device import Chunks, upload
 from autolabel.segment.answers import View, prompted, stability
 from autolabel.segment.inputs import by_shape, to_model_xy
@@ -43,19 +44,21 @@ _KINDS_OF_PROMPTS = 16
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
     """Prompts with one number of points, of several pictures: `image` (N,) and `row` (N,) say whose and which they
-    are; `xy` (N, P, 2) is in pixels of the model's square, with `labels` (N, P)."""
+    are; `xy` (N, P, 2) is in pixels of the model's square, with `labels` (N, P). `boxes_xyxy` (N, 4), in pixels of the
+    picture, are those that a prior may go by, NaN where there is none."""
 
     image: Int64
     row: Int64
     xy: Float32
     labels: Int64
+    boxes_xyxy: Float32
 
     def __len__(self) -> int:
         return len(self.row)
 
     def part(self, start: int, stop: int) -> Asked:
         index = slice(start, stop)
-        return Asked(self.image[index], self.row[index], self.xy[index], self.labels[index])
+        return Asked(*(getattr(self, name)[index] for name in Asked.__slots__))
 
 
 def flattened(prompts: Sequence[Prompts], sizes_hw: Sequence[tuple[int, int]], side: int) -> list[Asked]:
@@ -67,7 +70,7 @@ def flattened(prompts: Sequence[Prompts], sizes_hw: Sequence[tuple[int, int]], s
             assert inputs.labels is not None
             xy = to_model_xy(inputs.xy, size_hw, side)
             whose = np.full(len(inputs), image, np.int64)
-            found[xy.shape[1]].append(Asked(whose, inputs.rows, xy, inputs.labels))
+            found[xy.shape[1]].append(Asked(whose, inputs.rows, xy, inputs.labels, inputs.boxes_for_prior()))
     return [_joined(parts) for parts in found.values()]
 
 
@@ -102,7 +105,7 @@ class BucketSegmenter:
 
     `encode(images)` gives of (I, 3, R, R) the embedding and the features of strides 4 and 8. Pictures and prompts are
     computed in the chunks of `images` and `prompts`; `choice` is one of CHOICES. `within()` is what every computation
-    runs in. `compile_mode` is one of torch.compile's, or `none`.
+    runs in. `compile_mode` is one of torch.compile's, or `none`. Masks of boxes are made with the `prior`.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class BucketSegmenter:
         choice: str,
         compile_mode: str,
         fused: bool | None,
+        prior: BoxPrior | None = None,
     ) -> None:
         self._model = model
         self._decoder = MaskDecoder(model)
@@ -125,7 +129,8 @@ class BucketSegmenter:
         shapes = num_buckets(prompts.size) * _KINDS_OF_PROMPTS
         self._maps = compiled(self._maps_of, compile_mode, shapes=shapes)
         self._within = within
-        self._images, self._prompts, self._choice, self._fused = images, prompts, choice, fused
+        self._images, self._prompts, self._choice = images, prompts, choice
+        self._fused, self._prior = fused, prior
         self._compiles = compile_mode != "none"
         self._scores_objects = bool(model.pred_obj_scores)
         self._device = next(model.parameters()).device
@@ -138,7 +143,7 @@ class BucketSegmenter:
 
         Raises ImageError `out_of_memory` when a single image or prompt does not fit on the device.
         """
-        views = [View(frame.info.size_hw, self._fused) for frame in frames]
+        views = [View(frame.info.size_hw, self._fused, self._prior) for frame in frames]
         work = Work(self._threads)
 
         def run(start: int, stop: int) -> list[list[PromptedMask]]:
@@ -240,8 +245,8 @@ class BucketSegmenter:
         maps, scores = (values[piece] for values in waiting.values())
         images, rows = asked.image[piece].tolist(), asked.row[piece].tolist()
         for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist():  # a NaN in the map shows in its scores
-            view = views[images[i]]
-            yield images[i], prompted(rows[i], maps[i], scores[i], view, self._scores_objects)
+            view, box = views[images[i]], asked.boxes_xyxy[piece][i]
+            yield images[i], prompted(rows[i], maps[i], scores[i], view, self._scores_objects, box)
 
     def _kept(self, outputs: Any) -> Any:
         """What a CUDA graph wrote is overwritten by its next run."""

@@ -70,7 +70,7 @@ def _answered(
     boxes = clip_xyxy(truth.boxes_xyxy, frame.info.size_hw)
     boxes = np.concatenate([boxes, moved(boxes, random, frame.info.size_hw)])
     asked = Detections(boxes, np.ones(len(boxes), np.float32), np.tile(truth.category_ids, 2))
-    (given,) = ask(segmenter, [frame], prompter.prompt([frame], [asked], [range(len(boxes))]))
+    (given,) = ask(segmenter, [frame], prompter.prompt([frame], [asked], [range(len(boxes))]))()
     pairs = zip(instances_of(asked, dict(given.by_object)), (*truth.masks, *truth.masks), strict=True)
     return [
         Known(frame.ref.path, instance, iou(instance.mask, mask))

@@ -45,7 +45,7 @@ class SceneMaker:
 
     def make(self, rng: Rng, size: int, mosaic_rate: float) -> Scene:
         if rng.random() < DRAWN_RATE:
-            scene = Scene(*drawn.draw(rng, size, self._texture), complete_labels=False)
+            scene = Scene(*drawn.draw(rng, size, self.texture), complete_labels=False)
             if rng.random() < 0.15:
                 scene = self._paste(rng, scene, count=1)
         elif rng.random() < mosaic_rate:
@@ -68,7 +68,7 @@ class SceneMaker:
         pool = self._by_dataset[self._names[rng.choice(len(self._names), p=self._weights)]]
         return pool[rng.integers(len(pool))]
 
-    def _texture(self, rng: Rng, out_hw: tuple[int, int]) -> Pixels:
+    def texture(self, rng: Rng, out_hw: tuple[int, int]) -> Pixels:
         """A piece of some photograph, at half to three times its size."""
         picture = self._pick(rng)
         (h, w), scale = picture.size_hw, np.exp(rng.uniform(np.log(0.5), np.log(3)))

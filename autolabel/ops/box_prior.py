@@ -1,0 +1,132 @@
+"""What the box says about a small object's mask, added to what the network says: the mask of a box that is a few pixels
+wide for the model is decided by both.
+
+A network that sees a picture at one size knows the place of a small box only roughly: its logits are weak inside and
+run out of the box. A box is evidence too (Lempitsky, Kohli, Rother and Sharp, "Image segmentation with a bounding box
+prior", ICCV 2009). With u the place in the box from -1 to 1 along each axis, a pixel is inside where
+
+    logit + constant + bulge (ux^2 + uy^2) + edge (rise(ux) + rise(uy)) > 0,    rise(u) = max(|u| - 0.9, 0)
+
+and nothing is beyond `REACH` of the box. The three numbers depend on the box's side in pixels of the model, the root of
+its area, straight between the sides that the file names in their logarithm; they were fitted to masks
+(`scripts/fit_box_prior.py`). Boxes of the last side and larger have no prior: there the network knows better.
+
+Letters: h and w the low-resolution map, a quarter of the model's side R; H and W the picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autolabel.core.errors import ConfigError
+from autolabel.core.types import Float32, Rle, UInt8
+from autolabel.ops.boxes import clip_xyxy
+from autolabel.ops.masks import encode_crop
+from autolabel.ops.rle import interpolate_window
+
+VERSION = 1
+REACH = 0.25
+"""Of the box's width and height, on each side."""
+RISE_FROM = 0.9
+COLUMNS = ("sides_px", "constant", "bulge", "edge")
+MODEL_TO_MAP = 4
+"""Low-resolution maps have a quarter of the model's side."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPrior:
+    """Rising `sides_px` of the model's square and what belongs to each; `about` is what they were fitted on."""
+
+    sides_px: tuple[float, ...]
+    constant: tuple[float, ...]
+    bulge: tuple[float, ...]
+    edge: tuple[float, ...]
+    about: Mapping[str, Any]
+
+    def rle(self, logits_hw: Float32, box_xyxy: Float32, size_hw: tuple[int, int], *, fused: bool) -> Rle | None:
+        """The mask of a picture of `size_hw` from float32 logits (h, w) and a box (4,) in its pixels; `fused` as in
+        `ops/rle.py`. None where the box is too large for a prior, or has no area inside the picture."""
+        height, width = size_hw
+        x0, y0, x1, y1 = clip_xyxy(np.array([box_xyxy], np.float32), size_hw)[0].tolist()
+        if not (x1 > x0 and y1 > y0):
+            return None
+        h, w = logits_hw.shape
+        side = MODEL_TO_MAP * math.sqrt((x1 - x0) / width * w * (y1 - y0) / height * h)
+        if side >= self.sides_px[-1]:
+            return None
+        window = (*reached(x0, x1, width), *reached(y0, y1, height))
+        left, right, top, bottom = window
+        values = interpolate_window(logits_hw, size_hw, (left, top, right, bottom), fused=fused)
+        constant, bulge, edge = self._at(side)
+        columns, rows = (
+            _along(np.arange(start, stop), low, high, bulge, edge)
+            for start, stop, low, high in ((left, right, x0, x1), (top, bottom, y0, y1))
+        )
+        inside: UInt8 = (values + (rows + np.float32(constant))[:, None] + columns > 0).view(np.uint8)
+        return encode_crop(inside, left, top, size_hw)
+
+    def _at(self, side: float) -> tuple[float, float, float]:
+        """Constant, bulge and edge. Logarithms from `math`, whose last digits do not differ between processors."""
+        at, known = math.log2(side), [math.log2(one) for one in self.sides_px]
+        constant, bulge, edge = (
+            float(np.interp(at, known, column)) for column in (self.constant, self.bulge, self.edge)
+        )
+        return constant, bulge, edge
+
+
+def reached(low: float, high: float, limit: int) -> tuple[int, int]:
+    """First and end of the pixels whose centres are within REACH of the box; one at the least."""
+    widen = REACH * (high - low)
+    start = min(max(math.ceil(low - widen - 0.5), 0), limit - 1)
+    return start, max(min(math.ceil(high + widen - 0.5), limit), start + 1)
+
+
+def _along(pixels: Any, low: float, high: float, bulge: float, edge: float) -> Float32:
+    """What one axis adds at the centres of `pixels`."""
+    u = (2 * (pixels + 0.5) - low - high) / (high - low)
+    added: Float32 = (bulge * u * u + edge * np.maximum(np.abs(u) - RISE_FROM, 0)).astype(np.float32)
+    return added
+
+
+def to_json(prior: BoxPrior) -> str:
+    """The text of a file."""
+    columns = {name: list(getattr(prior, name)) for name in COLUMNS}
+    return (
+        json.dumps({"version": VERSION, "about": dict(prior.about), **columns}, indent=1, allow_nan=False) + "\n"
+    )
+
+
+def read_box_prior(path: Path, *, key: str) -> tuple[BoxPrior, str]:
+    """The prior in a file, and the sha256 of its bytes. Raises ConfigError, in the name of the setting."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); give a file of scripts/fit_box_prior.py, nano or null") from error  # fmt: skip
+    try:
+        document = json.loads(data)
+        if document["version"] != VERSION:
+            raise ConfigError(f"{key}: {path} has version {document['version']!r}, this program reads {VERSION}")
+        columns = sides, constant, bulge, edge = [_numbers(document[name]) for name in COLUMNS]
+        found = BoxPrior(sides, constant, bulge, edge, dict(document["about"]))
+        if len(sides) < 2 or sides[0] <= 0 or any(a >= b for a, b in pairwise(sides)):
+            raise ValueError(f"sides_px must be two or more rising numbers above 0, got {sides}")
+        if any(len(column) != len(sides) for column in columns):
+            raise ValueError("there must be as many numbers of each kind as sides_px")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{key}: {path} is no box prior of scripts/fit_box_prior.py ({error!r})") from error
+    return found, hashlib.sha256(data).hexdigest()
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if any(isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one) for one in values):
+        raise ValueError(f"{values!r} are no finite numbers")
+    return tuple(map(float, values))

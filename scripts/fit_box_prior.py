@@ -1,0 +1,221 @@
+"""Fit what a small box itself says about its mask (`autolabel/ops/box_prior.py`) to the logits of the nano segmenter,
+on training pictures and drawn scenes, with true boxes and moved ones.
+
+For each class of box sides a logistic regression of "inside" on the logit and the prior's three terms, divided by the
+weight of the logit. Then the constant is moved to where the mean IoU is highest, which is below even odds.
+
+python -m scripts.fit_box_prior --cache WORK/cache       # some minutes on one core; again after each new segmenter,
+python -m scripts.evaluate_nano_segmenter --card         # and then how it does on the validation pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from autolabel.core.types import Float32
+from autolabel.ops.box_prior import RISE_FROM, BoxPrior, reached, to_json
+from autolabel.ops.rle import interpolate_window
+from autolabel.segment.sam2 import SHIPPED_BOX_PRIOR
+from scripts.nano import drawn
+from scripts.nano.dataset import load_pictures
+from scripts.nano.scenes import SceneMaker
+from scripts.nano.scoring import PROMPTS_A_CALL, choose
+from scripts.nano.segmenter import (
+    BOTTOM_RIGHT,
+    TOP_LEFT,
+    WEIGHTS,
+    build_segmenter,
+    decode,
+    encode,
+    load_weights,
+    normalize,
+    single_mask,
+    stretch,
+)
+
+logger = logging.getLogger("fit_box_prior")
+
+Bools = NDArray[np.bool_]
+Rng = np.random.Generator
+
+SIDE_LIMITS_PX = (0.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
+"""Of the classes of box sides, in pixels of the model. From the last on the network knows better."""
+MOVED_BY = 0.05
+"""Of the box's width or height: the standard deviation with which the sides of every second box are moved."""
+POINTS = 400
+"""Pixels of an object that are looked at."""
+LOGIT_LIMIT = 12.0
+SHIFTS = np.arange(-1.5, 0.51, 0.125)
+DRAWN_SIDES_PX = (512, 768, 1024, 1536)
+DRAWN_OBJECTS = 6
+SMALLEST_PX = 16
+
+
+class Known(NamedTuple):
+    """An object that was asked for: its box's side, and of P pixels around it the terms (P, 4) that a logistic
+    regression goes by (logit, 1, bulge, edge) and the truth (P,)."""
+
+    side_px: float
+    terms: Float32
+    inside: Bools
+
+
+def photographs(model: Any, data: Path, cache: Path, limit: int, rng: Rng) -> Iterator[Known]:
+    pictures = load_pictures(data, cache, split="train")
+    for picture, targets in choose(pictures, limit):
+        truths = [target.decode().astype(bool) for target in targets]
+        yield from asked(model, picture.image_rgb, truths, rng)
+
+
+def drawings(model: Any, data: Path, cache: Path, scenes: int, rng: Rng) -> Iterator[Known]:
+    """Cells, facades and shapes, so that the shapes of COCO's small objects do not stand for all."""
+    maker = SceneMaker(pictures=load_pictures(data, cache, split="train"))
+    for number in range(scenes):
+        kind = (drawn.cells, drawn.facade, drawn.shapes)[number % 3]
+        image, coverage = kind(rng, int(rng.choice(DRAWN_SIDES_PX)), maker.texture)
+        truths = [mask > 127 for mask in coverage if np.count_nonzero(mask > 127) >= SMALLEST_PX]
+        yield from asked(model, image, [truths[i] for i in rng.permutation(len(truths))[:DRAWN_OBJECTS]], rng)
+
+
+@torch.inference_mode()
+def asked(model: Any, image_rgb: NDArray[np.uint8], truths: Sequence[Bools], rng: Rng) -> Iterator[Known]:
+    """The objects of a picture whose boxes are small, each with its true box and a moved one."""
+    size_hw = image_rgb.shape[:2]
+    to_input = np.array([model.image_size / size_hw[1], model.image_size / size_hw[0]], np.float32)
+    pairs = [(box, truth) for truth in truths for box in _boxes(truth, rng)]
+    sides = [float(np.sqrt(np.prod((box[2:] - box[:2]) * to_input))) for box, _ in pairs]
+    small = [(pair, side) for pair, side in zip(pairs, sides, strict=True) if side < SIDE_LIMITS_PX[-1]]
+    if not small:
+        return
+    features = encode(model, normalize(stretch(image_rgb, model.image_size)[None]))
+    for start in range(0, len(small), PROMPTS_A_CALL):
+        some = small[start : start + PROMPTS_A_CALL]
+        corners = np.array([box for (box, _), _ in some]).reshape(-1, 2, 2) * to_input
+        decoded = decode(
+            model,
+            features,
+            torch.zeros(len(some), dtype=torch.long),
+            torch.from_numpy(corners),
+            torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]] * len(some)),
+        )
+        logits = single_mask(model, decoded)[0].numpy()
+        for one, ((box, truth), side) in zip(logits, some, strict=True):
+            yield _known(one, box, truth, side, rng)
+
+
+def _boxes(truth: Bools, rng: Rng) -> Iterator[Float32]:
+    xs, ys = np.flatnonzero(truth.any(axis=0)), np.flatnonzero(truth.any(axis=1))
+    tight = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.float32)
+    yield tight
+    size = np.tile(tight[2:] - tight[:2], 2)
+    moved = (tight + rng.normal(0, MOVED_BY, 4) * size).astype(np.float32)
+    h, w = truth.shape
+    moved = np.clip(moved, 0, np.array([w, h, w, h], np.float32))
+    moved[2:] = np.maximum(moved[2:], moved[:2] + 1)
+    yield moved
+
+
+def _known(logits_hw: Float32, box: Float32, truth: Bools, side_px: float, rng: Rng) -> Known:
+    h, w = truth.shape
+    x0, y0, x1, y1 = box.tolist()
+    (left, right), (top, bottom) = reached(x0, x1, w), reached(y0, y1, h)
+    values = interpolate_window(logits_hw, (h, w), (left, top, right, bottom), fused=False)
+    ux, uy = np.meshgrid(
+        (2 * np.arange(left, right) + 1 - x0 - x1) / (x1 - x0),
+        (2 * np.arange(top, bottom) + 1 - y0 - y1) / (y1 - y0),
+    )
+    edge = np.maximum(abs(ux) - RISE_FROM, 0) + np.maximum(abs(uy) - RISE_FROM, 0)
+    terms = np.stack([values.clip(-LOGIT_LIMIT, LOGIT_LIMIT), np.ones_like(ux), ux**2 + uy**2, edge], axis=-1)
+    some = rng.choice(values.size, POINTS, replace=values.size < POINTS)
+    inside = truth[top:bottom, left:right].reshape(-1)[some]
+    return Known(side_px, terms.reshape(-1, 4)[some].astype(np.float32), inside)
+
+
+def fit(objects: Sequence[Known]) -> tuple[float, list[float]]:
+    """Of one class of sides: their geometric mean, and constant, bulge and edge. Raises ValueError where the logits
+    say nothing."""
+    terms = torch.from_numpy(np.stack([one.terms for one in objects])).double()
+    inside = torch.from_numpy(np.stack([one.inside for one in objects]))
+    weights = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = functional.binary_cross_entropy_with_logits(terms @ weights, inside.double())
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = weights.detach()
+    if found[0] <= 0:
+        raise ValueError(f"the logits of {len(objects)} objects have the weight {float(found[0]):g}")
+    values = terms @ found
+    ious = [_mean_iou(values > shift, inside) for shift in SHIFTS]
+    found[1] -= SHIFTS[int(np.argmax(ious))]
+    side = float(np.exp(np.mean([np.log(one.side_px) for one in objects])))
+    return side, (found[1:] / found[0]).tolist()
+
+
+def _mean_iou(found: torch.Tensor, inside: torch.Tensor) -> float:
+    return float(((found & inside).sum(1) / (found | inside).sum(1).clamp(min=1)).mean())
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--cache", type=Path, help="decoded pictures (2.7 GB); default: decode, then throw away")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--limit", type=int, default=1500, help="objects of each kind of photographs")
+    parser.add_argument("--scenes", type=int, default=450, help="drawn ones")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=SHIPPED_BOX_PRIOR)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    model = build_segmenter().eval()
+    load_weights(model, args.weights)
+    with tempfile.TemporaryDirectory() as fleeting:
+        cache = args.cache or Path(fleeting)
+        objects = [
+            *photographs(model, args.data, cache, args.limit, np.random.default_rng([args.seed, 0])),
+            *drawings(model, args.data, cache, args.scenes, np.random.default_rng([args.seed, 1])),
+        ]
+    knots, numbers = [], []
+    for low, high in pairwise(SIDE_LIMITS_PX):
+        some = [one for one in objects if low <= one.side_px < high]
+        side, found = fit(some)
+        logger.info("%g to %g px: %d boxes, constant %.2f, bulge %.2f, edge %.2f", low, high, len(some), *found)
+        knots.append(round(side, 3))
+        numbers.append([round(one, 4) for one in found])
+    about = {
+        "data": f"{len(objects)} boxes, half of them moved by {MOVED_BY:g} of their sides, of training pictures of "
+        f"DUTS-TR, COCO train2017 and CCP (at most {args.limit} objects of each kind) and {args.scenes} drawn scenes",
+        "weights": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
+        "seed": args.seed,
+    }
+    constant, bulge, edge = zip(*numbers, [0.0, 0.0, 0.0], strict=True)
+    prior = BoxPrior((*knots, SIDE_LIMITS_PX[-1]), constant, bulge, edge, about)
+    unfinished = args.out.with_suffix(f".{os.getpid()}.part")
+    unfinished.write_text(to_json(prior), "utf-8")
+    unfinished.replace(args.out)
+
+
+if __name__ == "__main__":
+    main()
