@@ -14,8 +14,8 @@ from autolabel.store import codec
 STAGES = ("labeler", "detect", "labels", "prompt", "segment", "images")
 """Groups whose settings count where the labeler has them, and those that always do."""
 ALWAYS = {"labels", "images"}
-BY_IDENTITY = {"weights", "device"}
-"""Where weights lie and how a device is called may change; their sha256 and kind come from `identity`."""
+BY_IDENTITY = {"weights", "device", "box_prior"}
+"""Where a file lies and how a device is called may change; their sha256 and kind come from `identity`."""
 BY_CONTENT = {"prompt.file", "prompt.run", "prompt.earlier.run"}
 """So may the place of files that prompts are read from."""
 

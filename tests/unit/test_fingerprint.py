@@ -20,7 +20,7 @@ def made(**detect):
 
 
 def test_weights_and_devices_count_by_what_they_are_and_not_by_where():
-    assert made() == made(weights="there.pt", device="cpu")
+    assert made() == made(weights="there.pt", device="cpu", box_prior="there.json")
     assert made()["detect (weights)"] == "sha256 ab"
     assert made() != made(conf=0.6)
 
