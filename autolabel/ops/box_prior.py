@@ -14,6 +14,9 @@ its area, straight between the sides that the file names in their logarithm; the
 Letters: h and w the low-resolution map, a quarter of the model's side R; H and W the picture.
 """
 
+# Numba's decorators carry no types; the public functions do.
+# mypy: disable-error-code="untyped-decorator"
+
 from __future__ import annotations
 
 import hashlib
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Float32, Rle, UInt8
@@ -71,7 +75,7 @@ class BoxPrior:
             _along(np.arange(start, stop), low, high, bulge, edge)
             for start, stop, low, high in ((left, right, x0, x1), (top, bottom, y0, y1))
         )
-        inside: UInt8 = (values + (rows + np.float32(constant))[:, None] + columns > 0).view(np.uint8)
+        inside = _above(values.T, columns, rows + np.float32(constant)).T
         return encode_crop(inside, left, top, size_hw)
 
     def _at(self, side: float) -> tuple[float, float, float]:
@@ -81,6 +85,17 @@ class BoxPrior:
             float(np.interp(at, known, column)) for column in (self.constant, self.bulge, self.edge)
         )
         return constant, bulge, edge
+
+
+@njit(nogil=True, cache=True)
+def _above(values: Float32, columns: Float32, rows: Float32) -> UInt8:
+    """1 where a value (w, h) and what its column (w,) and row (h,) add are above 0."""
+    w, h = values.shape
+    out = np.empty((w, h), np.uint8)
+    for x in range(w):
+        for y in range(h):
+            out[x, y] = values[x, y] + (columns[x] + rows[y]) > 0
+    return out
 
 
 def reached(low: float, high: float, limit: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from autolabel.core.types import Instance, Int64, Polygon, Rle, UInt8
+from autolabel.ops.rle import crop_to_rle
 
 _SECOND_RUN = re.compile(rb"[P-o]*[0-O]P*[1-OQ-o]")
 """A number (its last digit is below P), and another one that is not 0."""
@@ -113,10 +114,12 @@ def decode_crop(rle: Rle) -> tuple[UInt8, int, int]:
 
 
 def encode_crop(crop: UInt8, x0: int, y0: int, size_hw: tuple[int, int]) -> Rle:
-    """The mask of an image of `size_hw` that is `crop` at `x0, y0` and empty elsewhere."""
-    mask = np.zeros(size_hw, np.uint8, order="F")
-    mask[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]] = crop
-    return encode(mask)
+    """The mask of an image of `size_hw` that is `crop` at `x0, y0` and empty elsewhere. Raises ValueError for a crop
+    that is not inside the image."""
+    h, w = crop.shape
+    if not (0 <= y0 <= size_hw[0] - h and 0 <= x0 <= size_hw[1] - w):
+        raise ValueError(f"a crop of {w}x{h} px at {x0}, {y0} does not lie in {size_hw[1]}x{size_hw[0]} px")
+    return crop_to_rle(crop, x0, y0, size_hw)
 
 
 def from_polygons(polygons: tuple[Polygon, ...], size_hw: tuple[int, int]) -> Rle:

@@ -73,19 +73,23 @@ def _axis(n: int, size: int) -> tuple[Int64, Float32, Float32]:
 def _interpolate(
     logits: Float32, height: int, width: int, fused: bool, left: int, top: int, right: int, bottom: int
 ) -> Float32:
+    """The columns of a window, (right - left, bottom - top)."""
     h, w = logits.shape
     ys, y_top, y_bottom = _axis(h, height)
     xs, x_left, x_right = _axis(w, width)
-    out = np.empty((bottom - top, right - left), np.float32)
-    for y in range(top, bottom):
-        i = ys[y]
-        j = min(i + 1, h - 1)
-        for x in range(left, right):
-            a = xs[x]
-            b = min(a + 1, w - 1)
-            above = _mix(logits[i, a], x_left[x], logits[i, b], x_right[x], fused)
-            below = _mix(logits[j, a], x_left[x], logits[j, b], x_right[x], fused)
-            out[y - top, x - left] = _mix(above, y_top[y], below, y_bottom[y], fused)
+    out = np.empty((right - left, bottom - top), np.float32)
+    column = np.empty(h, np.float32)
+    first = ys[top]
+    last = min(ys[bottom - 1] + 1, h - 1)
+    for x in range(left, right):
+        a = xs[x]
+        b = min(a + 1, w - 1)
+        for r in range(first, last + 1):
+            column[r] = _mix(logits[r, a], x_left[x], logits[r, b], x_right[x], fused)
+        for y in range(top, bottom):
+            i = ys[y]
+            j = min(i + 1, h - 1)
+            out[x - left, y - top] = _mix(column[i], y_top[y], column[j], y_bottom[y], fused)
     return out
 
 
@@ -179,6 +183,38 @@ def _runs(logits: Float32, height: int, width: int, fused: bool) -> Int64:
 
 
 @njit(nogil=True, cache=True)
+def _crop_runs(columns: UInt8, x0: int, y0: int, height: int, width: int) -> Int64:
+    """Column-major run lengths, starting with background, of a picture that is empty but for a crop, given by its
+    columns."""
+    w, h = columns.shape
+    runs = np.empty(4 * (h + 2) + 64, np.int64)
+    count = 0
+    start = 0
+    inside = False
+    for c in range(w):
+        base = (x0 + c) * height + y0
+        if count + h + 4 > len(runs):
+            grown = np.empty(2 * len(runs) + h + 4, np.int64)
+            grown[:count] = runs[:count]
+            runs = grown
+        for r in range(h):
+            if (columns[c, r] != 0) != inside:
+                runs[count] = base + r - start
+                count += 1
+                start = base + r
+                inside = not inside
+        # A run goes on in the next column where the crop is as high as the picture.
+        end = base + h
+        if inside and end < height * width and (h < height or c == w - 1):
+            runs[count] = end - start
+            count += 1
+            start = end
+            inside = False
+    runs[count] = height * width - start
+    return runs[: count + 1].copy()
+
+
+@njit(nogil=True, cache=True)
 def _compress(runs: Int64) -> UInt8:
     """COCO's string: differences to the run two before, five bits a character, least significant first."""
     out = np.empty(len(runs) * 13, np.uint8)
@@ -206,8 +242,9 @@ def interpolate(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) ->
 def interpolate_window(
     logits_hw: Float32, size_hw: tuple[int, int], window: tuple[int, int, int, int], *, fused: bool
 ) -> Float32:
-    """Those of a window `x0, y0, x1, y1` inside the picture alone, (y1 - y0, x1 - x0). Logits are float32."""
-    return np.asarray(_interpolate(np.ascontiguousarray(logits_hw), *size_hw, fused, *window))
+    """Those of a window `x0, y0, x1, y1` inside the picture alone, (y1 - y0, x1 - x0), column-major in memory. Logits
+    are float32, and no side of the window is 0."""
+    return np.asarray(_interpolate(np.ascontiguousarray(logits_hw), *size_hw, fused, *window)).T
 
 
 def logits_to_rle(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) -> Rle:
@@ -221,6 +258,12 @@ def logits_to_rle(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) 
 def logits_area_px(logits_hw: Float32, size_hw: tuple[int, int], *, fused: bool) -> int:
     """How many pixels that mask has; nothing is compressed for it."""
     return int(_checked_runs(logits_hw, size_hw, fused)[1::2].sum())
+
+
+def crop_to_rle(crop: UInt8, x0: int, y0: int, size_hw: tuple[int, int]) -> Rle:
+    """The mask of a picture of `size_hw` that is a crop (h, w) at `x0, y0`, which lies inside, and empty elsewhere; any
+    nonzero value is inside. Costs what the crop costs, not what the picture costs."""
+    return runs_to_rle(_crop_runs(np.ascontiguousarray(crop.T), x0, y0, *size_hw), size_hw)
 
 
 def runs_to_rle(runs: Int64, size_hw: tuple[int, int]) -> Rle:

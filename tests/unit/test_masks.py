@@ -36,6 +36,21 @@ def test_the_crop_is_the_mask_in_its_tight_box(mask):
     assert encode_crop(crop, x0, y0, rle.size_hw) == rle
 
 
+@settings(deadline=None, max_examples=200)
+@given(any_mask, *(st.integers(0, 3) for _ in range(4)), st.sampled_from([bool, np.uint8, np.float32]))
+def test_a_crop_anywhere_in_a_picture_has_the_bytes_of_the_whole_mask(crop, left, top, right, bottom, dtype):
+    whole = np.pad(crop, ((top, bottom), (left, right)))
+    assert encode_crop((crop * 7).astype(dtype), left, top, whole.shape) == encode(whole)
+    for h, w in ((0, 0), (0, crop.shape[1]), (crop.shape[0], 0)):  # nothing is inside
+        assert encode_crop(crop[:h, :w], left, top, whole.shape) == encode(whole * 0)
+
+
+@pytest.mark.parametrize(("x", "y"), [(-1, 0), (0, -1), (3, 0), (0, 2)])
+def test_a_crop_that_is_not_inside_its_picture_is_refused(x, y):
+    with pytest.raises(ValueError, match=r"^a crop of 3x4 px at .* does not lie in 5x5 px"):
+        encode_crop(np.ones((4, 3), np.uint8), x, y, (5, 5))
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
 def test_any_nonzero_value_is_inside(dtype):
     mask = np.array([[0, 1], [200, 3]]).astype(dtype)
