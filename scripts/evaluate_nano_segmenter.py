@@ -7,6 +7,7 @@ python -m scripts.evaluate_nano_segmenter --limit 300 --grabcut --card
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import tempfile
@@ -92,7 +93,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, help="decoded pictures (2.7 GB); default: decode, then throw away")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--box-prior", type=Path, default=SHIPPED_BOX_PRIOR, help="not with --size")
+    parser.add_argument(
+        "--box-prior", type=Path, default=SHIPPED_BOX_PRIOR, help="of scripts.fit_box_prior, for these weights"
+    )
     parser.add_argument("--size", type=int, help="another input size than the model's own")
     parser.add_argument("--limit", type=int, help="objects of each kind; default: all")
     parser.add_argument("--grabcut", action="store_true", help="compare with GrabCut too (slow)")
@@ -108,7 +111,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = build_segmenter(args.size).to(args.device)
     load_weights(model, args.weights)
-    prior = None if args.size else read_box_prior(args.box_prior, key="--box-prior")[0]
+    prior = read_box_prior(args.box_prior, key="--box-prior")[0]
+    if args.size or prior.about["weights"] != hashlib.sha256(args.weights.read_bytes()).hexdigest():
+        logger.info("without a box prior: %s was not fitted to this", args.box_prior)
+        prior = None
     with tempfile.TemporaryDirectory() as fleeting:
         pictures = load_pictures(args.data, args.cache or Path(fleeting), split="val")
         chosen = choose(pictures, args.limit)

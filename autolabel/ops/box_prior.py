@@ -63,6 +63,7 @@ class BoxPrior:
         x0, y0, x1, y1 = clip_xyxy(np.array([box_xyxy], np.float32), size_hw)[0].tolist()
         if not (x1 > x0 and y1 > y0):
             return None
+        (x0, x1), (y0, y1) = _a_pixel_wide(x0, x1, width), _a_pixel_wide(y0, y1, height)
         h, w = logits_hw.shape
         side = MODEL_TO_MAP * math.sqrt((x1 - x0) / width * w * (y1 - y0) / height * h)
         if side >= self.sides_px[-1]:
@@ -96,6 +97,14 @@ def _above(values: Float32, columns: Float32, rows: Float32) -> UInt8:
         for y in range(h):
             out[x, y] = values[x, y] + (columns[x] + rows[y]) > 0
     return out
+
+
+def _a_pixel_wide(low: float, high: float, limit: int) -> tuple[float, float]:
+    """At the least, so that the centre of a pixel is inside: beside a box without one everything would be edge."""
+    if high - low >= 1:
+        return low, high
+    start = min(max((low + high - 1) / 2, 0.0), limit - 1.0)
+    return start, start + 1
 
 
 def reached(low: float, high: float, limit: int) -> tuple[int, int]:
@@ -136,7 +145,7 @@ def read_box_prior(path: Path, *, key: str) -> tuple[BoxPrior, str]:
             raise ValueError(f"sides_px must be two or more rising numbers above 0, got {sides}")
         if any(len(column) != len(sides) for column in columns):
             raise ValueError("there must be as many numbers of each kind as sides_px")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise ConfigError(f"{key}: {path} is no box prior of scripts/fit_box_prior.py ({error!r})") from error
     return found, hashlib.sha256(data).hexdigest()
 

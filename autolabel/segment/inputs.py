@@ -50,13 +50,14 @@ class Inputs:
         )
 
     def boxes_for_prior(self) -> Float32:
-        """The boxes (N, 4), NaN where something that is asked with beside the box knows better: an earlier mask, or a
-        click inside the object that lies out of the box."""
+        """The boxes (N, 4), NaN where something that is asked with beside the box knows better: an earlier mask, a
+        negative click, or a positive one out of the box."""
         if self.masks is not None or self.xy is None or self.labels is None:
             return np.full_like(self.boxes_xyxy, np.nan)
         low, high = self.boxes_xyxy[:, None, :2], self.boxes_xyxy[:, None, 2:]
-        outside = ((self.xy < low) | (self.xy > high)).any(axis=2)
-        return np.where(((self.labels == 1) & outside).any(axis=1)[:, None], np.float32(np.nan), self.boxes_xyxy)
+        out_of_box = ((self.xy < low) | (self.xy > high)).any(axis=2)
+        better = ((self.labels == 0) | ((self.labels == 1) & out_of_box)).any(axis=1)
+        return np.where(better[:, None], np.float32(np.nan), self.boxes_xyxy)
 
     def logits(self, side_hw: tuple[int, int]) -> Float32 | None:
         """The masks as (N, h, w) mask input; None without masks."""

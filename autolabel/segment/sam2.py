@@ -83,7 +83,8 @@ class Sam2Segmenter(SamSegmenter[Features]):
     computes the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
 
     `box_prior` is null, `nano`, or the path of a file of `scripts/fit_box_prior.py`: what a small box itself says about
-    its mask, fitted to the logits of one model (`ops/box_prior.py`).
+    its mask, fitted to the logits of one model (`ops/box_prior.py`). `nano` is for the weights that it was fitted to,
+    the shipped ones; others are asked without. Scores and stability are the network's, of its mask without the prior.
     """
 
     _buckets: BucketSegmenter | None = None
@@ -146,9 +147,11 @@ class Sam2Segmenter(SamSegmenter[Features]):
             "sam2": version("sam2"),
         }
         if box_prior is not None:
-            self._prior, self._identity["box_prior"] = read_box_prior(
-                box_prior_path(box_prior), key="segment.box_prior"
-            )
+            prior, sha256 = read_box_prior(box_prior_path(box_prior), key="segment.box_prior")
+            if box_prior == "nano" and prior.about.get("weights") != digest:
+                logger.info("no box prior: that of the package was fitted to other weights than %s", weights)
+            else:
+                self._prior, self._identity["box_prior"] = prior, sha256
         if library != "torch":  # which every run of before knows without a word
             self._identity["linear"] = library
         if batching == "bucket":

@@ -77,11 +77,15 @@ def test_large_boxes_and_those_without_area_have_no_prior(box):
     assert PRIOR.rle(logits(0), np.array(box, np.float32), SIZE_HW, fused=False) is None
 
 
-def test_a_box_of_less_than_a_pixel_is_asked_too():
-    found = PRIOR.rle(
-        np.full((32, 32), 5, np.float32), np.array([9.1, 9.1, 9.3, 9.3], np.float32), SIZE_HW, fused=False
-    )
-    assert found.size_hw == SIZE_HW
+@pytest.mark.parametrize(
+    "box",
+    [(9.1, 9.1, 9.3, 9.3), (9.6, 5, 10.4, 40), (0, 0, 0.2, 30), (199.9, 20, 200, 50), (70, 149.8, 90, 149.9)],
+)
+def test_a_box_of_less_than_a_pixel_has_a_pixel(box):
+    found = PRIOR.rle(np.full((32, 32), 5, np.float32), np.array(box, np.float32), SIZE_HW, fused=False)
+    x0, y0, x1, y1 = bounds_xyxy(found)
+    assert x0 <= (box[0] + box[2]) / 2 <= x1
+    assert y0 <= (box[1] + box[3]) / 2 <= y1
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -96,13 +100,24 @@ def test_a_window_has_the_values_of_the_whole(fused):
 
 
 def test_a_mask_or_a_click_out_of_the_box_knows_better():
-    clicks = np.array([[[50, 60], [0, 0]], [[100, 100], [0, 0]], [[100, 90], [5, 5]]], np.float32)
-    signs = np.array([[1, -1], [1, -1], [1, 0]], np.int64)
-    asked = Prompts(boxes_xyxy=BOXES, points_xy=clicks, point_signs=signs)
+    boxes = BOXES[[0, 1, 2, 2, 2]]
+    clicks = np.array(
+        [
+            [[50, 60], [0, 0]],
+            [[100, 100], [0, 0]],
+            [[100, 90], [20, 80]],
+            [[100, 90], [20, 80]],
+            [[100, 90], [5, 5]],
+        ]
+    ).astype(np.float32)
+    signs = np.array([[1, -1], [1, -1], [1, 1], [1, 0], [1, 0]], np.int64)
+    asked = Prompts(boxes_xyxy=boxes, points_xy=clicks, point_signs=signs)
     known = {row: box for one in by_shape(asked) for row, box in zip(one.rows, one.boxes_for_prior(), strict=True)}
     assert np.array_equal(known[0], BOXES[0])
     assert np.isnan(known[1]).all()
     assert np.array_equal(known[2], BOXES[2])
+    assert np.isnan(known[3]).all()
+    assert np.isnan(known[4]).all()
     (masked,) = by_shape(Prompts(boxes_xyxy=BOXES[:1], masks=(encode(disc(120, 160, 60, 60, 30)),)))
     (clicked,) = by_shape(Prompts(points_xy=clicks[:, :1], point_signs=signs[:, :1]))
     assert np.isnan(masked.boxes_for_prior()).all()
@@ -163,6 +178,14 @@ def test_the_nano_choice_has_it_and_null_switches_it_off(plain, shipped):
     assert chosen("segment.box_prior=null").segment(*asked) == plain.segment(*asked)
 
 
+def test_other_weights_are_asked_without_the_shipped_one_but_with_one_of_their_own():
+    other = segmenter("nano", "random:1", box_prior="nano")
+    assert "box_prior" not in other.identity
+    asked = [frame(0)], [Prompts(boxes_xyxy=TINY_BOXES)]
+    assert other.segment(*asked) == segmenter("nano", "random:1").segment(*asked)
+    assert len(segmenter("nano", "random:1", box_prior=str(SHIPPED_BOX_PRIOR)).identity["box_prior"]) == 64
+
+
 # -- the file -----------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +203,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [{"version": 2}, {"sides_px": [8, 8, 9, 10]}, {"sides_px": [8]}, {"edge": [1]}, {"bulge": [1, 2, 3, None]}, {"bulge": 3},
-     {"constant": [1, 2, 3, float("nan")]}, {"constant": [1, 2, 3, True]}, {"sides_px": [0, 1, 2, 3]}, {"about": 3}],
+     {"constant": [1, 2, 3, float("nan")]}, {"edge": [1, 2, 3, 10**400]}, {"constant": [1, 2, 3, True]}, {"sides_px": [0, 1, 2, 3]}, {"about": 3}],
 )  # fmt: skip
 def test_a_file_that_is_none_is_one_line(change, tmp_path):
     path = tmp_path / "prior.json"
