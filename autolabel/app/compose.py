@@ -131,6 +131,17 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
+def value_of(override: str) -> Any:
+    """What an override sets, as plain values; None where Hydra cannot read it, which it says as it composes."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(as_hydra(override)).value()
+    except HydraException:
+        return None
+
+
 def _checked(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> DictConfig:
     config = _composed(name, overrides, config_dirs)
     for group in NAMED:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolabel.app.compose import build_of, compose, parse, plain
-from autolabel.app.part import KEY as PART
 from autolabel.app.part import part_text
 from autolabel.app.run_directory import existing_run, replaced_text, run_path
 from autolabel.core.configs import configs_dir
@@ -29,7 +28,7 @@ from autolabel.core.text import printable
 from autolabel.core.types import ImageRef
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import digest
-from autolabel.store.run import RunReader, open_reader
+from autolabel.store.run import RunReader, mapping_of, open_reader
 
 if TYPE_CHECKING:
     from autolabel.evaluate.evaluator import Evaluator, Truth
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         found = evaluate_run(evaluator, directory, truth, calibrating=request.flag)
         sys.stdout.write(text(found))
         with open_reader(directory) as reader:
-            sys.stdout.write(part_text(reader.meta(PART)))
+            sys.stdout.write(part_text(reader))
         if values["oracle"] is not None:
             sys.stdout.write(oracle_text(evaluator, run_path(values["oracle"]), truth, found))
         sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")
@@ -208,7 +207,7 @@ def calibrate(directory: Path, truth: Truth, found: Evaluation) -> Path:
 
 def is_on_labels(reader: RunReader) -> bool:
     """Whether the run's boxes came from labels instead of a detector."""
-    return "labels.LabelsDetector" in json.loads(reader.meta("fingerprint") or "{}").get("detect._target_", "")
+    return "labels.LabelsDetector" in str(mapping_of(reader, "fingerprint").get("detect._target_"))
 
 
 def oracle_text(evaluator: Evaluator, directory: Path, truth: Truth, detected: Evaluation) -> str:

@@ -176,8 +176,9 @@ def label(config: DictConfig) -> Summary:
             synced = store.sync(refs, root=root, unit_size=unit_size)
             say_changes(synced)
             store.set_meta(categories=categories_to(categories), document=source.document)
-            store.set_meta(config=yaml_text(config), versions=versions())
-            write_text(directory / "config.yaml", yaml_text(config))
+            text = yaml_text(recorded(config))
+            store.set_meta(config=text, versions=versions())
+            write_text(directory / "config.yaml", text)
             done = label_pending(engine, labeler, store, refs, stop)
             stages = labeler.times.seconds()
         if (done or synced.others) and set_aside_evaluation(directory):
@@ -314,6 +315,13 @@ def whole(values: Mapping[str, Any], key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
     return value
+
+
+def recorded(config: DictConfig) -> DictConfig:
+    """What the run keeps of it: refining it again looks no reference up, so that none is left there."""
+    found = config.copy()
+    found.refine = plain(config)["refine"]
+    return found
 
 
 def yaml_text(config: DictConfig) -> str:

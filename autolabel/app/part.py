@@ -17,7 +17,8 @@ from typing import Any
 from autolabel.core.errors import ConfigError, StoreMismatch
 from autolabel.core.protocols import Source
 from autolabel.core.types import Category, ImageRef
-from autolabel.store.run import RunStore
+from autolabel.store.merge import PartRun, part_run
+from autolabel.store.run import RunReader, RunStore
 
 KEY = "part"
 
@@ -96,33 +97,34 @@ def claim_part(store: RunStore, source: Source) -> None:
     ours = source.claim() if isinstance(source, PartSource) else ""
     before = store.meta(KEY) or ""
     if before != ours and store.has_units:
-        raise StoreMismatch(f"{store.directory} {_difference(before, ours)}; use another directory with run=...")
+        told = _difference(
+            part_run(store) if before else None, PartRun(store.directory, **json.loads(ours)) if ours else None
+        )
+        raise StoreMismatch(f"{store.directory} {told}; use another directory with run=...")
     store.set_meta(part=ours)
 
 
-def part_text(claim: str | None) -> str:
-    """A line for what is said of a run that is a part; empty for a whole one."""
-    return (
-        f"part       {_named(claim)} of its source, and this is of that part alone (autolabel merge joins them)\n"
-        if claim
-        else ""
-    )
+def part_text(run: RunReader | RunStore) -> str:
+    """A line for what is said of a run that is a part; empty for a whole one. Raises StoreCorrupt."""
+    if not run.meta(KEY):
+        return ""
+    part = _named(part_run(run))
+    return f"part       {part} of its source, and this is of that part alone (autolabel merge joins them)\n"
 
 
-def _difference(before: str, ours: str) -> str:
-    if not before:
+def _difference(before: PartRun | None, ours: PartRun | None) -> str:
+    if before is None:
+        assert ours is not None, "two whole runs do not differ"
         return f"holds all pictures of its source, not part {_named(ours)}"
-    if not ours:
+    if ours is None:
         return f"is part {_named(before)}: continue it with part={_named(before)}, or join all parts (autolabel merge)"
     if _named(before) != _named(ours):
         return f"is part {_named(before)}, not part {_named(ours)}"
     return (
-        f"is part {_named(before)} of a list of {json.loads(before)['pictures']} pictures, which has changed (now "
-        f"{json.loads(ours)['pictures']}): other parts would overlap; label what is new in a run of its own, or all "
-        "parts anew"
+        f"is part {_named(before)} of a list of {before.pictures} pictures, which has changed (now {ours.pictures}): "
+        "other parts would overlap; label what is new in a run of its own, or all parts anew"
     )
 
 
-def _named(claim: str) -> str:
-    told = json.loads(claim)
-    return f"{told['number']}/{told['of']}"
+def _named(part: PartRun) -> str:
+    return f"{part.number}/{part.of}"

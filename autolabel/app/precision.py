@@ -9,7 +9,6 @@ each further start.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import random
 import sys
@@ -26,7 +25,7 @@ from autolabel.core.text import one_line, printable
 from autolabel.core.types import ImageRecord, ImageRef
 from autolabel.engine.units import batches
 from autolabel.ops.device import Precision, choose_device, runs_bf16
-from autolabel.store.run import RunStore
+from autolabel.store.run import RunStore, mapping_of
 
 if TYPE_CHECKING:
     from autolabel.engine.labeler import FrameLabeler
@@ -108,7 +107,7 @@ def pays(device: Any) -> bool:
 
 def as_before(config: DictConfig, store: RunStore) -> None:
     """What was decided when this run was started, into `config`."""
-    before: Mapping[str, str] = json.loads(store.meta("fingerprint") or "{}")
+    before = mapping_of(store, "fingerprint")
     for key in automatic(config):
         for precision in ("float32", "bfloat16"):
             if before.get(key) == repr(precision):

@@ -10,10 +10,10 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolabel.app.compose import Request, compose, compose_from, key_of, parse, plain
-from autolabel.app.part import KEY as PART
 from autolabel.app.part import part_text
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
 from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
@@ -21,7 +21,7 @@ from autolabel.app.stored_settings import stored_refiners, stored_settings
 from autolabel.app.summary import rewrite_counts, summarise
 from autolabel.core.errors import StoreError
 from autolabel.store.lock import exclusive
-from autolabel.store.run import categories_from, open_reader, open_store
+from autolabel.store.run import RunReader, RunStore, categories_from, mapping_of, open_reader, open_store
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,31 +35,29 @@ def main(arguments: Sequence[str]) -> int:
     from autolabel.engine.labeler import refined
 
     request = parse(arguments, "refine")
-    where = compose("refine", [override for override in request.overrides if override.startswith("run=")]).run
+    where = compose("refine", [override for override in request.overrides if key_of(override) == "run"]).run
     if request.show and request.path is None and where is None:
         sys.stdout.write(OmegaConf.to_yaml(compose("refine", request.overrides, request.config_dir)))
         return 0
     directory = existing_run(request.path, where, "refine")
     if request.show:
         with open_reader(directory) as reader:
-            settings = stored_settings(directory, reader.meta("config") or "{}")
-        config = _with_its_own(settings, request)
+            settings = settings_of(reader)
+        config = _with_its_own(directory, settings, request)
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
     with exclusive(directory):
         started = time.monotonic()
         with open_store(directory) as store:
-            stored, text = store.meta("fingerprint"), store.meta("config")
-            if stored is None or text is None:
-                raise StoreError(f"{directory} holds nothing that was labelled yet")
-            settings = stored_settings(directory, text)
-            config = _with_its_own(settings, request)
+            # Whatever is damaged says so before anything is changed.
+            stored, part, settings = mapping_of(store, "fingerprint"), part_text(store), settings_of(store)
+            config = _with_its_own(directory, settings, request)
             refiners = build_refiners(config.get("refine"), categories_from(store.meta("categories") or "[]"))
             entries = refine_entries(plain(config)["refine"], refiners)
             settings.refine = config.refine
             revised = store.revise(
                 lambda record: refined(record, refiners),
-                fingerprint=json.dumps(with_refine(json.loads(stored), entries), sort_keys=True),
+                fingerprint=json.dumps(with_refine(stored, entries), sort_keys=True),
                 config=OmegaConf.to_yaml(settings),
             )
             write_text(directory / "config.yaml", OmegaConf.to_yaml(settings))
@@ -67,7 +65,6 @@ def main(arguments: Sequence[str]) -> int:
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
             summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
-            part = part_text(reader.meta(PART))
         rewrite_counts(directory, summary)
     lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
     lines.append(f"refined    {revised} pictures changed, {seconds:.1f} s; exports are as they were")
@@ -86,11 +83,19 @@ def main(arguments: Sequence[str]) -> int:
     return 2 if summary.failures else 0
 
 
-def _with_its_own(settings: DictConfig, request: Request) -> DictConfig:
+def settings_of(run: RunStore | RunReader) -> DictConfig:
+    """What it was labelled with. Raises StoreError where that is nothing yet, StoreCorrupt where it is damaged."""
+    text = run.meta("config")
+    if run.meta("fingerprint") is None or text is None:
+        raise StoreError(f"{run.directory} holds nothing that was labelled yet")
+    return stored_settings(run.directory, text)
+
+
+def _with_its_own(directory: Path, settings: DictConfig, request: Request) -> DictConfig:
     """The settings asked for, on those of the run."""
     if any(key_of(override) == "refine" for override in request.overrides):
         return compose("refine", request.overrides, request.config_dir)
-    its = stored_refiners(settings, request.overrides, request.config_dir)
+    its = stored_refiners(directory, settings, request.overrides, request.config_dir)
     # A refiner that the run is without, and that has a setting now, comes as it usually is.
     usual = plain(compose("refine", ()))["refine"]
     keys = [key_of(override).split(".") for override in request.overrides]

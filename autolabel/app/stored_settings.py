@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
-from autolabel.app.compose import key_of
+from autolabel.app.compose import key_of, value_of
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, StoreCorrupt
 from autolabel.core.text import printable
@@ -24,27 +24,41 @@ def stored_settings(directory: Path, text: str) -> DictConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        events = list(yaml.parse(text))
+        if any(isinstance(event, yaml.AliasEvent) for event in events):
             raise ValueError("it holds YAML aliases")  # a short text of them can stand for a long one
+        first = events[2:3]  # behind the starts of stream and document
+        if not any(isinstance(event, yaml.MappingStartEvent) and event.implicit for event in first):
+            raise ValueError("it is no mapping")  # OmegaConf takes `word` for {word: null}
         found = OmegaConf.create(text)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         why = " ".join(str(error).split())
-        raise StoreCorrupt(f"{directory}: its stored configuration cannot be read ({printable(why)})") from error
-    if not isinstance(found, DictConfig):
-        raise StoreCorrupt(f"{directory}: its stored configuration is no mapping")
+        raise StoreCorrupt(
+            f"{directory}: its stored configuration cannot be read ({printable(why)}); label anew"
+        ) from error
+    assert isinstance(found, DictConfig), "a mapping without a tag becomes one"
     return found
 
 
-def stored_refiners(settings: DictConfig, overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
-    """The `refine` section of a run's settings, null where one of the `overrides` has another value. Raises ConfigError
-    for a reference, and for a class that neither this package nor `config_dir` has in its own `refine` section."""
+def stored_refiners(
+    directory: Path, settings: DictConfig, overrides: Sequence[str], config_dir: str | None
+) -> dict[str, Any]:
+    """The `refine` section of a run's settings, null where one of the `overrides` has another value. StoreCorrupt where
+    there is none; ConfigError for a reference, and for a class that neither this package nor `config_dir` has in its
+    own `refine` section."""
     from omegaconf import OmegaConf
 
     content = OmegaConf.to_container(settings, resolve=False)
     assert isinstance(content, dict), "a DictConfig is a mapping"
-    its = content.get("refine") or {}
-    if not isinstance(its, dict):
-        raise ConfigError("the run's refine is no section; choose anew with refine=default")
+    its = content.get("refine")
+    if not isinstance(its, dict):  # a run without refiners has an empty one
+        raise StoreCorrupt(
+            f"{directory}: its stored configuration has no section refine; choose anew with refine=default"
+        )
+    if "defaults" in its:
+        raise ConfigError(
+            "the run used refine.defaults, a name that Hydra has for itself; choose anew with refine=..."
+        )
     for override in overrides:
         _take_out(its, override)
     known = _classes_of(configs_dir()) | (_classes_of(Path(config_dir).expanduser()) if config_dir else set())
@@ -55,9 +69,8 @@ def stored_refiners(settings: DictConfig, overrides: Sequence[str], config_dir: 
             if isinstance(value, str) and "${" in value:
                 raise ConfigError(_refused(name, f"with a reference, {value!r}, which is not looked up for a run"))
             if key == "_target_" and value is not None and repr(value) not in known:
-                raise ConfigError(
-                    _refused(name, f"which is not of this package ({value!r}): give its --config-dir")
-                )
+                way = f"give its --config-dir, or, if you know it, its class with refine.{name}._target_=..."
+                raise ConfigError(_refused(name, f"which is not of this package ({value!r}): {way}"))
     return its
 
 
@@ -77,9 +90,21 @@ def _take_out(its: dict[str, Any], override: str) -> None:
     if not isinstance(section, dict) or parts[-1] not in section:
         return
     if override.startswith("~"):
-        section[parts[-1]] = {}  # Hydra takes out what is there, and null is not
-    elif override.endswith("=null") or not isinstance(section[parts[-1]], dict):
+        if "=" not in override:  # with a value, Hydra takes out what has that one
+            section[parts[-1]] = {}  # Hydra takes out what is there, and null is not
+    elif override.endswith("=null"):
         section[parts[-1]] = None
+    else:
+        section[parts[-1]] = _without(section[parts[-1]], value_of(override))
+
+
+def _without(there: Any, new: Any) -> Any:
+    """What stays of `there` when `new` is merged into it, null where `new` has a value."""
+    if not isinstance(there, dict):
+        return None
+    if not isinstance(new, Mapping):
+        return there
+    return {key: _without(value, new[key]) if key in new else value for key, value in there.items()}
 
 
 def _classes_of(folder: Path) -> set[str]:

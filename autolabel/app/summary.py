@@ -89,7 +89,8 @@ class Summary:
         if self.ignored:
             lines.append(f"ignored    {_counts(self.ignored)}")
         lines += [
-            f"failed     {printable(f.image_id)}: {f.code}: {f.detail}" for f in self.failures[:LISTED_FAILURES]
+            f"failed     {printable(f'{f.image_id}: {f.code}: {f.detail}')}"
+            for f in self.failures[:LISTED_FAILURES]
         ]
         if len(self.failures) > LISTED_FAILURES:
             lines.append(f"failed     ... {len(self.failures) - LISTED_FAILURES} more in {run}/summary.json")
@@ -103,7 +104,7 @@ class Summary:
         if self.stages:
             lines.append(f"stages     {', '.join(f'{name} {s:.1f} s' for name, s in self.stages.items())}")
         if self.precision:
-            lines.append(f"precision  {self.precision}")
+            lines.append(f"precision  {printable(self.precision)}")
         for name, report in self.exports.items():
             lines.append(f"written    {run}/export/{name}: {report.instances} instances of {report.images} images")
             lines += [f"           {printable(note)}" for note in report.notes]

@@ -26,10 +26,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError
+from autolabel.core.text import printable
 from autolabel.core.types import Instance, Int64
 from autolabel.ops.boxes import area_xyxy, paired_iou_xyxy
 from autolabel.ops.mask_shape import MaskShape, mask_shapes
 from autolabel.ops.masks import mask_of
+from autolabel.ops.settings import small_file
 
 Float64 = NDArray[np.float64]
 
@@ -197,14 +199,12 @@ def to_json(calibration: Calibration) -> str:
 
 def read_calibration(path: Path, *, key: str) -> tuple[Calibration, str]:
     """The calibration in a file, and the sha256 of its bytes. Raises ConfigError, in the name of the setting."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); give the quality.json of an evaluated run, or default") from error  # fmt: skip
+    data = small_file(path, key=key, hint="give the quality.json of an evaluated run, or default")
+    shown = printable(str(path))
     try:
         document = json.loads(data)
         if document["version"] != VERSION:
-            raise ConfigError(f"{key}: {path} has version {document['version']!r}, this program reads {VERSION}")
+            raise ConfigError(f"{key}: {shown} has version {document['version']!r}, this program reads {VERSION}")
         found = Calibration(
             _finite(document["bias"]),
             tuple(_curve(str(name), curve) for name, curve in document["curves"].items()),
@@ -212,7 +212,7 @@ def read_calibration(path: Path, *, key: str) -> tuple[Calibration, str]:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{key}: {path} is no calibration of `autolabel evaluate --calibrate` ({error!r})"
+            f"{key}: {shown} is no calibration of `autolabel evaluate --calibrate` ({error!r})"
         ) from error
     return found, hashlib.sha256(data).hexdigest()
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 from autolabel.core.errors import ConfigError
+from autolabel.core.text import printable
+
+SMALL_BYTES = 16 << 20
+"""The most that a file of numbers has."""
 
 
 def fraction(key: str, value: object) -> float:
@@ -39,3 +45,22 @@ def one_of(key: str, value: object, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def small_file(path: Path, *, key: str, hint: str) -> bytes:
+    """What is in a file that a setting names: maybe a stranger's setting, and nothing that waits or never ends is read
+    for it. `hint` is the way out."""
+
+    def refused(why: str | None) -> ConfigError:
+        return ConfigError(f"{key}: {printable(str(path))} cannot be read ({why}); {hint}")
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe waits for its writer then
+            raise refused("it is no regular file")
+        with path.open("rb") as file:
+            data = file.read(SMALL_BYTES + 1)
+    except OSError as error:
+        raise refused(error.strerror) from error
+    if len(data) > SMALL_BYTES:
+        raise refused(f"it has more than {SMALL_BYTES >> 20} MiB")
+    return data

@@ -23,7 +23,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreMismatch
-from autolabel.store.run import FILE_NAME, Row, RunReader, open_reader, open_store
+from autolabel.store.run import FILE_NAME, Row, RunReader, RunStore, mapping_of, open_reader, open_store
 
 STAGING = ".merging"
 CHUNK = 1 << 14
@@ -47,7 +47,7 @@ class PartRun:
     unit_size: int
 
 
-def part_run(reader: RunReader) -> PartRun:
+def part_run(reader: RunReader | RunStore) -> PartRun:
     """What the run says it is a part of. Raises StoreMismatch for a run of its own, StoreCorrupt for a damaged one."""
     text = reader.meta("part")
     if not text:
@@ -55,14 +55,14 @@ def part_run(reader: RunReader) -> PartRun:
             f"{reader.directory} is no part of a run: parts are made with autolabel label part=K/N"
         )
     try:
-        told = json.loads(text)
+        told = mapping_of(reader, "part")
         numbers = [int(told[key]) for key in ("number", "of", "pictures", "unit_size")]
         if not (1 <= numbers[0] <= numbers[1] and numbers[3] >= 1):
             raise ValueError(f"part {numbers[0]} of {numbers[1]}")
         number, of, pictures, unit_size = numbers
         return PartRun(reader.directory, number, of, pictures, str(told["listing"]), unit_size)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreCorrupt(f"{reader.directory} says that it is a part, but not which: {error}") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise StoreCorrupt(f"{reader.directory} says that it is a part, but not which: {error!r}") from error
 
 
 def merge(directories: Sequence[Path], out: Path, settings: Mapping[str, str]) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMismatch
 from autolabel.core.protocols import Unit
+from autolabel.core.text import printable
 from autolabel.core.types import Category, Columns, ImageRecord, ImageRef, Problem
 from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.listing import Listing
@@ -118,9 +119,9 @@ class RunStore:
                 self._db.execute("DELETE FROM manifest")
             self.set_meta(fingerprint=json.dumps(dict(fingerprint), sort_keys=True))
             return
-        before: dict[str, str] = json.loads(stored)
+        before = mapping_of(self, "fingerprint")
         changes = [
-            f"  {key}: {before.get(key, '(not set)')} -> {fingerprint.get(key, '(not set)')}"
+            printable(f"  {key}: {before.get(key, '(not set)')} -> {fingerprint.get(key, '(not set)')}")
             for key in sorted(before.keys() | fingerprint.keys())
             if before.get(key) != fingerprint.get(key)
         ]
@@ -444,6 +445,25 @@ def check_is_run(directory: Path) -> None:
         raise StoreError(
             f"{directory} is not a run directory (no {FILE_NAME}); label first: autolabel label PATH run=..."
         )
+
+
+def mapping_of(run: RunStore | RunReader, key: str) -> dict[str, Any]:
+    """A JSON object that the run holds as `key`; {} where it holds none. Raises StoreCorrupt for another text."""
+    text = run.meta(key)
+    try:
+        found = {} if text is None else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreCorrupt(_damaged(run, key, str(error))) from error
+    if not isinstance(found, dict):
+        raise StoreCorrupt(_damaged(run, key, "it is no mapping"))
+    return found
+
+
+def _damaged(run: RunStore | RunReader, key: str, why: str) -> str:
+    return (
+        f"{printable(str(run.directory))}: its stored {key} cannot be read ({why}), its database is damaged; use a copy "
+        "of the run, or label anew with run=..."
+    )
 
 
 def categories_from(text: str) -> tuple[Category, ...]:

@@ -282,7 +282,7 @@ NESTED = {"_target_": "autolabel.refine.area.AreaRefiner", "min_px": [{"_target_
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"_target_": "builtins.open", "file": "made", "mode": "w"}, "give its --config-dir; or leave it out with refine.x=null"),
+        ({"_target_": "builtins.open", "file": "made", "mode": "w"}, "give its --config-dir, or, if you know it, its class with refine.x._target_=...; or leave it out with refine.x=null"),
         ({"_target_": "numpy.load", "file": "in", "allow_pickle": True}, "'numpy.load'"),
         ({"_target_": ["builtins.open"], "_args_": ["made", "w"]}, "give its --config-dir"),
         (NESTED, "'builtins.open'"),
@@ -315,23 +315,63 @@ def test_nothing_of_a_run_is_built_or_looked_up(entry, said, label, tmp_path, mo
 
 def test_a_run_has_no_defaults_list(label, tmp_path, capsys):
     label("run")
-    for entry in ({"_target_": "autolabel.refine.area.AreaRefiner", "min_px": 1}, ["/detect/nano"]):
+    for entry in ({"_target_": "autolabel.refine.area.AreaRefiner", "min_px": 1}, ["/detect/nano"], None):
         store_refine(tmp_path / "run", defaults=entry)
         capsys.readouterr()
         assert main(["refine", str(tmp_path / "run")]) == 1
-        assert capsys.readouterr().err.count("\n") == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "the run used refine.defaults, a name that Hydra has for itself" in error
+    assert main(["refine", str(tmp_path / "run"), "refine=default"]) == 0
 
 
-@pytest.mark.parametrize("text", ["a: &a [x, x]\nb: [*a, *a]\n", "[1, 2]", "a: ["])
-def test_a_stored_configuration_that_is_none_is_one_line(text, label, tmp_path, capsys):
+def test_a_stored_configuration_that_is_none_is_one_line(label, tmp_path, capsys):
+    label("run")
+    before = records(tmp_path / "run")
+    texts = ["a: &a [x, x]\nb: [*a, *a]\n", "[1, 2]", "a: [", "hallo", " ", "", "a: 1", "refine: null", "refine: [a]", "!!set {a}"]  # fmt: skip
+    for text in texts:
+        with open_store(tmp_path / "run") as store:
+            store.set_meta(config=text)
+        capsys.readouterr()
+        for arguments in ([], ["--cfg"]):
+            assert main(["refine", str(tmp_path / "run"), *arguments]) == 1, text
+            error = capsys.readouterr().err
+            assert error.count("\n") == 1
+            assert f"{tmp_path / 'run'}: its stored configuration" in error
+    assert records(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "part"])
+def test_what_a_run_says_of_itself_is_read_before_anything_is_changed(key, label, tmp_path, capsys):
+    label("run")
+    before = records(tmp_path / "run")
+    damaged = ["[]", "x", "5", "[" * 100_000] + (["{}", '{"number": Infinity}'] if key == "part" else [])
+    for text in damaged:
+        with open_store(tmp_path / "run") as store:
+            store.set_meta(**{key: text})
+        capsys.readouterr()
+        assert main(["refine", str(tmp_path / "run"), "refine.area.min_px=60"]) == 1, text
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"{tmp_path / 'run'}" in error
+        assert key in error
+        if len(text) < 10:
+            assert label("run") == 1
+            assert f"{tmp_path / 'run'}" in (error := capsys.readouterr().err.splitlines()[-1])
+            assert key in error
+    assert records(tmp_path / "run") == before
+
+
+def test_what_a_run_says_of_itself_is_escaped(label, tmp_path, capsys):
     label("run")
     with open_store(tmp_path / "run") as store:
-        store.set_meta(config=text)
+        fingerprint = {**json.loads(store.meta("fingerprint")), "unit_size": "1\x1b[31m"}
+        store.set_meta(precision="A\x1b[31mB", fingerprint=json.dumps(fingerprint))
     capsys.readouterr()
-    assert main(["refine", str(tmp_path / "run")]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "stored configuration" in error
+    assert main(["refine", str(tmp_path / "run")]) == 0
+    assert r"precision  A\x1b[31mB" in capsys.readouterr().out
+    assert label("run") == 1
+    assert r"unit_size: 1\x1b[31m ->" in capsys.readouterr().err
 
 
 def test_a_value_that_is_set_anew_is_not_asked_for(label, tmp_path):
@@ -357,6 +397,28 @@ def test_a_class_of_ones_own_is_built_where_its_folder_is_given_again(label, tmp
     assert main(["refine", str(tmp_path / "run"), "refine.mine.first=1", *given]) == 0
     assert records(tmp_path / "run") == records(tmp_path / "other")
     assert main(["refine", str(tmp_path / "run"), "refine.mine._target_=tests.fakes.EverySecondRefiner"]) == 0
+
+
+def test_a_class_that_is_named_again_is_built(label, tmp_path):
+    label("run", "+refine.mine={_target_: tests.fakes.EverySecondRefiner, first: 0}")
+    label("other", "+refine.mine={_target_: tests.fakes.EverySecondRefiner, first: 1}")
+    assert main(["refine", str(tmp_path / "run"), "refine.mine={first: 1}"]) == 1
+    for sign in ("", "+"):
+        again = f"{sign}refine.mine={{_target_: tests.fakes.EverySecondRefiner, first: 1}}"
+        assert main(["refine", str(tmp_path / "run"), again]) == 0
+        assert records(tmp_path / "run") == records(tmp_path / "other")
+    assert main(["refine", str(tmp_path / "run"), "+refine.mine._target_=tests.fakes.EverySecondRefiner"]) == 0
+    inner = "+refine.mine={_target_: tests.fakes.EverySecondRefiner, first: {_target_: numpy.load}}"
+    store_refine(tmp_path / "run", mine={"_target_": "numpy.load", "more": {"_target_": "numpy.load"}})
+    assert main(["refine", str(tmp_path / "run"), inner]) == 1
+
+
+def test_a_setting_that_was_a_reference_is_kept_as_what_it_said(label, tmp_path):
+    reference = "refine.area.min_px=${images.min_side}"
+    label("run", reference, "images.min_side=3")
+    assert "min_px: 3\n" in (tmp_path / "run" / "config.yaml").read_text("utf-8")
+    assert main(["refine", str(tmp_path / "run")]) == 0
+    assert label("run", reference, "images.min_side=3") == 0
 
 
 # -- what is said on the command line -----------------------------------------------------------------------------
@@ -398,6 +460,26 @@ def test_a_refiner_is_taken_out_with_a_tilde(label, tmp_path):
     assert main(["refine", str(tmp_path / "run"), "~refine.area"]) == 0
     assert records(tmp_path / "run") == records(tmp_path / "without")
     assert label("run", "~refine.area") == 0
+
+
+def test_a_value_is_taken_out_where_it_is_that_one(label, tmp_path, capsys):
+    parts = ["refine.ownership.by=depth", "refine.ownership.part_of={cat: dog, owl: dog}"]
+    label("run", *parts)
+    capsys.readouterr()
+    assert main(["refine", str(tmp_path / "run"), "~refine.ownership.part_of.owl=cat"]) == 1
+    assert "is dog and not cat" in capsys.readouterr().err
+    assert main(["refine", str(tmp_path / "run"), "~refine.ownership.part_of.owl=dog"]) == 0
+    assert label("run", parts[0], "refine.ownership.part_of={cat: dog}") == 0
+
+
+def test_a_run_is_named_however_hydra_lets_a_key_be_set(label, tmp_path, capsys):
+    label("a")
+    label("b")
+    for sign in ("", "+", "++"):
+        assert main(["refine", f"{sign}run={tmp_path / 'a'}"]) == 0
+        capsys.readouterr()
+        assert main(["refine", str(tmp_path / "a"), f"{sign}run={tmp_path / 'b'}"]) == 1
+        assert "refine works on one run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["refine", "refine.area.min_px=60"], ["export", "export=[coco]"], ["report"]])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.types import ImageInfo
 from autolabel.evaluate.calibration import FEWEST_OBJECTS, Known, fit, fit_rows, known
 from autolabel.ops.quality import SIGNALS, Calibration, Curve, expected_iou, read_calibration, signals, to_json
+from autolabel.ops.settings import SMALL_BYTES
 from autolabel.refine.quality import QualityRefiner, default_path
 from tests.records import ListReader, disc, instance, record, shapes
 
@@ -225,3 +227,21 @@ def test_a_calibration_of_another_version_is_refused(tmp_path):
 def test_a_setting_out_of_range_names_its_key(settings, message):
     with pytest.raises(ConfigError, match=message):
         scored([], **{"calibration": "default", "min_quality": None, **settings})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_only_a_small_regular_file_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(SMALL_BYTES + 1)
+    for place, why in (
+        ("pipe", "no regular file"),
+        ("large", "more than 16 MiB"),
+        ("/dev/zero", "no regular file"),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"refine.quality.calibration: .* cannot be read .*{why}.*or default"
+        ):
+            scored([], str(tmp_path / place))
+    with pytest.raises(ConfigError, match=r"a\\x1b\[31m cannot be read"):
+        scored([], "a\x1b[31m")
