@@ -32,10 +32,12 @@ import numpy as np
 from numba import njit
 
 from autolabel.core.errors import ConfigError
+from autolabel.core.text import printable
 from autolabel.core.types import Float32, Rle, UInt8
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.masks import encode_crop
 from autolabel.ops.rle import interpolate_window
+from autolabel.ops.settings import small_file
 
 VERSION = 1
 REACH = 0.25
@@ -131,14 +133,12 @@ def to_json(prior: BoxPrior) -> str:
 
 def read_box_prior(path: Path, *, key: str) -> tuple[BoxPrior, str]:
     """The prior in a file, and the sha256 of its bytes. Raises ConfigError, in the name of the setting."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); give a file of scripts/fit_box_prior.py, nano or null") from error  # fmt: skip
+    data = small_file(path, key=key, hint="give a file of scripts/fit_box_prior.py, nano or null")
+    shown = printable(str(path))
     try:
         document = json.loads(data)
         if document["version"] != VERSION:
-            raise ConfigError(f"{key}: {path} has version {document['version']!r}, this program reads {VERSION}")
+            raise ConfigError(f"{key}: {shown} has version {document['version']!r}, this program reads {VERSION}")
         columns = sides, constant, bulge, edge = [_numbers(document[name]) for name in COLUMNS]
         found = BoxPrior(sides, constant, bulge, edge, dict(document["about"]))
         if len(sides) < 2 or sides[0] <= 0 or any(a >= b for a, b in pairwise(sides)):
@@ -146,7 +146,7 @@ def read_box_prior(path: Path, *, key: str) -> tuple[BoxPrior, str]:
         if any(len(column) != len(sides) for column in columns):
             raise ValueError("there must be as many numbers of each kind as sides_px")
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise ConfigError(f"{key}: {path} is no box prior of scripts/fit_box_prior.py ({error!r})") from error
+        raise ConfigError(f"{key}: {shown} is no box prior of scripts/fit_box_prior.py ({error!r})") from error
     return found, hashlib.sha256(data).hexdigest()
 
 

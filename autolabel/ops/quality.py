@@ -210,7 +210,7 @@ def read_calibration(path: Path, *, key: str) -> tuple[Calibration, str]:
             tuple(_curve(str(name), curve) for name, curve in document["curves"].items()),
             dict(document["about"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ConfigError(
             f"{key}: {shown} is no calibration of `autolabel evaluate --calibrate` ({error!r})"
         ) from error

@@ -61,6 +61,8 @@ def small_file(path: Path, *, key: str, hint: str) -> bytes:
             data = file.read(SMALL_BYTES + 1)
     except OSError as error:
         raise refused(error.strerror) from error
+    except ValueError as error:  # a path that no file can have
+        raise refused(str(error)) from error
     if len(data) > SMALL_BYTES:
         raise refused(f"it has more than {SMALL_BYTES >> 20} MiB")
     return data

@@ -219,9 +219,10 @@ def test_a_word_that_is_none_is_one_line(value):
         segmenter(box_prior=value)
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path):
+@pytest.mark.parametrize("name", ["no.json", "a\0b", "."])
+def test_a_file_that_is_not_there_is_one_line(name, tmp_path):
     with pytest.raises(ConfigError, match=r"^segment\.box_prior: .* cannot be read"):
-        segmenter(box_prior=str(tmp_path / "no.json"))
+        segmenter(box_prior=str(tmp_path / name))
 
 
 # -- fitting ------------------------------------------------------------------------------------------------------
