@@ -168,7 +168,7 @@ def generated(generator: Any, image: np.ndarray) -> list[Rle]:
 
 def automatic(segmenter: Any, prompter: Any, frame: Frame) -> list[Rle]:
     prompts = prompter.prompt([frame], [Detections.none()], [()])
-    return [answer.mask for answer in ask(segmenter, [frame], prompts)[0].found]
+    return [answer.mask for answer in ask(segmenter, [frame], prompts)()[0].found]
 
 
 def read(path: Path, side: int) -> np.ndarray:

@@ -191,7 +191,7 @@ def answer(segmenter: Any, prompter: Any, picture: Picture, *, boxless: bool) ->
     (prompts,) = prompter.prompt([picture.frame], [picture.given], [tuple(range(len(picture.given)))])
     if boxless:
         prompts = replace(prompts, boxes_xyxy=None)
-    found = ask(segmenter, [picture.frame], [prompts])[0].by_object
+    found = ask(segmenter, [picture.frame], [prompts])()[0].by_object
     return [
         (iou(found[i].mask, mask), found[i].agreement) if i in found else (0.0, None)
         for i, mask in enumerate(picture.truth)
