@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from autolabel.core.types import Float32
-from autolabel.ops.box_prior import RISE_FROM, BoxPrior, reached, to_json
+from autolabel.ops.box_prior import BoxPrior, reached, terms, to_json
+from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.masks import encode as encode_mask
 from autolabel.ops.rle import interpolate_window
 from autolabel.segment.sam2 import SHIPPED_BOX_PRIOR
 from scripts.nano import drawn
@@ -34,15 +36,12 @@ from scripts.nano.dataset import load_pictures
 from scripts.nano.scenes import SceneMaker
 from scripts.nano.scoring import PROMPTS_A_CALL, choose
 from scripts.nano.segmenter import (
-    BOTTOM_RIGHT,
-    TOP_LEFT,
     WEIGHTS,
+    answers_to_boxes,
     build_segmenter,
-    decode,
     encode,
     load_weights,
     normalize,
-    single_mask,
     stretch,
 )
 
@@ -103,22 +102,14 @@ def asked(model: Any, image_rgb: NDArray[np.uint8], truths: Sequence[Bools], rng
     features = encode(model, normalize(stretch(image_rgb, model.image_size)[None]))
     for start in range(0, len(small), PROMPTS_A_CALL):
         some = small[start : start + PROMPTS_A_CALL]
-        corners = np.array([box for (box, _), _ in some]).reshape(-1, 2, 2) * to_input
-        decoded = decode(
-            model,
-            features,
-            torch.zeros(len(some), dtype=torch.long),
-            torch.from_numpy(corners),
-            torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]] * len(some)),
-        )
-        logits = single_mask(model, decoded)[0].numpy()
+        boxes = np.array([box for (box, _), _ in some]) * np.tile(to_input, 2)
+        logits = answers_to_boxes(model, features, torch.from_numpy(boxes))[0].numpy()
         for one, ((box, truth), side) in zip(logits, some, strict=True):
             yield _known(one, box, truth, side, rng)
 
 
 def _boxes(truth: Bools, rng: Rng) -> Iterator[Float32]:
-    xs, ys = np.flatnonzero(truth.any(axis=0)), np.flatnonzero(truth.any(axis=1))
-    tight = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.float32)
+    tight = np.array(bounds_xyxy(encode_mask(truth)), np.float32)
     yield tight
     size = np.tile(tight[2:] - tight[:2], 2)
     moved = (tight + rng.normal(0, MOVED_BY, 4) * size).astype(np.float32)
@@ -133,28 +124,28 @@ def _known(logits_hw: Float32, box: Float32, truth: Bools, side_px: float, rng: 
     x0, y0, x1, y1 = box.tolist()
     (left, right), (top, bottom) = reached(x0, x1, w), reached(y0, y1, h)
     values = interpolate_window(logits_hw, (h, w), (left, top, right, bottom), fused=False)
-    ux, uy = np.meshgrid(
-        (2 * np.arange(left, right) + 1 - x0 - x1) / (x1 - x0),
-        (2 * np.arange(top, bottom) + 1 - y0 - y1) / (y1 - y0),
+    (squared_x, rise_x), (squared_y, rise_y) = (
+        terms(np.arange(left, right), x0, x1),
+        terms(np.arange(top, bottom), y0, y1),
     )
-    edge = np.maximum(abs(ux) - RISE_FROM, 0) + np.maximum(abs(uy) - RISE_FROM, 0)
-    terms = np.stack([values.clip(-LOGIT_LIMIT, LOGIT_LIMIT), np.ones_like(ux), ux**2 + uy**2, edge], axis=-1)
+    bulge, edge = squared_x + squared_y[:, None], rise_x + rise_y[:, None]
+    seen = np.stack([values.clip(-LOGIT_LIMIT, LOGIT_LIMIT), np.ones_like(bulge), bulge, edge], axis=-1)
     some = rng.choice(values.size, POINTS, replace=values.size < POINTS)
     inside = truth[top:bottom, left:right].reshape(-1)[some]
-    return Known(side_px, terms.reshape(-1, 4)[some].astype(np.float32), inside)
+    return Known(side_px, seen.reshape(-1, 4)[some].astype(np.float32), inside)
 
 
 def fit(objects: Sequence[Known]) -> tuple[float, list[float]]:
     """Of one class of sides: their geometric mean, and constant, bulge and edge. Raises ValueError where the logits
     say nothing."""
-    terms = torch.from_numpy(np.stack([one.terms for one in objects])).double()
+    seen = torch.from_numpy(np.stack([one.terms for one in objects])).double()
     inside = torch.from_numpy(np.stack([one.inside for one in objects]))
     weights = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = functional.binary_cross_entropy_with_logits(terms @ weights, inside.double())
+        loss = functional.binary_cross_entropy_with_logits(seen @ weights, inside.double())
         loss.backward()
         return loss
 
@@ -162,7 +153,7 @@ def fit(objects: Sequence[Known]) -> tuple[float, list[float]]:
     found = weights.detach()
     if found[0] <= 0:
         raise ValueError(f"the logits of {len(objects)} objects have the weight {float(found[0]):g}")
-    values = terms @ found
+    values = seen @ found
     ious = [_mean_iou(values > shift, inside) for shift in SHIFTS]
     found[1] -= SHIFTS[int(np.argmax(ious))]
     side = float(np.exp(np.mean([np.log(one.side_px) for one in objects])))

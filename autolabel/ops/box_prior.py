@@ -19,7 +19,6 @@ Letters: h and w the low-resolution map, a quarter of the model's side R; H and 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -31,13 +30,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from autolabel.core.errors import ConfigError
-from autolabel.core.text import printable
 from autolabel.core.types import Float32, Rle, UInt8
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.masks import encode_crop
 from autolabel.ops.rle import interpolate_window
-from autolabel.ops.settings import small_file
+from autolabel.ops.settings import finite, read_fitted
 
 VERSION = 1
 REACH = 0.25
@@ -75,8 +72,8 @@ class BoxPrior:
         values = interpolate_window(logits_hw, size_hw, (left, top, right, bottom), fused=fused)
         constant, bulge, edge = self._at(side)
         columns, rows = (
-            _along(np.arange(start, stop), low, high, bulge, edge)
-            for start, stop, low, high in ((left, right, x0, x1), (top, bottom, y0, y1))
+            (bulge * squared + edge * rise).astype(np.float32)
+            for squared, rise in (terms(np.arange(left, right), x0, x1), terms(np.arange(top, bottom), y0, y1))
         )
         inside = _above(values.T, columns, rows + np.float32(constant)).T
         return encode_crop(inside, left, top, size_hw)
@@ -116,11 +113,11 @@ def reached(low: float, high: float, limit: int) -> tuple[int, int]:
     return start, max(min(math.ceil(high + widen - 0.5), limit), start + 1)
 
 
-def _along(pixels: Any, low: float, high: float, bulge: float, edge: float) -> Float32:
-    """What one axis adds at the centres of `pixels`."""
+def terms(pixels: Any, low: float, high: float) -> tuple[Any, Any]:
+    """What bulge and edge are multiplied with along one axis, at the centres of `pixels`, for a box from `low` to
+    `high`."""
     u = (2 * (pixels + 0.5) - low - high) / (high - low)
-    added: Float32 = (bulge * u * u + edge * np.maximum(np.abs(u) - RISE_FROM, 0)).astype(np.float32)
-    return added
+    return u * u, np.maximum(np.abs(u) - RISE_FROM, 0)
 
 
 def to_json(prior: BoxPrior) -> str:
@@ -133,24 +130,20 @@ def to_json(prior: BoxPrior) -> str:
 
 def read_box_prior(path: Path, *, key: str) -> tuple[BoxPrior, str]:
     """The prior in a file, and the sha256 of its bytes. Raises ConfigError, in the name of the setting."""
-    data = small_file(path, key=key, hint="give a file of scripts/fit_box_prior.py, nano or null")
-    shown = printable(str(path))
-    try:
-        document = json.loads(data)
-        if document["version"] != VERSION:
-            raise ConfigError(f"{key}: {shown} has version {document['version']!r}, this program reads {VERSION}")
-        columns = sides, constant, bulge, edge = [_numbers(document[name]) for name in COLUMNS]
-        found = BoxPrior(sides, constant, bulge, edge, dict(document["about"]))
-        if len(sides) < 2 or sides[0] <= 0 or any(a >= b for a, b in pairwise(sides)):
-            raise ValueError(f"sides_px must be two or more rising numbers above 0, got {sides}")
-        if any(len(column) != len(sides) for column in columns):
-            raise ValueError("there must be as many numbers of each kind as sides_px")
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise ConfigError(f"{key}: {shown} is no box prior of scripts/fit_box_prior.py ({error!r})") from error
-    return found, hashlib.sha256(data).hexdigest()
+    return read_fitted(
+        path,
+        _box_prior,
+        key=key,
+        version=VERSION,
+        kind="box prior of scripts/fit_box_prior.py",
+        instead="a file of scripts/fit_box_prior.py, nano or null",
+    )
 
 
-def _numbers(values: Any) -> tuple[float, ...]:
-    if any(isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one) for one in values):
-        raise ValueError(f"{values!r} are no finite numbers")
-    return tuple(map(float, values))
+def _box_prior(document: Any) -> BoxPrior:
+    columns = sides, constant, bulge, edge = [tuple(map(finite, document[name])) for name in COLUMNS]
+    if len(sides) < 2 or sides[0] <= 0 or any(a >= b for a, b in pairwise(sides)):
+        raise ValueError(f"sides_px must be two or more rising numbers above 0, got {sides}")
+    if any(len(column) != len(sides) for column in columns):
+        raise ValueError("there must be as many numbers of each kind as sides_px")
+    return BoxPrior(sides, constant, bulge, edge, dict(document["about"]))

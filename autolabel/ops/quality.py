@@ -11,7 +11,6 @@ evaluate/calibration.py's work; signals, curves and file are here because refini
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -25,13 +24,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from autolabel.core.errors import ConfigError
-from autolabel.core.text import printable
 from autolabel.core.types import Instance, Int64
 from autolabel.ops.boxes import area_xyxy, paired_iou_xyxy
 from autolabel.ops.mask_shape import MaskShape, mask_shapes
 from autolabel.ops.masks import mask_of
-from autolabel.ops.settings import small_file
+from autolabel.ops.settings import finite, read_fitted
 
 Float64 = NDArray[np.float64]
 
@@ -199,35 +196,26 @@ def to_json(calibration: Calibration) -> str:
 
 def read_calibration(path: Path, *, key: str) -> tuple[Calibration, str]:
     """The calibration in a file, and the sha256 of its bytes. Raises ConfigError, in the name of the setting."""
-    data = small_file(path, key=key, hint="give the quality.json of an evaluated run, or default")
-    shown = printable(str(path))
-    try:
-        document = json.loads(data)
-        if document["version"] != VERSION:
-            raise ConfigError(f"{key}: {shown} has version {document['version']!r}, this program reads {VERSION}")
-        found = Calibration(
-            _finite(document["bias"]),
-            tuple(_curve(str(name), curve) for name, curve in document["curves"].items()),
-            dict(document["about"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ConfigError(
-            f"{key}: {shown} is no calibration of `autolabel evaluate --calibrate` ({error!r})"
-        ) from error
-    return found, hashlib.sha256(data).hexdigest()
+    return read_fitted(
+        path,
+        _calibration,
+        key=key,
+        version=VERSION,
+        kind="calibration of `autolabel evaluate --calibrate`",
+        instead="the quality.json of an evaluated run, or default",
+    )
+
+
+def _calibration(document: Any) -> Calibration:
+    curves = tuple(_curve(str(name), curve) for name, curve in document["curves"].items())
+    return Calibration(finite(document["bias"]), curves, dict(document["about"]))
 
 
 def _curve(name: str, curve: Mapping[str, Any]) -> Curve:
     if name not in {signal.name for signal in SIGNALS}:
         raise ValueError(f"there is no signal {name!r}")
-    low, high, missing = _finite(curve["low"]), _finite(curve["high"]), _finite(curve["missing"])
-    adds = tuple(_finite(value) for value in curve["adds"])
+    low, high, missing = finite(curve["low"]), finite(curve["high"]), finite(curve["missing"])
+    adds = tuple(finite(value) for value in curve["adds"])
     if low >= high or len(adds) < 2:
         raise ValueError(f"the curve of {name} needs low < high and two points at least")
     return Curve(name, low, high, adds, missing)
-
-
-def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)

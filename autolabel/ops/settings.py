@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import printable
+
+T = TypeVar("T")
 
 SMALL_BYTES = 16 << 20
 """The most that a file of numbers has."""
@@ -47,12 +52,36 @@ def one_of(key: str, value: object, choices: Sequence[str]) -> str:
     return value
 
 
-def small_file(path: Path, *, key: str, hint: str) -> bytes:
-    """What is in a file that a setting names: maybe a stranger's setting, and nothing that waits or never ends is read
-    for it. `hint` is the way out."""
+def read_fitted(
+    path: Path, made: Callable[[Any], T], *, key: str, version: int, kind: str, instead: str
+) -> tuple[T, str]:
+    """What `made` makes of a JSON file of fitted numbers that a setting names, and the sha256 of its bytes. `kind` says
+    what such a file is, `instead` what else to give.
+
+    Raises ConfigError for a file that cannot be read, has another `version`, or that `made` refuses by an error of
+    values."""
+    data, shown = _small_file(path, key=key, instead=instead), printable(str(path))
+    try:
+        document = json.loads(data)
+        if document["version"] != version:
+            raise ConfigError(f"{key}: {shown} has version {document['version']!r}, this program reads {version}")
+        return made(document), hashlib.sha256(data).hexdigest()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ConfigError(f"{key}: {shown} is no {kind} ({error!r})") from error
+
+
+def finite(value: object) -> float:
+    """A number of such a file. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
+
+
+def _small_file(path: Path, *, key: str, instead: str) -> bytes:
+    """Maybe it is a stranger's setting: nothing that waits or never ends is read for it."""
 
     def refused(why: str | None) -> ConfigError:
-        return ConfigError(f"{key}: {printable(str(path))} cannot be read ({why}); {hint}")
+        return ConfigError(f"{key}: {printable(str(path))} cannot be read ({why}); give {instead}")
 
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe waits for its writer then

@@ -1,8 +1,8 @@
 """SAM 2 as a Segmenter. The only file that imports sam2.
 
 Forward passes without predictor state; the numbers are those of `SAM2ImagePredictor.predict` in float32, asked
-with the same prompts in the same steps. Refuses to judge masks: every finite answer is returned, an empty one too,
-unless a sieve was asked for.
+with the same prompts in the same steps, and so are the masks, but for those of small boxes where a box prior is set.
+Refuses to judge masks: every finite answer is returned, an empty one too, unless a sieve was asked for.
 
 Letters in shapes: B images of one encoder call, N prompts, P points, M masks of one prompt, R the model's image
 side, h and w the low-resolution mask (a quarter of R), H and W the picture.

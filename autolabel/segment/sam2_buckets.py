@@ -243,10 +243,10 @@ class BucketSegmenter:
     ) -> Iterator[tuple[int, PromptedMask]]:
         """The finite answers of some rows of a bucket, each with its picture."""
         maps, scores = (values[piece] for values in waiting.values())
-        images, rows = asked.image[piece].tolist(), asked.row[piece].tolist()
+        images, rows, boxes = asked.image[piece].tolist(), asked.row[piece].tolist(), asked.boxes_xyxy[piece]
         for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist():  # a NaN in the map shows in its scores
-            view, box = views[images[i]], asked.boxes_xyxy[piece][i]
-            yield images[i], prompted(rows[i], maps[i], scores[i], view, self._scores_objects, box)
+            view = views[images[i]]
+            yield images[i], prompted(rows[i], maps[i], scores[i], view, self._scores_objects, boxes[i])
 
     def _kept(self, outputs: Any) -> Any:
         """What a CUDA graph wrote is overwritten by its next run."""

@@ -21,10 +21,9 @@ from autolabel.ops.box_prior import BoxPrior
 from autolabel.ops.masks import decode as decode_rle
 from scripts.nano.dataset import ObjectMask, Picture
 from scripts.nano.segmenter import (
-    BOTTOM_RIGHT,
     NEGATIVE,
     POSITIVE,
-    TOP_LEFT,
+    answers_to_boxes,
     decode,
     encode,
     normalize,
@@ -106,7 +105,7 @@ def _score_some(
     h, w = picture.size_hw
     truths = [target.decode().astype(bool) for target in targets]
     to_input = np.array([model.image_size / w, model.image_size / h], np.float32)
-    corners = np.array([t.bbox_xyxy for t in targets], np.float32).reshape(-1, 2, 2) * to_input
+    boxes = np.array([t.bbox_xyxy for t in targets], np.float32) * np.tile(to_input, 2)
     clicks = np.array([[innermost(truth)] for truth in truths], np.float32) * to_input
 
     def ask(points: NDArray[np.float32], labels: list[list[int]], earlier: torch.Tensor | None = None) -> Any:
@@ -120,7 +119,7 @@ def _score_some(
             None if earlier is None else earlier[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT),
         )
 
-    box_logits, box_predicted = single_mask(model, ask(corners, [[TOP_LEFT, BOTTOM_RIGHT]] * len(targets)))
+    box_logits, box_predicted = answers_to_boxes(model, features, torch.from_numpy(boxes).to(features[0].device))
     clicked = ask(clicks, [[POSITIVE]] * len(targets))
     box_masks = _at_size(box_logits[:, None], (h, w))[:, 0]
     click_masks = _at_size(clicked.logits_N4hw[:, 1:], (h, w))

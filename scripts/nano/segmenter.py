@@ -101,6 +101,14 @@ def decode(
     return Decoded(found.logits.float(), found.iou.float(), found.object_logit.float()[:, 0])
 
 
+def answers_to_boxes(model: Any, features: list[Tensor], boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, h, w) and predicted IoU (N,) of boxes on one image, in pixels of the model's input."""
+    n, device = len(boxes_N4), boxes_N4.device
+    labels = torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]] * n, device=device)
+    first = torch.zeros(n, dtype=torch.long, device=device)
+    return single_mask(model, decode(model, features, first, boxes_N4.reshape(n, 2, 2), labels))
+
+
 def single_mask(model: Any, decoded: Decoded) -> tuple[Tensor, Tensor]:
     """What multimask_output=False returns: token 0, or the best of the others where 0 is unstable."""
     logits, ious = model.sam_mask_decoder._dynamic_multimask_via_stability(decoded.logits_N4hw, decoded.ious_N4)
