@@ -1,13 +1,17 @@
 """What must be set before anything imports a model library."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 import pytest
 
 from autolabel.weights.quiet import quiet_environment
 
-os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
+if "YOLO_CONFIG_DIR" not in os.environ:  # the processes of xdist have that of the first one
+    os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="autolabel-ultralytics-")
+    atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
 os.environ["AUTOLABEL_OFFLINE"] = "1"
 quiet_environment()
 

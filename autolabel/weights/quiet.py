@@ -5,7 +5,9 @@ Everything that imports ultralytics goes through here. Imports no model library 
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +23,18 @@ def quiet_environment() -> None:
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"
     os.environ["YOLO_OFFLINE"] = "1"
     os.environ.setdefault("YOLO_VERBOSE", "0")
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(_settings_folder()))
+    if "YOLO_CONFIG_DIR" not in os.environ:
+        os.environ["YOLO_CONFIG_DIR"] = str(_settings_folder())
 
 
 def _settings_folder() -> Path:
+    """In the cache, or where that cannot be written one that is gone with this process."""
     folder = from_environment().cache / "ultralytics"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
+        folder = Path(tempfile.mkdtemp(prefix="autolabel-ultralytics-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 

@@ -76,8 +76,8 @@ def test_masks_are_within_the_thresholds(asked, expected, settings):
 
 
 # bfloat16 reaches what it has to (mean 0.995, 1st percentile 0.97) where the same one of the decoder's four masks is
-# chosen: 0.998 and 0.982 over 201 objects of val pictures (the tenth training's weights). 3.5 % of them got another one,
-# where half a percent may, so the nano configuration says float32, on a GPU too, and one of these six boxes may here.
+# chosen: 0.998 and 0.982 over 201 objects of val pictures (the tenth training's weights). 3.5 % of them got another
+# one, where half a percent may, so the nano configuration says float32, on a GPU too, and one of these six boxes may.
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"batching": "image"}, {"batching": "bucket", "prompt_chunk": 8}])
 def test_bfloat16_is_within_its_thresholds_where_it_chooses_the_same_mask(asked, exact, settings):
