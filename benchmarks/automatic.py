@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ import numpy as np
 import torch
 
 from autolabel.app.compose import build, compose
+from autolabel.core.protocols import Prompter, Segmenter
 from autolabel.core.types import Detections, Frame, ImageInfo, ImageRef, Rle
 from autolabel.engine.asking import ask
 from autolabel.ops.masks import ious
-from benchmarks.run import processor
+from benchmarks.page import processor
 
 RESULTS = Path(__file__).parent / "results"
 RANDOM = ["segment=sam2_tiny", "segment.weights=random:3"]
@@ -111,8 +113,8 @@ def row(model: str, layers: int, side: int, points: int, paths: list[Path]) -> s
     for path in paths:
         image = read(path, side)
         frame = Frame(ImageRef(path.name, str(path)), image, ImageInfo(image.shape[1], image.shape[0]))
-        theirs.append(measured(lambda image=image: generated(generator, image)))
-        ours.append(measured(lambda frame=frame: automatic(segmenter, prompter, frame)))
+        theirs.append(measured(partial(generated, generator, image)))
+        ours.append(measured(partial(automatic, segmenter, prompter, frame)))
         best = ious(theirs[-1].masks, ours[-1].masks)
         matched += int((best.max(axis=1, initial=0) > MATCHED).sum())
         back += int((best.max(axis=0, initial=0) > MATCHED).sum())
@@ -166,13 +168,16 @@ def generated(generator: Any, image: np.ndarray) -> list[Rle]:
     return [Rle((rle["size"][0], rle["size"][1]), rle["counts"].encode()) for rle in found]
 
 
-def automatic(segmenter: Any, prompter: Any, frame: Frame) -> list[Rle]:
+def automatic(segmenter: Segmenter, prompter: Prompter, frame: Frame) -> list[Rle]:
     prompts = prompter.prompt([frame], [Detections.none()], [()])
     return [answer.mask for answer in ask(segmenter, [frame], prompts)()[0].found]
 
 
 def read(path: Path, side: int) -> np.ndarray:
-    image = cv2.imread(str(path))[..., ::-1]
+    image_bgr = cv2.imread(str(path))
+    if image_bgr is None:
+        raise SystemExit(f"{path}: not there, or not a picture")
+    image = image_bgr[..., ::-1]
     scale = side / max(image.shape[:2]) if side else 1
     if scale == 1:
         return np.ascontiguousarray(image)

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from autolabel.app.compose import build, compose
+from autolabel.core.protocols import Segmenter
 from autolabel.core.types import ImageRef, PromptedMask, Prompts, Rle
 from autolabel.ops.device import runs_bf16
 from autolabel.ops.images import load_frame
@@ -243,7 +244,9 @@ def ultralytics_file(networks: Networks, folder: Path) -> Path:
     return path
 
 
-def ours(segmenter: Any, paths: Sequence[Path], boxes: Sequence[np.ndarray], out: Path, size: int = 8) -> Answers:
+def ours(
+    segmenter: Segmenter, paths: Sequence[Path], boxes: Sequence[np.ndarray], out: Path, size: int = 8
+) -> Answers:
     """The decoder, the segmenter and the batches that `autolabel label` uses."""
     found: Answers = []
     for start in range(0, len(paths), size):

@@ -15,7 +15,8 @@ import numpy as np
 from autolabel.core.types import Rle
 from autolabel.ops.masks import iou
 from autolabel.segment.sam2 import hydra_left_alone
-from autolabel.segment.sam2_buckets import BucketSegmenter
+from autolabel.segment.sam2_buckets import Asked, BucketSegmenter
+from autolabel.segment.sam2_decoder import ImageSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def choices() -> Iterator[list[int]]:
         chosen.extend(torch.where(stable[:, 0], 0, 1 + iou[:, 1:].argmax(-1)).tolist())
         return choose(decoder, logits, iou)
 
-    def of_real_rows(self: Any, images: Any, asked: Any) -> Any:
+    def of_real_rows(self: BucketSegmenter, images: ImageSide, asked: Asked) -> tuple[Any, ...]:
         before, real = len(chosen), 0
         try:
             maps = bucket(self, images, asked)
@@ -152,8 +153,10 @@ def choices() -> Iterator[list[int]]:
             del chosen[before + real :]
         return maps
 
-    MaskDecoder._dynamic_multimask_via_stability, BucketSegmenter._bucket = watched, of_real_rows
+    MaskDecoder._dynamic_multimask_via_stability = watched
+    BucketSegmenter._bucket = of_real_rows  # type: ignore[method-assign]  # whoever asks is to be watched
     try:
         yield chosen
     finally:
-        MaskDecoder._dynamic_multimask_via_stability, BucketSegmenter._bucket = choose, bucket
+        MaskDecoder._dynamic_multimask_via_stability = choose
+        BucketSegmenter._bucket = bucket  # type: ignore[method-assign]  # as it was

@@ -183,7 +183,7 @@ def tasks_of(options: argparse.Namespace, folder: Path, boxes: Path) -> tuple[di
         else:
             absent[HALF_ANNOTATE] = "on a GPU only"
     for name in options.skip:
-        if name not in (OURS, LOOP) and tasks.pop(name, None):
+        if name not in (OURS, LOOP) and tasks.pop(name, None) is not None:
             absent[name] = "left out"
     return tasks, absent
 

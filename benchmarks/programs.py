@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +102,8 @@ def measured(task: Task, began: float) -> Measured:
     from benchmarks.parity import choices
 
     Path(task.out).mkdir(parents=True, exist_ok=True)
-    with choices() if task.watched else nullcontext([]) as chosen:
+    watching: AbstractContextManager[list[int]] = choices() if task.watched else nullcontext([])
+    with watching as chosen:
         progress = PROGRAMS[task.program](task)
     return Measured(
         progress=progress,
@@ -122,6 +123,8 @@ def ours(task: Task) -> Progress:
 
     from autolabel.app.compose import compose
     from autolabel.app.label import label
+    from autolabel.core.protocols import Unit
+    from autolabel.core.types import ImageRecord
     from autolabel.ops.device import choose_precision
     from autolabel.store.run import RunStore
 
@@ -139,11 +142,11 @@ def ours(task: Task) -> Progress:
     marks: list[Mark] = []
     commit = RunStore.commit
 
-    def committed(store: Any, unit: Any, records: Sequence[Any]) -> None:
-        commit(store, unit, records)
+    def committed(self: RunStore, unit: Unit, records: Sequence[ImageRecord]) -> None:
+        commit(self, unit, records)
         marks.append(marked((marks[-1].done if marks else 0) + len(records)))
 
-    RunStore.commit = committed
+    RunStore.commit = committed  # type: ignore[method-assign]  # a mark a commit, in a process of its own
     summary = label(config)
     if summary.exit_code:
         raise RuntimeError(f"autolabel label ended with {summary.exit_code}: {summary.text()}")

@@ -28,13 +28,14 @@ import numpy as np
 import torch
 
 from autolabel.app.compose import build, compose
+from autolabel.core.protocols import Prompter, Segmenter
 from autolabel.core.types import Detections, Frame, ImageInfo, ImageRef, Rle
 from autolabel.detect.labels import LabelsDetector
 from autolabel.engine.asking import ask
 from autolabel.ops.boxes import box_problem, clip_xyxy
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode, iou
 from autolabel.source.coco import CocoSource
-from benchmarks.run import processor
+from benchmarks.page import processor
 
 RESULTS = Path(__file__).parent / "results"
 DETECTOR_ERROR = 0.1
@@ -120,8 +121,8 @@ class Way:
     """One way to ask, and what it did so far. `qualities` are IoUs by data set."""
 
     name: str
-    segmenter: Any
-    prompter: Any
+    segmenter: Segmenter
+    prompter: Prompter
     boxless: bool
     qualities: dict[str, list[float]]
     agreements: list[tuple[float, float]]
@@ -186,7 +187,9 @@ def built(segment: str, name: str, sets: dict[str, list[Picture]]) -> Way:
     return Way(name, build(composed.segment), build(composed.prompt), boxless, empty, [])
 
 
-def answer(segmenter: Any, prompter: Any, picture: Picture, *, boxless: bool) -> list[tuple[float, float | None]]:
+def answer(
+    segmenter: Segmenter, prompter: Prompter, picture: Picture, *, boxless: bool
+) -> list[tuple[float, float | None]]:
     """IoU and agreement of each object."""
     (prompts,) = prompter.prompt([picture.frame], [picture.given], [tuple(range(len(picture.given)))])
     if boxless:
@@ -200,8 +203,8 @@ def answer(segmenter: Any, prompter: Any, picture: Picture, *, boxless: bool) ->
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's, ties in the order given."""
-    ranks = [np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    rank_a, rank_b = (np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (a, b))
+    return float(np.corrcoef(rank_a, rank_b)[0, 1])
 
 
 def pictures(file: Path, limit: int, boxes: str) -> Iterator[Picture]:
@@ -214,7 +217,10 @@ def pictures(file: Path, limit: int, boxes: str) -> Iterator[Picture]:
 
 
 def read(ref: ImageRef, detector: LabelsDetector, boxes: str) -> Picture | None:
-    image = np.ascontiguousarray(cv2.imread(ref.path)[..., ::-1])
+    image_bgr = cv2.imread(ref.path)
+    if image_bgr is None:
+        raise SystemExit(f"{ref.path}: not there, or not a picture")
+    image = np.ascontiguousarray(image_bgr[..., ::-1])
     frame = Frame(ref, image, ImageInfo(image.shape[1], image.shape[0]))
     (found,) = detector.detect([frame])
     rows = [

@@ -23,7 +23,7 @@ from autolabel.core.types import ImageInfo
 from autolabel.evaluate.calibration import Known, scores
 from autolabel.ops.quality import SIGNALS, Float64, signals
 from autolabel.refine.quality import QualityRefiner, default_path
-from benchmarks.run import RESULTS, processor
+from benchmarks.page import RESULTS, processor
 from scripts.nano.answers import answers, choose
 from scripts.nano.dataset import DATASETS
 

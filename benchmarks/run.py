@@ -148,7 +148,9 @@ def model_table(
     """Pictures and boxes in, run lengths on disk: every contestant with the same weights, in turns. The lines of
     the page, and which judged contestants are not known to be within their limits, and where."""
     wanted = [one for one in contestants(setup) if one.name == REFERENCE or one.name not in options.skip]
-    rows, beyond, failed = [], [], {}
+    rows: list[dict[str, str]] = []
+    beyond: list[str] = []
+    failed: dict[str, str] = {}
     with TemporaryDirectory() as folder:
         calls = ready(wanted, setup, Path(folder), failed)
         for name in options.sizes:
@@ -195,7 +197,8 @@ def compared(
     options: argparse.Namespace,
 ) -> Cell:
     """A row a contestant. The first is the reference of times and masks."""
-    entries, failed = [], {}
+    entries: list[Entry] = []
+    failed: dict[str, str] = {}
     paths, boxes = [one.path for one in pictures], [one.boxes_xyxy for one in pictures]
     for contestant, label in calls:
         call = partial(label, paths, boxes, paths[0].parent / f"of {contestant.name}")

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from autolabel.app.compose import build, compose
+from autolabel.core.protocols import Segmenter
 from autolabel.core.types import Frame, ImageRef, Prompts, Rle
 from autolabel.detect.labels import LabelsDetector
 from autolabel.evaluate.boundary import boundary_scores
@@ -29,7 +29,7 @@ from autolabel.ops.boxes import box_problem
 from autolabel.ops.images import load_frame
 from autolabel.ops.masks import iou
 from autolabel.source.coco import CocoSource
-from benchmarks.run import processor
+from benchmarks.page import processor
 
 SIZES = ((0.0, 0.03125), (0.03125, 0.0625), (0.0625, 0.125), (0.125, 1.01))
 """Parts of the picture's side that a box takes; 0.0625 is 64 of 1024 px."""
@@ -63,11 +63,11 @@ def main() -> None:
         out.write(text)
 
 
-def built(overrides: Sequence[str]) -> Any:
+def built(overrides: Sequence[str]) -> Segmenter:
     return build(compose("label", [*overrides, "source.path=x"]).segment)
 
 
-def header(options: argparse.Namespace, segmenter: Any) -> str:
+def header(options: argparse.Namespace, segmenter: Segmenter) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "sam2", "numpy"))
     return (
         f"# `{' '.join(options.first)}` and `{' '.join(options.second)}`, {datetime.now(UTC):%Y-%m-%d}\n\n"
@@ -85,7 +85,7 @@ def labelled(file: Path) -> Iterator[Frame]:
             yield load_frame(ref, max_pixels=10**9, min_side=1)
 
 
-def measured(segmenter: Any, frames: Sequence[Frame]) -> tuple[list[Answer], float]:
+def measured(segmenter: Segmenter, frames: Sequence[Frame]) -> tuple[list[Answer], float]:
     """An answer an object, and CPU seconds of the segmenter."""
     truth = LabelsDetector(keep_masks=True)
     answers, seconds = [], 0.0

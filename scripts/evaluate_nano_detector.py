@@ -93,7 +93,9 @@ def _coco_metrics(scenes: list[tuple[Picture, Boxes]]) -> tuple[float, float, fl
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    images, truths, results = [], [], []
+    images: list[dict[str, Any]] = []
+    truths: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for image_id, (picture, boxes) in enumerate(scenes, 1):
         images.append({"id": image_id, "height": picture.size_hw[0], "width": picture.size_hw[1]})
         for thing in picture.objects:
@@ -177,7 +179,7 @@ def _match(overlaps: NDArray[np.float32]) -> dict[int, int]:
     """Truth to box, each at most once, the most confident box first."""
     taken: dict[int, int] = {}
     for row in range(overlaps.shape[0]):
-        free = [column for column in np.flatnonzero(overlaps[row] >= 0.5) if column not in taken]
+        free = [column for column in np.flatnonzero(overlaps[row] >= 0.5).tolist() if column not in taken]
         if free:
             taken[max(free, key=lambda column: overlaps[row, column])] = row
     return taken

@@ -111,14 +111,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = build_segmenter(args.size).to(args.device)
     load_weights(model, args.weights)
-    prior = read_box_prior(args.box_prior, key="--box-prior")[0]
-    if args.size or prior.about["weights"] != hashlib.sha256(args.weights.read_bytes()).hexdigest():
+    fitted, _ = read_box_prior(args.box_prior, key="--box-prior")
+    fits = not args.size and fitted.about["weights"] == hashlib.sha256(args.weights.read_bytes()).hexdigest()
+    if not fits:
         logger.info("without a box prior: %s was not fitted to this", args.box_prior)
-        prior = None
     with tempfile.TemporaryDirectory() as fleeting:
         pictures = load_pictures(args.data, args.cache or Path(fleeting), split="val")
         chosen = choose(pictures, args.limit)
-        summary = summarize(list(score(model, chosen, grabcut=args.grabcut, prior=prior)))
+        summary = summarize(list(score(model, chosen, grabcut=args.grabcut, prior=fitted if fits else None)))
     logger.info("%s", table(summary))
     if args.card:
         about_path = args.weights.with_suffix(".json")

@@ -119,7 +119,7 @@ def jittered_box(rng: np.random.Generator, mask: np.ndarray, size: int) -> np.nd
 def empty_box(rng: np.random.Generator, scene: Scene) -> np.ndarray | None:
     """A box that touches no labelled object, or None where there is no room."""
     size = scene.image_rgb.shape[0]
-    covered = (scene.masks > 0).any(axis=0)
+    covered = np.asarray((scene.masks > 0).any(axis=0))
     for _ in range(8):
         w, h = np.exp(rng.uniform(np.log(0.05), np.log(0.4), 2)) * size
         x, y = rng.uniform(0, size - w), rng.uniform(0, size - h)
@@ -139,7 +139,7 @@ def first_click(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 def make_batches(rng: np.random.Generator, maker: SceneMaker, phase: Phase, device: str) -> tuple[Batch, Batch]:
     """The same scenes twice: asked with boxes, and asked with single clicks."""
-    scenes = []
+    scenes: list[Scene] = []
     while len(scenes) < phase.batch:
         scene = maker.make(rng, phase.size_px, phase.mosaic_rate)
         if len(scene.masks):
@@ -707,7 +707,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     # On AMD this sends float32 products to oneDNN, which is faster and as exact; AMX and CUDA would round.
     torch.set_float32_matmul_precision("medium")
-    phases = CONTINUED_PHASES if args.init else PHASES
+    phases: tuple[Phase, ...] = CONTINUED_PHASES if args.init else PHASES
     if args.smoke:
         phases = SMOKE_PHASES
     if args.last_phase:

@@ -357,7 +357,7 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
     return low + (high - low) * rng.random()
 
 
-def _resize(image: NDArray[np.generic], h: int, w: int) -> NDArray[np.generic]:
+def _resize(image: NDArray[np.uint8], h: int, w: int) -> NDArray[np.uint8]:
     smaller = h < image.shape[0] and w < image.shape[1]
     return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
@@ -438,5 +438,7 @@ def _photometric(image_rgb: Rgb, rng: np.random.Generator) -> Rgb:
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.2:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 90))])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None  # encoded one line above
+        image = decoded
     return image
