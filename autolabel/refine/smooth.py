@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autolabel.core.errors import ConfigError
-from autolabel.core.types import Dropped, ImageInfo, Instance
-from autolabel.ops.settings import one_of
+from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
+from autolabel.ops.masks import area_px
+from autolabel.ops.settings import count, fraction, one_of
 from autolabel.ops.smooth import median, open_close, smoothed
-from autolabel.refine.each import Refined, change_each, limit, pixels
+from autolabel.refine.each import Refined, change_each, limit
 
 FILTERS = {"median": median, "open_close": open_close}
 
 
-class SmoothRefiner:
-    """Smooths masks by `how`, with the largest radius up to `radius_px` (0: off) after which the IoU with the mask as
-    it was is at least `min_iou`. Instances of the source's own labels are left alone."""
+RADIUS_LIMIT_PX = 100
+"""A larger radius takes seconds an object."""
 
-    def __init__(self, *, how: str, radius_px: int, min_iou: float) -> None:
+
+class SmoothRefiner:
+    """Smooths masks by `how`, with the largest radius after which the IoU with the mask as it was is at least
+    `min_iou`: at the most `radius_px`, or `radius_fraction` of the root of the mask's area where that is more (0:
+    off), and never more than 100 px. Instances of the source's own labels are left alone."""
+
+    def __init__(self, *, how: str, radius_px: int, min_iou: float, radius_fraction: float = 0.0) -> None:
         self._how = FILTERS[one_of("refine.smooth.how", how, tuple(FILTERS))]
-        if radius_px is None or not 0 <= (pixels("refine.smooth.radius_px", radius_px) or 0) <= 100:
-            raise ConfigError(f"refine.smooth.radius_px must be in [0, 100], got {radius_px!r}")
+        self._radius_px = count("refine.smooth.radius_px", radius_px, 0, RADIUS_LIMIT_PX)
+        self._radius_fraction = fraction("refine.smooth.radius_fraction", radius_fraction)
         if min_iou is None or not limit("refine.smooth.min_iou", min_iou, 0, 1):
             raise ConfigError(f"refine.smooth.min_iou must be in (0, 1], got {min_iou!r}")
-        self._radius_px, self._min_iou = radius_px, min_iou
+        self._min_iou = min_iou
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []
-        if not self._radius_px:
-            return nothing
-        return change_each(instances, lambda mask: smoothed(mask, self._how, self._radius_px, self._min_iou))
+        return change_each(instances, self._change) if self._radius_px or self._radius_fraction else nothing
+
+    def _change(self, mask: Rle) -> Rle:
+        by_size = round(self._radius_fraction * math.sqrt(area_px(mask)))
+        radius = min(max(self._radius_px, by_size), RADIUS_LIMIT_PX)
+        return smoothed(mask, self._how, radius, self._min_iou)

@@ -25,8 +25,9 @@ def bleed(instances, margin=0.0, max_fraction=None, clip=False):
     return BleedRefiner(margin=margin, max_fraction=max_fraction, clip=clip).refine(instances, IMAGE)
 
 
-def smooth(instances, how="median", radius_px=3, min_iou=0.5):
-    return SmoothRefiner(how=how, radius_px=radius_px, min_iou=min_iou).refine(instances, IMAGE)[0]
+def smooth(instances, how="median", radius_px=3, radius_fraction=0.0, min_iou=0.5):
+    rule = SmoothRefiner(how=how, radius_px=radius_px, radius_fraction=radius_fraction, min_iou=min_iou)
+    return rule.refine(instances, IMAGE)[0]
 
 
 def block(x0, y0, x1, y1, **changes):
@@ -111,6 +112,24 @@ def test_the_largest_radius_within_the_bound_is_taken():
     assert iou(results[2], teeth.mask) >= 0.9
 
 
+def test_a_radius_may_be_a_fraction_of_the_objects_size():
+    block_of_50 = np.zeros((120, 160), np.uint8)
+    block_of_50[30:80, 40:90] = 1
+    block_of_50[25:30, 60:65] = 1  # a tooth of 5 px
+    given = [instance(block_of_50)]
+    by_fraction = [smooth(given, radius_px=0, radius_fraction=part)[0].mask for part in (0.02, 0.12)]
+    assert by_fraction == [smooth(given, radius_px=px)[0].mask for px in (1, 6)]
+    assert by_fraction[0] != by_fraction[1]
+    assert smooth(given, radius_px=6, radius_fraction=0.02)[0].mask == by_fraction[1]
+
+
+def test_a_radius_by_size_ends_at_a_hundred_pixels(monkeypatch):
+    asked = []
+    monkeypatch.setattr("autolabel.refine.smooth.smoothed", lambda mask, how, radius, least: asked.append(radius))
+    smooth([instance(np.ones((120, 160), np.uint8))], radius_px=0, radius_fraction=1.0)
+    assert asked == [100]
+
+
 def by_all_pixels_of_the_disc(mask, radius):
     """What `open_close` is: cv2's own, far from any border."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
@@ -158,6 +177,8 @@ def test_off_means_the_very_same_masks_and_so_it_is_for_the_persons_own():
         (lambda: smooth([], radius_px=1.5), "refine.smooth.radius_px must be"),
         (lambda: smooth([], radius_px=None), "refine.smooth.radius_px must be"),
         (lambda: smooth([], radius_px=101), "refine.smooth.radius_px must be"),
+        (lambda: smooth([], radius_fraction=None), "refine.smooth.radius_fraction must be in"),
+        (lambda: smooth([], radius_fraction=1.1), "refine.smooth.radius_fraction must be in"),
         (lambda: smooth([], min_iou=0), "refine.smooth.min_iou must be"),
     ],
 )
