@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -129,6 +129,11 @@ def compose_from(
 def key_of(override: str) -> str:
     """`a.b` of `a.b=c`, `+a.b=c` and `~a.b`."""
     return override.lstrip("+~").partition("=")[0]
+
+
+def about(key: str, arguments: Iterable[str]) -> list[str]:
+    """The overrides among the arguments that set or take out `key`, in order: the last one is what holds."""
+    return [argument for argument in arguments if key_of(argument) == key and is_override(argument)]
 
 
 def value_of(override: str) -> Any:

@@ -7,20 +7,23 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from autolabel.app import label, report
+from autolabel.app.compose import about, compose
+from autolabel.app.run_directory import run_path
 from autolabel.core.errors import SourceError
 
 SAMPLES = ("bus.jpg", "zidane.jpg")
+RUN = "run=runs/demo"
+"""Where nothing else is said."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Label the two photographs that the ultralytics package carries, and make the report; more settings may be
     given."""
-    runs = [a.partition("=")[2] for a in arguments if a.startswith("run=")] or ["runs/demo"]
-    settings = ["experiment=offline", "export=[coco,yolo,overlay]", f"run={runs[-1]}"]
-    others = [a for a in arguments if not a.startswith("run=")]
-    code = label.main([str(sample_folder()), *settings, *others])
-    if code == 0 and "--cfg" not in others:
-        code = report.main([runs[-1]])
+    directory = run_path(compose("label", [RUN, *about("run", arguments)]).run)
+    settings = ["experiment=offline", "export=[coco,yolo,overlay]", RUN]
+    code = label.main([str(sample_folder()), *settings, *arguments])
+    if code == 0 and "--cfg" not in arguments:
+        code = report.main([str(directory)])
     return code
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolabel.app.compose import (
     Request,
+    about,
     build_all,
     build_of,
     compose,
@@ -97,7 +98,7 @@ def sweep_text(base: Path, codes: Mapping[Job, int], count: int) -> str:
 
 def sweep_directory(request: Request) -> Path:
     """What holds the runs of a sweep: `run=...`, or a name from the source."""
-    fixed = [o for o in request.overrides if o.startswith("run=")]
+    fixed = about("run", request.overrides)
     if len(jobs(fixed)) > 1:
         raise ConfigError(f"{fixed[-1]}: one directory holds all runs of a sweep, each in a folder of its own")
     run = compose("label", fixed).run

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolabel.app.compose import Request, compose, compose_from, key_of, parse, plain
+from autolabel.app.compose import Request, about, compose, compose_from, key_of, parse, plain
 from autolabel.app.part import part_text
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
 from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     from autolabel.engine.labeler import refined
 
     request = parse(arguments, "refine")
-    where = compose("refine", [override for override in request.overrides if key_of(override) == "run"]).run
+    where = compose("refine", about("run", request.overrides)).run
     if request.show and request.path is None and where is None:
         sys.stdout.write(OmegaConf.to_yaml(compose("refine", request.overrides, request.config_dir)))
         return 0

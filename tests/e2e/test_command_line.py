@@ -118,6 +118,23 @@ def test_a_sweep_goes_on_after_a_value_that_cannot_be(label, tmp_path, capsys):
     assert (tmp_path / "my sweep" / "prompt.pad=0.1" / "summary.json").is_file()
 
 
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_a_sweep_lies_where_it_is_told_however_that_is_written(sign, label, tmp_path, capsys):
+    album(tmp_path / "in", 1)
+    assert label("-m", "in", "prompt.pad=0.1", f"{sign}run=a,b") == 1
+    assert "one directory holds all runs of a sweep" in capsys.readouterr().err
+    assert label("-m", "in", "prompt.pad=0.1,0.2", "export=[]", f"{sign}run=sweep") == 0
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["prompt.pad=0.1", "prompt.pad=0.2"]
+
+
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_the_report_of_the_demo_is_of_the_run_that_was_labelled(sign, label, tmp_path):
+    own = ["--config-dir", str(tmp_path / "configs"), "detect=colour", "segment=box", "export=[]"]
+    assert main(["demo", *own, "run=before", f'{sign}run="my demo"']) == 0
+    assert [p.name for p in tmp_path.iterdir() if p.name != "configs"] == ["my demo"]
+    assert (tmp_path / "my demo" / "report" / "index.html").is_file()
+
+
 def test_a_stopped_sweep_starts_no_other_run(label, tmp_path):
     album(tmp_path / "in", 2)
     assert label("-m", "in", "prompt.pad=0.0,0.1", "run=sweep", detect="interrupted") == 130
