@@ -13,6 +13,8 @@ from pathlib import Path
 from autolabel.core.errors import StoreBusy, StoreError
 
 FILE_NAME = ".lock"
+WORK_ON_A_COPY = "let this user write there, or work on a copy: cp -r RUN COPY && chmod -R u+w COPY"
+"""What to do about a run directory that cannot be written."""
 
 
 @contextmanager
@@ -25,8 +27,7 @@ def exclusive(directory: Path) -> Iterator[None]:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise StoreError(
-            f"{directory} cannot be written ({FILE_NAME}: {error.strerror}); let this user write there, or work on a "
-            "copy: cp -r RUN COPY && chmod -R u+w COPY"
+            f"{directory} cannot be written ({FILE_NAME}: {error.strerror}); {WORK_ON_A_COPY}"
         ) from error
     try:
         _flock(descriptor, fcntl.LOCK_EX, directory)

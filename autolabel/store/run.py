@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from autolabel.core.text import printable
 from autolabel.core.types import Category, Columns, ImageRecord, ImageRef, Problem
 from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.listing import Listing
+from autolabel.store.lock import WORK_ON_A_COPY
 from autolabel.store.manifest import GONE, INDEX, Entry, bring_up_to_date, compare
 from autolabel.store.place import free_bytes, network_file_system
 
@@ -553,13 +554,28 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_BUSY:
             raise StoreBusy(f"{path} is held open by another program; close it there and run again") from error
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL:
             raise StoreFull(
                 f"{path}: the disk is full; what was committed is safe, make room and the same command continues"
+            ) from error
+        if code == sqlite3.SQLITE_CANTOPEN and _is_in_wal_mode(path):
+            # SQLite must index the log first, in a file beside it. Told that nothing changes (immutable), it would
+            # read on without the log, and what was committed last would be missing.
+            raise StoreError(
+                f"{path.parent} was not closed: its process was killed, or is still at work; it cannot be read where "
+                f"nothing can be written; {WORK_ON_A_COPY}"
             ) from error
         # A failed write is never tried again: a later success is no proof that the data is there.
         raise StoreError(
             f"{path}: {error}; is the disk full, read-only or damaged? what was committed is safe"
         ) from error
+
+
+def _is_in_wal_mode(path: Path) -> bool:
+    """By the versions in the header of the file (sqlite.org/fileformat2.html). Closed runs are not."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(20)[18:] == b"\2\2"
+    return False

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
@@ -424,6 +425,27 @@ def test_a_closed_run_is_one_file_that_opens_read_only(tmp_path):
             assert reader.counts() == {"ok": 1}
     finally:
         run.chmod(0o755)
+
+
+def test_a_killed_run_that_cannot_be_written_says_that_a_copy_can_be_read(tmp_path):
+    run, killed, copy = (tmp_path / name for name in ("run", "killed", "copy"))
+    run.mkdir()
+    label_all(run, refs_in(tmp_path / "in", ["a"]))
+    killed.mkdir()
+    with open_store(run) as store:
+        store.set_meta(late="in the log alone")
+        for name in ("run.sqlite", "run.sqlite-wal"):
+            shutil.copy(run / name, killed)
+    shutil.copytree(killed, copy)
+    (killed / "run.sqlite-shm").symlink_to("no/where")  # for root, too, this file cannot be made
+    with (
+        pytest.raises(StoreError, match=r"its process was killed.*work on a copy: cp -r RUN COPY") as caught,
+        open_reader(killed),
+    ):
+        raise AssertionError("what the log holds would be missing")
+    assert "\n" not in str(caught.value)
+    with open_reader(copy) as reader:
+        assert (reader.counts(), reader.meta("late")) == ({"ok": 1}, "in the log alone")
 
 
 def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path):
