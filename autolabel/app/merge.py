@@ -19,7 +19,7 @@ from autolabel.app.stored_settings import stored_settings
 from autolabel.app.summary import Cost, read_cost, summarise
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import printable
-from autolabel.store.lock import exclusive
+from autolabel.store.lock import exclusive, shared
 from autolabel.store.merge import merge
 from autolabel.store.run import FILE_NAME, open_reader
 
@@ -41,8 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"run={out} is one of the parts; choose another directory")
     preflight(out)
     with ExitStack() as held:
-        for directory in sorted({out.resolve(), *(part.resolve() for part in parts)}):
-            held.enter_context(exclusive(directory))
+        held.enter_context(exclusive(out))
+        for part in parts:
+            held.enter_context(shared(part))
         settings = whole_settings(parts[0], out)
         again = (out / FILE_NAME).exists()
         changed = merge(parts, out, settings)

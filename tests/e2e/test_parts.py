@@ -8,7 +8,9 @@ from omegaconf import OmegaConf
 from autolabel.app import label as label_module
 from autolabel.app.main import main
 from autolabel.store import merge as merge_module
+from autolabel.store.lock import exclusive, shared
 from tests.fakes import album, draw
+from tests.records import tree_bytes
 from tests.reliability.programs import remembered
 
 PICTURES = 22
@@ -126,6 +128,27 @@ def test_another_run_is_never_overwritten_and_the_same_merge_is_done_once(label,
     label("taken")
     assert merged(tmp_path, ["part 1", "part 2"], "taken") == 1
     assert "holds another run already" in capsys.readouterr().err
+
+
+def test_parts_are_only_read_by_a_merge_and_so_may_others_read_them(label, tmp_path):
+    for k in (1, 2):
+        label(f"part {k}", f"part={k}/2")
+    (tmp_path / "part 1" / ".lock").unlink()  # as in a copy
+    before = [tree_bytes(tmp_path / f"part {k}") for k in (1, 2)]
+    written = (tmp_path / "part 2" / ".lock").stat().st_mtime_ns
+    with shared(tmp_path / "part 2"):
+        assert merged(tmp_path, ["part 1", "part 2"]) == 0
+    assert [tree_bytes(tmp_path / f"part {k}") for k in (1, 2)] == before
+    assert (tmp_path / "part 2" / ".lock").stat().st_mtime_ns == written
+
+
+def test_a_part_that_is_being_written_is_not_merged(label, tmp_path, capsys):
+    for k in (1, 2):
+        label(f"part {k}", f"part={k}/2")
+    with exclusive(tmp_path / "part 2"):
+        assert merged(tmp_path, ["part 1", "part 2"]) == 1
+    assert "part 2 is in use by process" in capsys.readouterr().err
+    assert not (tmp_path / "all" / "run.sqlite").exists()
 
 
 @pytest.fixture
