@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autolabel.app.run_directory import write_text
@@ -16,6 +16,20 @@ from autolabel.core.errors import ExportError
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord
 from autolabel.export.manifest import MANIFEST, file_sha256, is_export
+
+
+def require_names_apart(records: Iterable[ImageRecord]) -> None:
+    """Raises ExportError when two records have one name, as a run refuses a source that lists one twice: readers of the
+    export would take them for one picture."""
+    paths: dict[str, str] = {}
+    for record in records:
+        if record.image_id in paths:
+            first, second = printable(paths[record.image_id]), printable(record.path)
+            raise ExportError(
+                f"two results are called {record.image_id!r}: {first} and {second}; label pictures of several "
+                "folders in one call, as a list of paths, which leaves the folders in their names, or save them apart"
+            )
+        paths[record.image_id] = record.path
 
 
 def require_none_lost(directory: Path, records: Sequence[ImageRecord]) -> None:

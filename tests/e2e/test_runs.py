@@ -437,6 +437,22 @@ def test_several_pictures_are_saved_as_one_data_set_and_none_is_lost_later(resul
     assert saved_names(tmp_path / "out") == ["a.png", "b.png"]
 
 
+def test_pictures_of_one_name_are_not_one_data_set(results, tmp_path):
+    first, second, namesake = results
+    paths = rf"called 'a.png': {first.record.path} and {namesake.record.path};"
+    with pytest.raises(ExportError, match=paths) as caught:
+        autolabel.save([first, second, namesake], tmp_path / "out", ["coco"])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_several_folders_are_one_data_set_when_they_are_labelled_together(configs, tmp_path):
+    labeler = autolabel.AutoLabeler.from_config(["detect=colour", "segment=box"], config_dir=configs)
+    pictures = [draw(tmp_path / name, {0: (2, 3, 12, 9)}) for name in ("in/a.png", "other/a.png")]
+    autolabel.save(labeler.label(pictures), tmp_path / "out", ["coco"])
+    assert saved_names(tmp_path / "out") == ["in/a.png", "other/a.png"]
+
+
 def test_an_export_whose_pictures_are_not_known_is_not_replaced(results, tmp_path):
     first, second, _ = results
     first.save(tmp_path / "out", ["coco"])
