@@ -52,6 +52,46 @@ def id_bytes(text: str) -> bytes:
         return text.encode(errors="surrogatepass")
 
 
+class _Tally:
+    """How often each of many texts was added. Eight bytes a time: texts that met in one number would be taken for one,
+    and be renamed without need."""
+
+    def __init__(self) -> None:
+        self._added = array("Q")
+        self._sorted: NDArray[np.uint64] | None = None
+
+    def add(self, text: str) -> None:
+        self._added.append(_number(text))
+        self._sorted = None
+
+    def __getitem__(self, text: str) -> int:
+        if self._sorted is None:
+            self._sorted = np.sort(np.array(self._added, np.uint64))
+        number = np.uint64(_number(text))
+        low, high = (int(np.searchsorted(self._sorted, number, side)) for side in ("left", "right"))
+        return high - low
+
+
+class NamesApart:
+    """Names of images, made of their ids, that no two share.
+
+    First `announce` every name, then `name` each. An image whose id is its name keeps it; another one that would have
+    the name of a second gets a digest of its id in it.
+    """
+
+    def __init__(self) -> None:
+        self._announced = _Tally()
+
+    def announce(self, name: str) -> None:
+        self._announced.add(name)
+
+    def name(self, image_id: str, name: str) -> str:
+        if name == image_id or self._announced[name] == 1:
+            return name
+        path, digest = PurePosixPath(name), hashlib.sha256(id_bytes(image_id)).hexdigest()[:12]
+        return str(path.with_name(f"{path.stem}~{digest}{path.suffix}"))
+
+
 class TreeNames:
     """Gives every image of a tree a path whose stem nobody shares, so that a label file belongs to one image.
 
@@ -60,32 +100,22 @@ class TreeNames:
     """
 
     def __init__(self) -> None:
-        # Eight bytes an image; two stems that met in one number would only be renamed without need.
-        self._announced = array("Q")
-        self._sorted: NDArray[np.uint64] | None = None
+        self._announced = _Tally()
         self._given: set[str] = set()
         self.renamed = 0
 
     def announce(self, path: str) -> None:
-        self._announced.append(_number(_stem(path)))
-        self._sorted = None
+        self._announced.add(_stem(path))
 
     def name(self, path: str) -> str:
         stem, suffix = _stem(path), PurePosixPath(path).suffix
-        if self._count(stem) == 1:
+        if self._announced[stem] == 1:
             return path
         self.renamed += 1
-        while self._count(stem) or stem in self._given:
+        while self._announced[stem] or stem in self._given:
             stem += suffix or "_"
         self._given.add(stem)
         return stem + suffix
-
-    def _count(self, stem: str) -> int:
-        if self._sorted is None:
-            self._sorted = np.sort(np.array(self._announced, np.uint64))
-        number = np.uint64(_number(stem))
-        low, high = (int(np.searchsorted(self._sorted, number, side)) for side in ("left", "right"))
-        return high - low
 
 
 def _number(text: str) -> int:

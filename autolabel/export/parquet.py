@@ -17,21 +17,20 @@ EXIF orientation is embedded as an upright PNG. Needs the extra `parquet`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft
-from autolabel.export.names import id_bytes, utf8_id
+from autolabel.export.names import utf8_id
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
@@ -43,7 +42,7 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import check_choice, class_number, utf8
+from autolabel.export.raster import apart, check_choice, class_number, utf8, utf8_ids
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Side, SplitPlan, Splits
 from autolabel.ops.arrow import pyarrow
@@ -54,6 +53,7 @@ _NAMES: dict[Side, str] = {"train": "train", "val": "validation", "test": "test"
 _GROUP_BYTES = 32 << 20
 """A row group is written when its pictures are as large as this, or when it has `_GROUP_ROWS`."""
 _GROUP_ROWS = 1000
+_Naming = Callable[[ImageRecord], str]
 _NOTES = {
     "not_utf8": "{} names are not UTF-8; their stray bytes are written as %XX",
     "not_finite": "{} scores that are no finite number are null",
@@ -100,14 +100,15 @@ class ParquetExporter:
         pyarrow()  # the error comes before the work
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
-        """Write the files into `directory`. The records are read for the splits, for the names, and then once for each
-        split; no more than a row group is in memory."""
+        """Write the files into `directory`. The records are read for the splits, for ids and names, and then once for
+        each split; no more than a row group is in memory."""
         counts: Counter[str] = Counter()
-        plan, schema, names = self._splits.plan(run), _schema(run), _RowNames(run)
+        plan, schema = self._splits.plan(run), _schema(run)
+        ids, files = utf8_ids(run), apart(run, self._file_name)
         counts.update(plan.counts)
         with pictured(directory, run, counts) as draft:
             for side in SIDES:
-                self._write_side(run, plan, side, names, schema, draft, counts)
+                self._write_side(run, plan, side, ids, files, schema, draft, counts)
             if not draft.files:  # a reader is to find the columns, also when there is no row
                 draft.write(f"data/{_NAMES['train']}-00000.parquet", _file_bytes(iter(()), schema))
         lines = noted(counts, LISTING_NOTES, POLICY_NOTES, SPLIT_NOTES, PICTURE_NOTES, _NOTES)
@@ -115,11 +116,11 @@ class ParquetExporter:
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks as pycocotools reads `segmentation`, by the row's `image_id` and the object's `index`."""
-        places, names = _places(directory), _RowNames(run)
+        places, ids = _places(directory), utf8_ids(run)
         load = functools.lru_cache(maxsize=len(SIDES))(_objects)  # the sides take turns, each in its order
 
         def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
-            place = places.get(names.of(record))
+            place = places.get(ids(record))
             if place is None:
                 return None
             path, group, row = place
@@ -133,14 +134,15 @@ class ParquetExporter:
         run: RecordReader,
         plan: SplitPlan,
         side: Side,
-        names: _RowNames,
+        ids: _Naming,
+        files: _Naming,
         schema: Any,
         draft: Draft,
         counts: Counter[str],
     ) -> None:
         # What no side has is counted with the first one.
         listed = labelled(run, counts if side == SIDES[0] else None)
-        rows = self._rows((r for r in listed if plan.side(r) == side), names, run.categories, counts)
+        rows = self._rows((r for r in listed if plan.side(r) == side), ids, files, run.categories, counts)
         for number in itertools.count():
             first = next(rows, None)
             if first is None:
@@ -151,14 +153,15 @@ class ParquetExporter:
     def _rows(
         self,
         records: Iterator[ImageRecord],
-        names: _RowNames,
+        ids: _Naming,
+        files: _Naming,
         categories: Sequence[Category],
         counts: Counter[str],
     ) -> Iterator[dict[str, Any]]:
         positions = {c.id: n for n, c in enumerate(_sorted(categories))}
         for record in records:
-            name = names.of(record)
-            picture = self._picture(record, name, counts)
+            name = ids(record)
+            picture = self._picture(record, files(record), counts)
             if picture is None:
                 continue
             assert record.info is not None, "checked in labelled"
@@ -175,38 +178,20 @@ class ParquetExporter:
                 "objects": [_object(i, record, positions, counts) for i in prepared(record, self._policy, counts)],
             }
 
-    def _picture(self, record: ImageRecord, name: str, counts: Counter[str]) -> dict[str, Any] | None:
+    def _file_name(self, record: ImageRecord) -> str:
+        """What `image.path` says, so that it tells what the picture has become."""
+        name = utf8_id(record.image_id)
+        return f"{name}.png" if self._pictures is not None and self._pictures.converts(record) else name
+
+    def _picture(self, record: ImageRecord, path: str, counts: Counter[str]) -> dict[str, Any] | None:
         """None when it cannot be read any more, or is another one."""
         if self._pictures is None:
             return {"bytes": None, "path": utf8_id(record.path)}
         try:
-            data = self._pictures.data(record, counts)
-            return {"bytes": data, "path": f"{name}.png" if self._pictures.converts(record) else name}
+            return {"bytes": self._pictures.data(record, counts), "path": path}
         except ImageError as error:
             counts["images_changed" if error.code == "changed" else "images_missing"] += 1
         return None
-
-
-class _RowNames:
-    """The `image_id` of every picture: its id, stray bytes as %XX. Where that is the name of another picture, too,
-    such a one has a digest of its bytes in it. Reads the records once, twice where names are not UTF-8."""
-
-    def __init__(self, run: RecordReader) -> None:
-        stray = [
-            r.image_id for r in labelled(run) if not r.image_id.isascii() and utf8_id(r.image_id) != r.image_id
-        ]
-        often = Counter(map(utf8_id, stray))
-        if stray:
-            often.update(r.image_id for r in labelled(run) if r.image_id in often)
-        self._apart = {image_id: _with_digest(image_id) for image_id in stray if often[utf8_id(image_id)] > 1}
-
-    def of(self, record: ImageRecord) -> str:
-        return self._apart.get(record.image_id) or utf8_id(record.image_id)
-
-
-def _with_digest(image_id: str) -> str:
-    path = PurePosixPath(utf8_id(image_id))
-    return str(path.with_name(f"{path.stem}~{hashlib.sha256(id_bytes(image_id)).hexdigest()[:12]}{path.suffix}"))
 
 
 def _schema(run: RecordReader) -> Any:

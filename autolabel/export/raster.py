@@ -19,7 +19,7 @@ from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.protocols import RecordReader
 from autolabel.core.types import ImageRecord, Instance, Verdict
 from autolabel.export.coco_rows import unknown_fields
-from autolabel.export.names import TreeNames, safe_path
+from autolabel.export.names import NamesApart, TreeNames, safe_path, utf8_id
 from autolabel.export.pictures import Pictures
 from autolabel.export.policy import Policy, labelled, mask_of, policy_of, prepared
 from autolabel.ops.index_png import Ids
@@ -109,6 +109,19 @@ def place_of(run: RecordReader, path_of: Callable[[ImageRecord], str]) -> Callab
         return next(path for one, path in places if one.image_id == record.image_id)
 
     return place
+
+
+def apart(run: RecordReader, name_of: Callable[[ImageRecord], str]) -> Callable[[ImageRecord], str]:
+    """The names of labelled images, made of their ids, as `NamesApart` keeps them apart. Reads the records once."""
+    names = NamesApart()
+    for record in labelled(run):
+        names.announce(name_of(record))
+    return lambda record: names.name(record.image_id, name_of(record))
+
+
+def utf8_ids(run: RecordReader) -> Callable[[ImageRecord], str]:
+    """The ids of labelled images for formats that hold UTF-8 alone: stray bytes as %XX, and no two alike."""
+    return apart(run, lambda record: utf8_id(record.image_id))
 
 
 def picture_path(record: ImageRecord, pictures: Pictures) -> str:

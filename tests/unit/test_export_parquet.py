@@ -1,5 +1,6 @@
 """Parquet: every mask comes back pixel by pixel, pictures are upright, and files are whole row groups at a time."""
 
+import hashlib
 import io
 import json
 import os
@@ -202,6 +203,20 @@ def test_names_that_differ_in_stray_bytes_alone_have_a_row_each(tmp_path, make):
     assert {"a/%FF%FE.png", "caf%E9.png"} < set(found)
     assert (len(found), len({row["image"]["path"] for row in found.values()})) == (4, 4)
     assert (back.objects, back.deviations, report.counts["not_utf8"]) == (4, (), 3)
+
+
+def test_a_picture_that_becomes_a_png_does_not_get_the_name_of_another(tmp_path, make):
+    ids = ["a.gif", "a.gif.png", "b.gif", "c\udce9.gif"]
+    items = [replace(make(f"{n}.png"), image_id=name) for n, name in enumerate(ids)]
+    exported(items, tmp_path / "out")
+    files = {image_id: row["image"]["path"] for image_id, row in rows(tmp_path / "out").items()}
+    digest = hashlib.sha256(b"a.gif").hexdigest()[:12]
+    assert files == {
+        "a.gif": f"a.gif~{digest}.png",
+        "a.gif.png": "a.gif.png",
+        "b.gif": "b.gif.png",
+        "c%E9.gif": "c%E9.gif.png",
+    }
 
 
 def test_policies_change_masks_and_say_so(tmp_path, make):
