@@ -45,7 +45,7 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import RASTER_NOTES, class_number, named, picture_path, utf8
+from autolabel.export.raster import RASTER_NOTES, class_number, named, picture_path, utf8, utf8_ids
 from autolabel.export.reading import compare
 from autolabel.ops.masks import decode_crop, encode_crop
 
@@ -130,19 +130,20 @@ class FiftyOneExporter:
         return left_out
 
     def _samples(self, run: RecordReader, left_out: set[str], counts: Counter[str]) -> Iterator[bytes]:
-        numbers = {c.id: utf8(c.name) for c in run.categories}
+        numbers, ids = {c.id: utf8(c.name) for c in run.categories}, utf8_ids(run)
         yield b'{"samples":['
         separator = b"\n"
         for record, path in self._places(run, Counter()):
             if record.image_id not in left_out:
                 counts["images"] += 1
-                counts["not_utf8"] += utf8_id(record.image_id) != record.image_id
-                yield separator + _json(self._sample(record, path, numbers, counts))
+                image_id = ids(record)
+                counts["not_utf8"] += image_id != record.image_id
+                yield separator + _json(self._sample(record, image_id, path, numbers, counts))
                 separator = b",\n"
         yield b"\n]}\n"
 
     def _sample(
-        self, record: ImageRecord, path: str, names: dict[int, str], counts: Counter[str]
+        self, record: ImageRecord, image_id: str, path: str, names: dict[int, str], counts: Counter[str]
     ) -> dict[str, Any]:
         assert record.info is not None, "only labelled images are listed"
         found = prepared(record, self._policy, counts)
@@ -151,7 +152,7 @@ class FiftyOneExporter:
             "filepath": utf8_id(str(Path(record.path).absolute())) if self._refers else path,
             "tags": [] if record.split is None else [record.split],
             "metadata": {"_cls": "ImageMetadata", "width": record.info.width, "height": record.info.height},
-            "image_id": utf8_id(record.image_id),
+            "image_id": image_id,
             **_known(source_id=record.source_id, source_fields=record.extra or None),
             self._field: {
                 "_cls": "Detections",
@@ -240,9 +241,9 @@ def _drawn_xyxy(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[in
 
 def _aligned(run: RecordReader, samples: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """The sample of every labelled image; None where it has none. Both are in the order of the run."""
-    sample = next(samples, None)
+    ids, sample = utf8_ids(run), next(samples, None)
     for record in labelled(run):
-        if sample is not None and sample["image_id"] == utf8_id(record.image_id):
+        if sample is not None and sample["image_id"] == ids(record):
             yield record.image_id, sample
             sample = next(samples, None)
         else:

@@ -174,6 +174,20 @@ def test_hostile_names_and_images_without_objects(tmp_path, make):
     assert report.counts["not_utf8"] == 1
 
 
+def test_names_that_differ_in_stray_bytes_alone_have_a_sample_each(tmp_path, make):
+    ids = ["a/\udcff\udcfe.png", "a/%FF%FE.png", "a/%FF\udcfe.png", "caf\udce9.png"]
+    items = [
+        replace(make(f"{n}.png", [disc(120, 160, 60, 60, 9 + n)]), image_id=name) for n, name in enumerate(ids)
+    ]
+    report, back = exported(items, tmp_path / "out")
+    found = [sample["image_id"] for sample in samples(tmp_path / "out")]
+    assert (len(set(found)), found[1], found[3]) == (4, "a/%FF%FE.png", "caf%E9.png")
+    assert (back.objects, back.deviations, report.counts["not_utf8"]) == (4, (), 3)
+    Path(items[0].path).unlink()
+    _, back = exported(items, tmp_path / "again")
+    assert [(d.image_id, d.reason) for d in back.deviations] == [(ids[0], "the image is not in the export")]
+
+
 def test_reading_back_streams_and_a_torn_file_is_an_error(tmp_path, make, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 37)
     items = [make(f"{n}.png", [SHAPES["ring"], SHAPES["noise"]]) for n in range(3)]
