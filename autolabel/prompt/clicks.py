@@ -42,18 +42,20 @@ def read_clicks(path: Path, text: str) -> dict[str, list[Clicks]]:
     rows = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
     if not rows:
         raise ConfigError(f"prompt.file {str(path)!r} holds no click")
-    grouped: dict[str, dict[str, list[tuple[float, float, int]]]] = {}
+    grouped: dict[str, dict[str | int, list[tuple[float, float, int]]]] = {}
     for image, name, x, y, sign in rows:
         grouped.setdefault(image, {}).setdefault(name, []).append((x, y, sign))
     return {image: [_clicks(name, some) for name, some in groups.items()] for image, groups in grouped.items()}
 
 
-Row = tuple[str, str, float, float, int]
+Row = tuple[str, str | int, float, float, int]
+"""A click: image, object, x, y, sign. An object without a name is the number of its place: no name equals it."""
 
 
-def _clicks(name: str, rows: Sequence[tuple[float, float, int]]) -> Clicks:
+def _clicks(name: str | int, rows: Sequence[tuple[float, float, int]]) -> Clicks:
     points = np.array([row[:2] for row in rows], np.float32).reshape(-1, 2)
-    return Clicks(name, points, np.array([row[2] for row in rows], np.int64))
+    shown = f"#{name}" if isinstance(name, int) else name
+    return Clicks(shown, points, np.array([row[2] for row in rows], np.int64))
 
 
 def _csv_rows(path: Path, text: str) -> list[Row]:
@@ -107,7 +109,7 @@ def _json_object(where: str, image: str, at: int, one: Any) -> list[Row]:
     if not isinstance(signs, list) or len(signs) != len(points):
         signs = [None] * len(points)
     called = one.get("object")
-    name = f"#{at}" if called is None else str(called)  # who has no name is an object of its own
+    name = at if called is None else str(called)
     return [(image, name, _number(x), _number(y), _sign(s)) for (x, y), s in zip(points, signs, strict=True)]
 
 

@@ -235,6 +235,15 @@ def test_objects_without_a_name_are_not_one(tmp_path):
     assert (prompts.added, prompts.points_xy.tolist()) == (2, [[[1, 1]], [[2, 2]]])
 
 
+def test_no_name_is_that_of_an_object_without_one(tmp_path):
+    (tmp_path / "c.json").write_text(
+        '{"a b.jpg": [{"object": "#1", "points": [[1, 1]], "signs": [1]}, {"points": [[2, 2]], "signs": [1]},'
+        ' {"object": "#1", "points": [[3, 3]], "signs": [0]}]}'
+    )
+    prompts = one(points(tmp_path / "c.json"), Detections.none())
+    assert (prompts.added, prompts.points_xy.tolist()) == (2, [[[1, 1], [3, 3]], [[2, 2], [0, 0]]])
+
+
 def test_a_file_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="cannot be read"):
         points(Path("nowhere.csv"))
