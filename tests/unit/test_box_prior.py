@@ -9,20 +9,22 @@ from autolabel.app.compose import build, compose
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Prompts
 from autolabel.ops import box_prior
-from autolabel.ops.box_prior import REACH, BoxPrior, read_box_prior
+from autolabel.ops.box_prior import REACH, BoxPrior, BySide, read_box_prior
 from autolabel.ops.masks import bounds_xyxy, decode, encode
 from autolabel.ops.rle import interpolate, interpolate_window
 from autolabel.segment.inputs import by_shape
 from autolabel.segment.sam2 import SHIPPED_BOX_PRIOR
 from autolabel.weights import resolve
-from scripts.fit_box_prior import Known, asked, fit
+from scripts.fit_box_prior import Known, asked, enlarged, fit
 from scripts.nano import drawn
 from scripts.nano.segmenter import WEIGHTS, build_segmenter, load_weights
 from tests.records import disc
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
 
 PRIOR = BoxPrior(
-    (8.0, 16.0, 32.0, 64.0), (8.0, 3.0, 1.0, 0.0), (-4.0, -1.0, 0.5, 0.0), (-80.0, -30.0, -15.0, 0.0), {}
+    BySide((8.0, 16.0, 32.0, 64.0), (8.0, 3.0, 1.0, 0.0), (-4.0, -1.0, 0.5, 0.0), (-80.0, -30.0, -15.0, 0.0)),
+    BySide((6.0, 12.0, 24.0), (5.0, 2.0, 0.0), (-3.0, -1.0, 0.0), (-60.0, -20.0, 0.0)),
+    {"weights": "0"},
 )
 SIZE_HW = (150, 200)
 SMALL = np.array([[40, 50, 52, 60], [0, 0, 9, 12], [190, 130, 200, 150], [100.3, 70.6, 117.9, 80.2]], np.float32)
@@ -36,9 +38,11 @@ def by_hand(logits_hw, box, prior, size_hw):
     """The formula, pixel by pixel in float64, and how far each pixel is from the threshold."""
     h, w = size_hw
     x0, y0, x1, y1 = np.clip(np.float64(box), 0, [w, h, w, h])
-    side = np.sqrt((x1 - x0) * (y1 - y0) * logits_hw.size * 16 / (h * w))
-    knots = np.log2(prior.sides_px)
-    constant, bulge, edge = (np.interp(np.log2(side), knots, c) for c in (prior.constant, prior.bulge, prior.edge))
+    in_picture = np.sqrt((x1 - x0) * (y1 - y0))
+    in_model = in_picture * np.sqrt(logits_hw.size * 16 / (h * w))
+    side, numbers = (in_model, prior.model_px) if in_model < 64 else (in_picture, prior.picture_px)
+    columns = (numbers.constant, numbers.bulge, numbers.edge)
+    constant, bulge, edge = (np.interp(np.log2(side), np.log2(numbers.sides_px), column) for column in columns)
     x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
     ux, uy = (2 * x - x0 - x1) / (x1 - x0), (2 * y - y0 - y1) / (y1 - y0)
     rise = np.maximum(abs(ux) - 0.9, 0) + np.maximum(abs(uy) - 0.9, 0)
@@ -52,6 +56,16 @@ def by_hand(logits_hw, box, prior, size_hw):
 def test_a_small_boxs_mask_is_the_formulas(box, seed):
     found = PRIOR.rle(logits(seed), box, SIZE_HW, fused=False)
     expected, certain = by_hand(logits(seed), box, PRIOR, SIZE_HW)
+    assert expected.any()
+    assert (decode(found).astype(bool) == expected)[certain > 1e-4].all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("box", [(4, 3, 17.3, 15.2), (3, 2, 8.6, 9.3)])
+def test_a_box_that_is_large_for_the_model_and_small_in_the_picture_has_a_prior_too(box, seed):
+    shown, size_hw = logits(seed, side=64), (20, 24)
+    found = PRIOR.rle(shown, np.array(box, np.float32), size_hw, fused=False)
+    expected, certain = by_hand(shown, box, PRIOR, size_hw)
     assert expected.any()
     assert (decode(found).astype(bool) == expected)[certain > 1e-4].all()
 
@@ -202,12 +216,24 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"version": 2}, {"sides_px": [8, 8, 9, 10]}, {"sides_px": [8]}, {"edge": [1]}, {"bulge": [1, 2, 3, None]}, {"bulge": 3},
-     {"constant": [1, 2, 3, float("nan")]}, {"edge": [1, 2, 3, 10**400]}, {"constant": [1, 2, 3, True]}, {"sides_px": [0, 1, 2, 3]}, {"about": 3}],
+    [{"sides_px": [8, 8, 9, 10]}, {"sides_px": [8]}, {"edge": [1]}, {"bulge": [1, 2, 3, None]}, {"bulge": 3}, {"edge": None},
+     {"constant": [1, 2, 3, float("nan")]}, {"edge": [1, 2, 3, 10**400]}, {"constant": [1, 2, 3, True]}, {"sides_px": [0, 1, 2, 3]}],
 )  # fmt: skip
+@pytest.mark.parametrize("table", ["model_px", "picture_px"])
+def test_a_table_that_is_none_is_one_line(change, table, tmp_path):
+    document = json.loads(box_prior.to_json(PRIOR))
+    document[table] |= change
+    refused(document, tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"version": 1}, {"about": 3}, {"model_px": []}, {"picture_px": None}])
 def test_a_file_that_is_none_is_one_line(change, tmp_path):
+    refused(json.loads(box_prior.to_json(PRIOR)) | change, tmp_path)
+
+
+def refused(document, tmp_path):
     path = tmp_path / "prior.json"
-    path.write_text(json.dumps(json.loads(box_prior.to_json(PRIOR)) | change))
+    path.write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=r"^segment\.box_prior: .*prior\.json") as error:
         segmenter(box_prior=str(path))
     assert "\n" not in str(error.value)
@@ -270,3 +296,23 @@ def test_known_objects_are_those_with_small_boxes_twice():
     true_boxes = found[0::2]
     # A true box has nothing of its object beyond it.
     assert all(not one.inside[one.terms[:, 3] > 0.2].any() for one in true_boxes)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_known_objects_of_crops_are_those_that_are_small_in_the_picture():
+    model = build_segmenter().eval()
+    load_weights(model, WEIGHTS)
+    truths = [np.zeros((400, 500), bool) for _ in range(3)]
+    truths[0][50:70, 60:85] = True
+    truths[1][0:15, 485:500] = True
+    truths[2][100:180, 100:180] = True
+    image = np.full((400, 500, 3), 90, np.uint8)
+    image[truths[0] | truths[1] | truths[2]] = 200
+    found = list(enlarged(model, image, truths, np.random.default_rng(0)))
+    assert [one.side_px for one in found[0::2]] == pytest.approx([np.sqrt(20 * 25), 15])
+    assert len(found) == 4
+    for one in found:
+        # The network sees these, so where its logits are strong they are right.
+        strong = abs(one.terms[:, 0]) > 8
+        assert strong.any()
+        assert ((one.terms[:, 0] > 0) == one.inside)[strong].mean() > 0.9
