@@ -295,14 +295,13 @@ def test_work_waits_for_room_of_all_batches_together():
 
 
 def test_threads_end_with_the_segmenter_that_holds_them():
-    before, threads = threading.active_count(), Threads()
-    threads.submit(int, 1).result()
-    assert threading.active_count() == before + 1
+    threads, seen = Threads(), []
+    threads.submit(lambda: seen.append(threading.current_thread()), 1).result()
+    (its,) = seen
+    assert its.is_alive()
     del threads
-    until = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    its.join(10)
+    assert not its.is_alive()
 
 
 def test_answers_come_later_and_nothing_that_waits_for_them_holds_pixels(together, alone):
