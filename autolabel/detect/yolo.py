@@ -139,7 +139,8 @@ class YoloDetector:
             for index, name in sorted(loaded.names.items())
             if self._keep is None or index in self._keep
         )
-        self._class_count = int(self._model.model[-1].nc)
+        # What the network scores, and what its boxes are told apart by.
+        self._score_count = self._class_count = int(self._model.model[-1].nc)
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(
             min(8, len(os.sched_getaffinity(0))), thread_name_prefix="autolabel-fit"
@@ -223,7 +224,10 @@ class YoloDetector:
             return tuple(output.split(1))
         if self._stretch or self._model.end2end:
             return tuple(output.cpu().split(1))
-        return above(output, self._conf, self._class_count)
+        return self._above(output)
+
+    def _above(self, output: Any) -> list[Any]:
+        return above(output, self._conf, self._score_count)
 
     def _select(self, output_1: Any) -> Any:
         if self._stretch:
@@ -283,12 +287,12 @@ def letterbox(
     return Fitted(ground, (new_w / w, new_h / h), (left, top))
 
 
-def above(output: Any, conf: float, class_count: int) -> list[Any]:
-    """Of proposals (B, 4 + classes, A) those that NMS looks at, whose best score is above `conf`: for each picture
+def above(output: Any, conf: float, score_count: int) -> list[Any]:
+    """Of proposals (B, 4 + scores, A) those that NMS looks at, whose best score is above `conf`: for each picture
     (1, 4 + classes, k) on the host, in their order. The device is waited for three times, whatever the batch."""
     from torch.nn.functional import pad
 
-    wanted = output[:, 4 : 4 + class_count].amax(dim=1) > conf
+    wanted = output[:, 4 : 4 + score_count].amax(dim=1) > conf
     picture, place = wanted.nonzero(as_tuple=True)
     found, counts = output[picture, :, place].cpu(), wanted.sum(dim=1).tolist()
     # ultralytics takes a last dimension of 6 for boxes that want no NMS. What is added scores 0, which is never above.

@@ -16,11 +16,13 @@ from autolabel.app.demo import sample_folder
 from autolabel.app.main import main
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
 from autolabel.detect.yolo import YoloDetector
+from autolabel.detect.yolo_words import YoloWordsDetector
 from autolabel.ops.device import autocast
 from autolabel.ops.masks import iou
 from autolabel.segment.sam2 import Sam2Segmenter
 from autolabel.segment.sam2_buckets import flattened
 from autolabel.segment.sam2_decoder import _scores
+from tests import yolo_words
 
 pytestmark = [
     pytest.mark.gpu,
@@ -175,4 +177,20 @@ def test_boxes_are_those_of_the_cpu(architecture):
             device=device, precision="float32", classes=None, agnostic_nms=False,
         )  # fmt: skip
         found.append([len(boxes) for boxes in detector.detect([frame(0), frame(1), frame(2)])])
+    assert np.allclose(found[0], found[1], rtol=0.1)
+
+
+def test_words_find_the_classes_that_they_find_on_the_cpu(tmp_path):
+    weights = yolo_words.checkpoint(tmp_path / "world.pt", "yolov8s-worldv2.yaml")
+    # With these vectors it is the last phrase that finds the most.
+    text = yolo_words.vectors(tmp_path / "text.safetensors", ("person", "forklift", "worker"))
+    found = []
+    for device in ("cpu", "cuda"):
+        detector = YoloWordsDetector(
+            weights=weights, architecture=None, ontology={"man": ["person", "worker"], "lift": "forklift"}, text=text,
+            conf=0.51, iou=0.7, max_det=300, image_size=320, batch=2, device=device, precision="float32",
+        )  # fmt: skip
+        ids = np.concatenate([boxes.category_ids for boxes in detector.detect([frame(0), frame(1), frame(2)])])
+        found.append(np.bincount(ids, minlength=3))
+    assert found[0][2] > 0
     assert np.allclose(found[0], found[1], rtol=0.1)

@@ -272,7 +272,7 @@ def test_the_way_to_shrink_reaches_the_network(checkpoint):
 def test_duplicates_among_the_proposals_above_conf_are_those_among_all(checkpoint, monkeypatch, changed):
     found = detector(checkpoint("yolo11n.yaml"), **changed)
     expected = found.detect(FRAMES)
-    monkeypatch.setattr(found, "_proposed", lambda output: above(output, found._conf, found._class_count))
+    monkeypatch.setattr(found, "_proposed", found._above)
     given = found.detect(FRAMES)
     assert sum(len(some) for some in expected) > 0
     for ours, theirs in zip(given, expected, strict=True):

@@ -9,10 +9,8 @@ from safetensors.numpy import save_file
 
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef
-from autolabel.detect.yolo import load_detector
 from autolabel.detect.yolo_words import YoloWordsDetector, phrase_vectors, teach
-from autolabel.weights.quiet import ultralytics_at_bay
-from tests import hf_models
+from tests import hf_models, yolo_words
 
 PHRASES = ("yellow forklift", "person", "worker")
 ONTOLOGY = {"lift": "yellow forklift", "person": ["person", "worker"]}
@@ -24,29 +22,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A file with a vector for each phrase."""
-    random = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("words") / "phrases.safetensors"
-    save_file({phrase: random.normal(size=512).astype(np.float32) for phrase in (*PHRASES, "car")}, path)
-    return str(path)
+    return yolo_words.vectors(tmp_path_factory.mktemp("words") / "phrases.safetensors", (*PHRASES, "car"))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Random models whose scores spread, one file each."""
+    """The file of a model; each is built once."""
     folder = tmp_path_factory.mktemp("checkpoints")
 
     def make(architecture: str) -> str:
         path = folder / architecture.replace(".yaml", ".pt")
-        if not path.exists():
-            with ultralytics_at_bay():
-                model = load_detector("random:0", architecture).model
-                with torch.no_grad():
-                    for contrast in model.model[-1].cv4:
-                        contrast.bias.fill_(0.0)
-                        contrast.logit_scale.fill_(1.0)
-                torch.save({"model": model.eval()}, path)
-        return str(path)
+        return str(path) if path.exists() else yolo_words.checkpoint(path, architecture)
 
     return make
 
@@ -89,6 +75,17 @@ def test_phrases_of_one_class_are_one_class(architecture, checkpoint, text):
     assert set(found.category_ids.tolist()) <= {1, 2}
     assert (np.diff(found.scores) <= 0).all()
     assert detector.identity["text"] == phrase_vectors(text, PHRASES)[1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_proposal_of_the_last_phrase_alone_is_looked_at(architecture, checkpoint, text):
+    """As on a GPU, where proposals are chosen before phrases become classes."""
+    detector = YoloWordsDetector(weights=checkpoint(architecture), text=text, **settings())
+    output = torch.zeros(1, 4 + len(PHRASES), 40)
+    output[:, :4] = torch.tensor([30.0, 30, 20, 20])[:, None]
+    output[0, 4 + PHRASES.index("worker"), 7] = 0.9
+    (rows,) = [detector._select(one) for one in detector._above(output)]
+    assert rows.tolist() == [[20, 20, 40, 40, pytest.approx(0.9), 1]]
 
 
 def test_other_words_find_other_things(checkpoint, text):
