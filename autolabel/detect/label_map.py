@@ -34,7 +34,8 @@ class Mapped:
 
 class LabelMap:
     """`keep` (null: all) and `drop` choose among the names that the detector or the source has, `rename` gives one
-    class another name, `merge` makes one class of several. All of them speak of the old names.
+    class another name, `merge` makes one class of several. All of them speak of the old names; what has the name of
+    several classes speaks of all of them, which stay apart but for `merge`.
 
     `ids` are `kept` (a merged class has the lowest id of its members) or `contiguous`: 1, 2, 3 in that order.
     """
@@ -74,14 +75,26 @@ class LabelMap:
         if not chosen:
             raise ConfigError("labels: keep and drop leave no class to be labelled")
         self._check_new_names(chosen)
-        members: dict[str, list[Category]] = {}
-        for category in chosen:
-            members.setdefault(self._new.get(category.name, category.name), []).append(category)
-        made = sorted((_one_class(name, of) for name, of in members.items()), key=lambda category: category.id)
+        groups: dict[int | str, list[Category]] = {}
+        for category in sorted(chosen, key=lambda category: category.id):
+            groups.setdefault(self._group(category), []).append(category)
+        made = [self._one_class(members) for members in groups.values()]
         if self._ids == "contiguous":
             made = [replace(category, id=number) for number, category in enumerate(made, start=1)]
-        number_of = {category.name: category.id for category in made}
-        return Mapped(tuple(made), {c.id: number_of[self._new.get(c.name, c.name)] for c in chosen})
+        ids = {c.id: one.id for one, members in zip(made, groups.values(), strict=True) for c in members}
+        return Mapped(tuple(made), ids)
+
+    def _group(self, category: Category) -> int | str:
+        """What classes that become one have in common. Two of one name, as in COCO files with several supercategories,
+        stay two."""
+        new = self._new.get(category.name)
+        return new if new in self._joined else category.id
+
+    def _one_class(self, members: Sequence[Category]) -> Category:
+        """Other fields of the members stay where they agree; they come by their ids."""
+        first, extras = members[0], {member.extra for member in members}
+        name = self._new.get(first.name, first.name)
+        return Category(first.id, name, extras.pop() if len(extras) == 1 else "")
 
     def _check(self, categories: Sequence[Category]) -> None:
         known = [category.name for category in categories]
@@ -92,9 +105,15 @@ class LabelMap:
                     raise ConfigError(f"labels.{key}: there is no class {name!r}; {nearest(name, known)}")
 
     def _check_new_names(self, chosen: Sequence[Category]) -> None:
-        """Two classes become one only where `merge` says so."""
+        """Two classes become one only where `merge` says so, and no name becomes that of two."""
         stays = {c.name for c in chosen if c.name not in self._new}
         for old, new in self._new.items():
+            same = [str(c.id) for c in chosen if c.name == old]
+            if len(same) > 1 and new not in self._joined:
+                raise ConfigError(
+                    f"labels.rename: the classes {' and '.join(same)} are both called {old!r}; which of them is to "
+                    f"be {new!r}? labels.merge={{{new}: [{old}]}} makes one class of them"
+                )
             others = [c.name for c in chosen if c.name != old and self._new.get(c.name) == new]
             if new in stays or (others and new not in self._joined):
                 both = ", ".join(sorted({old, *(others or [new])}))
@@ -158,12 +177,6 @@ class MappedModel(_InMap):
             replace(one, index=index, category_id=self._mapped.ids[one.category_id])
             for index, one in enumerate(kept)
         ]
-
-
-def _one_class(name: str, members: Sequence[Category]) -> Category:
-    """Other fields of the members stay where they agree."""
-    extras = {member.extra for member in members}
-    return Category(min(member.id for member in members), name, extras.pop() if len(extras) == 1 else "")
 
 
 def _names(key: str, value: object) -> tuple[str, ...]:

@@ -77,6 +77,29 @@ def test_other_fields_of_a_class_stay_where_its_members_agree():
     assert [c.extra for c in found.categories] == ["x", ""]
 
 
+TWICE = (Category(1, "other", "animal"), Category(2, "dog", "animal"), Category(7, "other", "vehicle"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "ids"),
+    [({"drop": ["dog"]}, {1: 1, 7: 7}), ({"keep": ["other"]}, {1: 1, 7: 7}), ({"drop": ["other"]}, {2: 2}),
+     ({"ids": "contiguous"}, {1: 1, 2: 2, 7: 3}), ({"rename": {"dog": "cat"}}, {1: 1, 2: 2, 7: 7}),
+     ({"merge": {"other": ["other"]}}, {1: 1, 2: 2, 7: 1}), ({"merge": {"any": ["dog", "other"]}}, {1: 1, 2: 1, 7: 1})],
+)  # fmt: skip
+def test_two_classes_of_one_name_become_one_only_where_merge_says_so(setting, ids):
+    found = label_map(**setting).apply(TWICE)
+    assert found.ids == ids
+    assert [c.id for c in found.categories] == sorted(set(ids.values()))
+    if "merge" not in setting:
+        extra = {c.id: c.extra for c in TWICE}
+        assert [c.extra for c in found.categories] == [extra[old] for old in ids]
+
+
+def test_of_two_classes_of_one_name_none_is_renamed():
+    with pytest.raises(ConfigError, match=r"1 and 7 are both called 'other'.*labels.merge=\{rest: \[other\]\}"):
+        label_map(rename={"other": "rest"}).apply(TWICE)
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [({"keep": ["persn"]}, "did you mean person"), ({"drop": ["giraffe"]}, "there are bus, car"),
