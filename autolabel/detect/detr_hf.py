@@ -59,7 +59,7 @@ class DetrHfDetector:
         return self._network.identity
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Boxes of each frame, best score first, clipped to the image. Raises ImageError `out_of_memory`."""
+        """Boxes of each frame, best score first, clipped to the image. Raises ImageError as HfNetwork does."""
         return [self._found(raw, frame) for raw, frame in zip(self._network(frames), frames, strict=True)]
 
     def _found(self, raw: Raw, frame: Frame) -> Detections:

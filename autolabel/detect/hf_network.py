@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolabel.core.types import Frame
-from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision
+from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite
 from autolabel.ops.settings import count
 from autolabel.weights.hub import hosted
 
@@ -55,7 +55,8 @@ class HfNetwork:
         self.identity = {**loaded.identity, "device": self._device.type, "precision": self._precision}
 
     def __call__(self, frames: Sequence[Frame], text: Mapping[str, Any] | None = None) -> list[Raw]:
-        """`text` are inputs (P, T) that every picture is asked with. Raises ImageError `out_of_memory`."""
+        """`text` are inputs (P, T) that every picture is asked with. Raises ImageError `out_of_memory`, and
+        `not_finite` when scores of one are not."""
 
         def run(start: int, stop: int) -> list[Raw]:
             prepared = [self._prepared(frame) for frame in frames[start:stop]]
@@ -79,4 +80,6 @@ class HfNetwork:
         with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
             output = self._model(**inputs, **asked)
         logits, boxes = output.logits.float().cpu(), output.pred_boxes.float().cpu()
+        if bool(logits.isnan().any()):  # not all that is infinite: models fill up phrases with minus infinity
+            raise not_finite("detect")
         return [Raw(logits[i : i + 1], boxes[i : i + 1]) for i in range(len(prepared))]

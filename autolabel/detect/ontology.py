@@ -23,7 +23,8 @@ def best_detections(
     `iou` one stays; those of which nothing is in the picture, but in its padding, are none."""
     scores, numbers = class_scores_NC.max(axis=1, initial=0), class_scores_NC.argmax(axis=1)
     boxes = clip_xyxy(boxes_xyxy, size_hw)
-    rows = np.flatnonzero((scores > conf) & (area_xyxy(boxes) > 0))
+    # A box that is not finite is one: what it is of would go without a word.
+    rows = np.flatnonzero((scores > conf) & ~(area_xyxy(boxes) <= 0))
     for number in np.unique(numbers[rows]):
         mine = rows[numbers[rows] == number]
         kept = mine[box_nms(boxes[mine], scores[mine], iou)]

@@ -71,7 +71,7 @@ class GroundingDinoDetector(_PhraseDetector):
     _FORBIDDEN = ".?"  # what the model itself takes for the end of a phrase
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Boxes of each frame, best score first, clipped to the image. Raises ImageError `out_of_memory`."""
+        """Boxes of each frame, best score first, clipped to the image. Raises ImageError as HfNetwork does."""
         text, tokens = self._sentence()
         found = []
         for raw, frame in zip(self._network(frames, text), frames, strict=True):
@@ -105,7 +105,7 @@ class Owlv2Detector(_PhraseDetector):
     _CLASSES: Mapping[str, str] = {"owlv2": "Owlv2ForObjectDetection"}
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Boxes of each frame, best score first, clipped to the image. Raises ImageError `out_of_memory`."""
+        """Boxes of each frame, best score first, clipped to the image. Raises ImageError as HfNetwork does."""
         found = []
         for raw, frame in zip(self._network(frames, self._queries()), frames, strict=True):
             side = max(frame.info.size_hw)

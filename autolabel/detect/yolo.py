@@ -28,7 +28,7 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
-from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, upload
+from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite, upload
 from autolabel.ops.settings import one_of
 from autolabel.weights.quiet import ultralytics_at_bay
 
@@ -168,9 +168,10 @@ class YoloDetector:
         return self._identity
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Boxes of each frame, best score first, clipped to the image. Numbers that are not finite are passed on.
+        """Boxes of each frame, best score first, clipped to the image. Boxes that are not finite are passed on.
 
-        Raises ImageError `out_of_memory` when a single image does not fit on the device.
+        Raises ImageError `out_of_memory` when a single image does not fit on the device, and `not_finite` when scores
+        of one are not.
         """
 
         def run(start: int, stop: int) -> list[Detections]:
@@ -213,7 +214,7 @@ class YoloDetector:
                 output = self._model(inputs)
             output = (output[0] if isinstance(output, tuple | list) else output).float()
             # One image a call: the NMS of a batch gives up on the rest when its time is over.
-            found = [self._select(one) for one in self._proposed(output)]
+            found = [self._select(self._scored(one)) for one in self._proposed(output)]
             rows = torch.cat(found).cpu().numpy().astype(np.float32)  # one copy, whatever the batch
             return np.split(rows, np.cumsum([len(some) for some in found])[:-1])
 
@@ -228,6 +229,14 @@ class YoloDetector:
 
     def _above(self, output: Any) -> list[Any]:
         return above(output, self._conf, self._score_count)
+
+    def _scored(self, output_1: Any) -> Any:
+        """The same, if its scores are numbers. On a GPU those that are none are among the few that came to the host."""
+        chosen = self._stretch or self._model.end2end  # rows of a box, its score and its class
+        scores = output_1[..., 4] if chosen else output_1[:, 4 : 4 + self._score_count]
+        if bool(scores.isnan().any()):
+            raise not_finite("detect")
+        return output_1
 
     def _select(self, output_1: Any) -> Any:
         if self._stretch:
@@ -288,11 +297,11 @@ def letterbox(
 
 
 def above(output: Any, conf: float, score_count: int) -> list[Any]:
-    """Of proposals (B, 4 + scores, A) those that NMS looks at, whose best score is above `conf`: for each picture
-    (1, 4 + classes, k) on the host, in their order. The device is waited for three times, whatever the batch."""
+    """Of proposals (B, 4 + scores, A) those that NMS looks at, whose best score is above `conf`, or no number: for each
+    picture (1, 4 + scores, k) on the host, in their order. The device is waited for three times, whatever the batch."""
     from torch.nn.functional import pad
 
-    wanted = output[:, 4 : 4 + score_count].amax(dim=1) > conf
+    wanted = ~(output[:, 4 : 4 + score_count].amax(dim=1) <= conf)
     picture, place = wanted.nonzero(as_tuple=True)
     found, counts = output[picture, :, place].cpu(), wanted.sum(dim=1).tolist()
     # ultralytics takes a last dimension of 6 for boxes that want no NMS. What is added scores 0, which is never above.

@@ -23,6 +23,14 @@ T = TypeVar("T")
 NO_ROOM = "one picture or prompt does not fit on the device; a smaller model, or device=cpu, does"
 
 
+def not_finite(stage: str) -> ImageError:
+    """Of a model whose scores are NaN: no score is below or above a threshold then, and objects would go in silence."""
+    return ImageError(
+        "not_finite",
+        f"the model's scores are not numbers; its weights may be spoilt, else {stage}.precision=float32 may help",
+    )
+
+
 def choose_device(device: str, *, key: str) -> Any:
     """The torch.device meant by `auto`, `cpu`, `cuda` or `cuda:N`; `key` names the setting in errors."""
     import torch

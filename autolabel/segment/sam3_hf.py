@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category, Float32, Frame, Instance, Rle
 from autolabel.ops.boxes import clip_xyxy, scale_normalized
-from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision
+from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite
 from autolabel.ops.duplicates import mask_nms
 from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.ontology import read_ontology
@@ -96,7 +96,7 @@ class Sam3Model:
         return self._identity
 
     def find(self, frames: Sequence[Frame]) -> list[list[Instance]]:
-        """The objects of each picture, best score first. Raises ImageError `out_of_memory`."""
+        """The objects of each picture, best score first. Raises ImageError `out_of_memory` and `not_finite`."""
 
         import torch
 
@@ -164,9 +164,7 @@ class Sam3Model:
         if answer.presence_logits is not None:
             scores = scores * answer.presence_logits[row].float().sigmoid()
         if not bool(scores.isfinite().all()):
-            raise ImageError(
-                "not_finite", "the model's scores are not numbers; labeler.precision=float32 may help"
-            )
+            raise not_finite("labeler")
         best = scores.argsort(descending=True, stable=True)[: self._max_det]
         best = best[scores[best] > self._conf]
         logits = answer.pred_masks[row, best].float()

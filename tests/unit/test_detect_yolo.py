@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.errors import ConfigError, ImageError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef
 from autolabel.detect.yolo import YoloDetector, above, letterbox, load_detector, voted
 from autolabel.weights.quiet import ultralytics_at_bay
@@ -335,6 +335,19 @@ def test_a_proposal_that_is_no_number_has_no_vote():
     proposed = torch.tensor([[10.0, 11.0], [10.0, float("nan")], [10.0, float("inf")], [10.0, 10.0], [0.8, 0.4]])
     kept = torch.tensor([[5.0, 5.0, 15.0, 15.0, 0.8, 0.0]])
     assert torch.allclose(voted(kept, proposed, 0.5), kept)
+
+
+@pytest.mark.parametrize("way", ["all", "above", "nms_free"])
+def test_scores_that_are_no_numbers_fail_the_picture_and_not_in_silence(checkpoint, tmp_path, monkeypatch, way):
+    free = way == "nms_free"
+    found = detector(with_nms_free_head(tmp_path / "free.pt", alone=True) if free else checkpoint("yolo11n.yaml"))
+    if way == "above":
+        monkeypatch.setattr(found, "_proposed", found._above)
+    found.detect(FRAMES)
+    with torch.no_grad():
+        next(found._model.parameters()).flatten()[0] = torch.nan
+    with pytest.raises(ImageError, match=r"not_finite: .*detect.precision=float32"):
+        found.detect(FRAMES[:1])
 
 
 def with_nms_free_head(path, *, alone: bool) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from autolabel.core.errors import ConfigError, MissingExtra, WeightsError, WeightsMissing
+from autolabel.core.errors import ConfigError, ImageError, MissingExtra, WeightsError, WeightsMissing
 from autolabel.core.types import Frame, ImageInfo, ImageRef
 from autolabel.detect.detr_hf import DetrHfDetector
 from autolabel.detect.ontology import best_detections
@@ -149,6 +149,16 @@ def test_a_picture_s_boxes_do_not_depend_on_its_neighbours(folder, name):
     assert detector.detect([]) == []
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_scores_that_are_no_numbers_fail_the_picture_and_not_in_silence(folder, name):
+    detector = DETECTORS[name](folder(name))
+    convolution = next(part for part in detector._network._model.parameters() if part.dim() == 4)
+    with torch.no_grad():
+        convolution.flatten()[0] = torch.nan
+    with pytest.raises(ImageError, match=r"not_finite: .*detect.precision=float32"):
+        detector.detect(FRAMES[:1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 def test_pictures_of_one_size_go_through_together_with_the_same_boxes(folder, name):
@@ -246,6 +256,12 @@ def test_of_boxes_of_one_class_that_overlap_one_stays():
     found = best_detections(boxes, scores, (20, 50), conf=0.2, iou=0.5, max_det=10)
     assert found.scores.tolist() == [pytest.approx(0.6), pytest.approx(0.4)]
     assert found.category_ids.tolist() == [1, 2]
+
+
+def test_a_box_that_is_not_finite_is_passed_on():
+    boxes = np.array([[0, 0, 10, np.nan], [0, 0, 10, 10]], np.float32)
+    found = best_detections(boxes, np.array([[0.5], [0.6]], np.float32), (20, 50), conf=0.2, iou=0.5, max_det=10)
+    assert np.isnan(found.boxes_xyxy[1]).any()
 
 
 def test_the_cache_is_looked_into_and_nothing_is_fetched(folder, tmp_path, monkeypatch):
