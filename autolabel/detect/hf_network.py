@@ -44,7 +44,7 @@ class HfNetwork:
         # As in the other detectors: alone on a CPU a picture's numbers do not depend on its neighbours.
         self._images = Chunks(batch or (8 if self._device.type == "cuda" else 1))
         self._precision = choose_precision(precision, self._device, key="detect.precision")
-        loaded = hosted(weights, key="detect.weights", classes=classes, text=text)
+        self._hosted = loaded = hosted(weights, key="detect.weights", classes=classes, text=text)
         self._model = loaded.model.to(self._device)
         self._lock = threading.Lock()
         self.image_processor, self.tokenizer, self.config = (
@@ -55,22 +55,16 @@ class HfNetwork:
         self.identity = {**loaded.identity, "device": self._device.type, "precision": self._precision}
 
     def __call__(self, frames: Sequence[Frame], text: Mapping[str, Any] | None = None) -> list[Raw]:
-        """`text` are inputs (P, T) that every picture is asked with. Raises ImageError `out_of_memory`, and
-        `not_finite` when scores of one are not."""
+        """`text` are inputs (P, T) that every picture is asked with. Raises ImageError `out_of_memory`,
+        `too_elongated`, and `not_finite` when scores of one are not."""
 
         def run(start: int, stop: int) -> list[Raw]:
-            prepared = [self._prepared(frame) for frame in frames[start:stop]]
+            prepared = [self._hosted.seen(frame.image_rgb) for frame in frames[start:stop]]
             if len({inputs["pixel_values"].shape for inputs in prepared}) == 1:
                 return self._forward(prepared, text or {})
             return [raw for inputs in prepared for raw in self._forward([inputs], text or {})]
 
         return self._images.run(len(frames), run)
-
-    def _prepared(self, frame: Frame) -> dict[str, Any]:
-        # Said explicitly: a picture three pixels high would be taken for one with its channels first.
-        return dict(
-            self.image_processor(images=frame.image_rgb, input_data_format="channels_last", return_tensors="pt")
-        )
 
     def _forward(self, prepared: Sequence[Mapping[str, Any]], text: Mapping[str, Any]) -> list[Raw]:
         import torch

@@ -79,9 +79,8 @@ class Sam3Model:
         on_cuda = self._device.type == "cuda"
         self._phrases_at_once = Chunks(prompt_chunk or (8 if on_cuda else 1))
         self._images_at_once = Chunks(encode_batch or (4 if on_cuda else 1))
-        loaded = hosted(weights, key="labeler.weights", classes=CLASSES, text=True, gate=_GATE)
+        self._hosted = loaded = hosted(weights, key="labeler.weights", classes=CLASSES, text=True, gate=_GATE)
         self._network = loaded.model.to(self._device)
-        self._image_processor = loaded.image_processor
         self._lock = threading.Lock()
         self._fused = matching_arithmetic()
         self._phrases = self._read(loaded.tokenizer)
@@ -128,12 +127,7 @@ class Sam3Model:
         """Of every picture its levels of features, as the model's forward pass takes them."""
         import torch
 
-        # Said explicitly: a picture three pixels high would be taken for one with its channels first.
-        made = [
-            self._image_processor(images=f.image_rgb, input_data_format="channels_last", return_tensors="pt")
-            for f in frames
-        ]
-        pixels = torch.cat([one["pixel_values"] for one in made]).to(self._device)
+        pixels = torch.cat([self._hosted.seen(f.image_rgb)["pixel_values"] for f in frames]).to(self._device)
         seen = self._network.get_vision_features(pixels)
         pairs = zip(seen.fpn_hidden_states, seen.fpn_position_encoding, strict=True)
         levels = [(hidden, place.expand(len(frames), -1, -1, -1)) for hidden, place in pairs]

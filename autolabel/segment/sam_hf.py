@@ -60,12 +60,11 @@ class SamHfSegmenter(SamSegmenter[Levels]):
                 chunk_on_cuda=64,
             )
         )
-        loaded = hosted(weights, key="segment.weights", classes=CLASSES)
+        self._hosted = loaded = hosted(weights, key="segment.weights", classes=CLASSES)
         self._network = loaded.model.to(self._device)
         # As sam2_decoder.py: bfloat16 moves a place by up to a pixel of 1024.
         for codes_places in (self._network.prompt_encoder, self._network.shared_image_embedding):
             keep_types(codes_places, self._device.type)
-        self._image_processor = loaded.image_processor
         self._padded = loaded.model.config.model_type == "sam"
         self._scores_objects = not self._padded
         side = int(loaded.model.config.prompt_encoder_config.image_size)
@@ -88,8 +87,7 @@ class SamHfSegmenter(SamSegmenter[Levels]):
     def _input(self, image_rgb: UInt8) -> Any:
         if not self._padded:
             return to_model_image(image_rgb, self._side, self._device)
-        made = self._image_processor(images=image_rgb, input_data_format="channels_last", return_tensors="pt")
-        return made["pixel_values"][0].to(self._device)
+        return self._hosted.seen(image_rgb)["pixel_values"][0].to(self._device)
 
     def _decode(self, levels: Levels, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
         """`mask_input` (N, h, w) covers the picture, whatever its size is."""

@@ -17,11 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from autolabel.core.errors import MissingExtra, WeightsError, WeightsMissing
+from autolabel.core.errors import ImageError, MissingExtra, WeightsError, WeightsMissing
+from autolabel.core.types import UInt8
 from autolabel.weights.cache import sha256_of
 
 _TEXTS = (".json", ".txt", ".model")
 _KINDS = ("*.safetensors", "*.json", "*.txt")
+# From which proportion on a model's size may round a side to nothing; those that do are far longer for any real model.
+_ELONGATED = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +36,23 @@ class Hosted:
     image_processor: Any
     tokenizer: Any
     identity: Mapping[str, str]
+
+    def seen(self, image_rgb: UInt8) -> Mapping[str, Any]:
+        """What the network is shown of one picture, a batch of one. Raises ImageError `too_elongated`."""
+        try:
+            # Said explicitly: a picture three pixels high would be taken for one with its channels first.
+            made: Mapping[str, Any] = self.image_processor(
+                images=image_rgb, input_data_format="channels_last", return_tensors="pt"
+            )
+        except ValueError as error:
+            short, long = sorted(image_rgb.shape[:2])
+            if long < _ELONGATED * short:
+                raise
+            h, w = image_rgb.shape[:2]
+            raise ImageError(
+                "too_elongated", f"{w}x{h} px: at the model's size nothing is left of the short side"
+            ) from error
+        return made
 
 
 def transformers() -> Any:

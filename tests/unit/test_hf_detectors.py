@@ -15,7 +15,9 @@ from autolabel.core.types import Frame, ImageInfo, ImageRef
 from autolabel.detect.detr_hf import DetrHfDetector
 from autolabel.detect.ontology import best_detections
 from autolabel.detect.phrases_hf import GroundingDinoDetector, Owlv2Detector
+from autolabel.engine.labeler import one_by_one_on_error
 from autolabel.ops.ontology import read_ontology
+from autolabel.weights.hub import Hosted
 from tests import hf_models
 
 hf_models.needs_transformers()
@@ -157,6 +159,27 @@ def test_scores_that_are_no_numbers_fail_the_picture_and_not_in_silence(folder, 
         convolution.flatten()[0] = torch.nan
     with pytest.raises(ImageError, match=r"not_finite: .*detect.precision=float32"):
         detector.detect(FRAMES[:1])
+
+
+@pytest.mark.parametrize("name", ["detr", "grounding_dino"])
+@pytest.mark.parametrize("size_hw", [(1, 5000), (5000, 2)])
+def test_a_picture_of_which_the_model_s_size_leaves_nothing_fails_alone(folder, name, size_hw):
+    detector = DETECTORS[name](folder(name))
+    height, width = size_hw
+    found = one_by_one_on_error(detector.detect, [FRAMES[0], frame(height, width), FRAMES[1]])
+    assert isinstance(found[1], ImageError)
+    assert found[1].code == "too_elongated"
+    assert f"{width}x{height} px" in found[1].detail
+    for ours, alone in zip((found[0], found[2]), detector.detect(FRAMES[:2]), strict=True):
+        assert np.array_equal(ours.boxes_xyxy, alone.boxes_xyxy)
+
+
+def test_other_errors_of_an_image_processor_are_no_fault_of_the_picture():
+    def broken(**inputs):
+        raise ValueError("mean must have 3 elements")
+
+    with pytest.raises(ValueError, match="3 elements"):
+        Hosted(None, broken, None, {}).seen(FRAMES[0].image_rgb)
 
 
 @pytest.mark.slow

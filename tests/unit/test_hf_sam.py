@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.errors import ConfigError, ImageError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
 from autolabel.ops.masks import encode
 from tests import hf_models
@@ -50,6 +50,13 @@ def filled():
     for mask, (x0, y0, x1, y1) in zip(masks, BOXES.astype(int), strict=True):
         mask[y0 + 3 : y1 - 9, x0 + 5 : x1] = 1
     return tuple(encode(mask) for mask in masks)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 200), (4000, 30)])
+def test_a_picture_of_which_the_model_s_size_leaves_nothing_fails(sam1, size_hw):
+    asked = Prompts(boxes_xyxy=np.array([[0, 0, 1, 1]], np.float32))
+    with pytest.raises(ImageError, match=f"too_elongated: {size_hw[1]}x{size_hw[0]} px"):
+        SamHfSegmenter(weights=sam1, **settings()).segment([frame(*size_hw)], [asked])
 
 
 @pytest.mark.parametrize("model", ["sam1", "nano"])
