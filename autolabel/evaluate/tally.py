@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The same matching at another IoU."""
+    """The same matching, or the same pairs, at another IoU."""
 
     iou: float
     precision: float | None
@@ -112,10 +112,15 @@ class Tally:
         else:
             self._confuse(scene)
         for threshold in self._at:
-            taken = greedy(scene.ious, scene.order, threshold, allowed=scene.same_class & ~scene.ignored[None])
-            self._at[threshold] += sum(t != NOBODY for t in taken)
+            self._at[threshold] += self._matched_at(threshold, scene, verdicts)
         if masks:
             self._separate(scene)
+
+    def _matched_at(self, threshold: float, scene: Scene, verdicts: Sequence[Verdict]) -> int:
+        if self._failures_count:  # the pairs are given, whatever their IoU
+            return sum(v.found is not None and v.iou is not None and v.iou >= threshold for v in verdicts)
+        taken = greedy(scene.ious, scene.order, threshold, allowed=scene.same_class & ~scene.ignored[None])
+        return sum(t != NOBODY for t in taken)
 
     def _count(self, scene: Scene, verdict: Verdict) -> None:
         if verdict.truth is not None and verdict.kind != "duplicate":

@@ -43,6 +43,15 @@ def test_a_mask_that_misses_its_object_counts_with_its_own_iou_and_a_dropped_one
     assert (by_iou.matching.pairing, by_iou.all.mean_iou) == ("iou", 1)
 
 
+def test_at_other_ious_the_pairs_are_the_same():
+    exchanged = [OBJECTS[2][1], at(112, 70), OBJECTS[0][1]]
+    found = judge(oracle(exchanged), TRUTH, on_labels=True, also_at=[0.5, 0.95])
+    assert [(t.recall, t.precision) for t in found.thresholds] == [(pytest.approx(1 / 3),) * 2, (0, 0)]
+    for threshold in found.thresholds:
+        alone = judge(oracle(exchanged), TRUTH, on_labels=True, iou=threshold.iou).all
+        assert (threshold.recall, threshold.precision) == (alone.recall, alone.precision)
+
+
 def test_annotations_are_found_by_their_ids_whatever_their_order():
     shuffled = ref("a.jpg", [OBJECTS[i] for i in (2, 0, 1)], source_ids=(3, 1, 2))
     found = judge(oracle([m for _, m in OBJECTS]), truth([shuffled]), on_labels=True)
