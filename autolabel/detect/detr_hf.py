@@ -7,6 +7,7 @@ of the library's own `post_process_object_detection`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 
 import numpy as np
 
@@ -44,6 +45,8 @@ class DetrHfDetector:
         self._network = HfNetwork(
             weights=weights, classes=CLASSES, batch=batch, device=device, precision=precision
         )
+        self._process = self._network.image_processor.post_process_object_detection
+        self._has_top_k = "top_k" in signature(self._process).parameters
         names = {int(index): str(name) for index, name in self._network.config.id2label.items()}
         first = {name: index for index, name in sorted(names.items(), reverse=True) if name != _NO_CLASS}
         self._id_of = {index: first[name] + 1 for index, name in names.items() if name != _NO_CLASS}
@@ -62,10 +65,14 @@ class DetrHfDetector:
         """Boxes of each frame, best score first, clipped to the image. Raises ImageError as HfNetwork does."""
         return [self._found(raw, frame) for raw, frame in zip(self._network(frames), frames, strict=True)]
 
+    def _all_of(self, raw: Raw) -> Mapping[str, int]:
+        """Some of the library's post-processings keep a hundred pairs of box and class, whatever is asked for; what is
+        kept is for `conf` and `max_det` to say."""
+        return {"top_k": raw.logits.numel()} if self._has_top_k else {}
+
     def _found(self, raw: Raw, frame: Frame) -> Detections:
         size_hw = frame.info.size_hw
-        process = self._network.image_processor.post_process_object_detection
-        (found,) = process(raw, threshold=self._conf, target_sizes=[size_hw])
+        (found,) = self._process(raw, threshold=self._conf, target_sizes=[size_hw], **self._all_of(raw))
         boxes, scores, labels = (found[key].numpy() for key in ("boxes", "scores", "labels"))
         known = np.flatnonzero(np.isin(labels, list(self._id_of)))
         rows = known[np.argsort(-scores[known], kind="stable")][: self._max_det]

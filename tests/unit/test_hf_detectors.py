@@ -13,6 +13,7 @@ import torch
 from autolabel.core.errors import ConfigError, ImageError, MissingExtra, WeightsError, WeightsMissing
 from autolabel.core.types import Frame, ImageInfo, ImageRef
 from autolabel.detect.detr_hf import DetrHfDetector
+from autolabel.detect.hf_network import Raw
 from autolabel.detect.ontology import best_detections
 from autolabel.detect.phrases_hf import GroundingDinoDetector, Owlv2Detector
 from autolabel.engine.labeler import one_by_one_on_error
@@ -91,6 +92,19 @@ def test_boxes_are_those_of_the_library(folder, name):
         h, w = picture.info.size_hw
         clipped = np.clip(expected["boxes"][kept].numpy(), 0, [w, h, w, h])
         assert np.allclose(np.sort(found.boxes_xyxy, axis=0), np.sort(clipped, axis=0), atol=1e-3)
+
+
+def test_no_number_of_the_library_s_own_limits_the_boxes(folder, tmp_path):
+    """Deformable DETR's post-processing keeps 100 by itself."""
+    from transformers import DeformableDetrImageProcessor
+
+    where = str(shutil.copytree(folder("rt_detr_v2"), tmp_path / "deformable"))
+    DeformableDetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(where)
+    detector = DETECTORS["rt_detr_v2"](where, conf=0.0)
+    logits, boxes = torch.full((1, 150, 4), -200.0), torch.full((1, 150, 4), 0.5)
+    logits[..., 2] = torch.linspace(3, 1, 150)
+    found = detector._found(Raw(logits, boxes), FRAMES[0])
+    assert found.scores.tolist() == pytest.approx(logits[0, :, 2].sigmoid().tolist())
 
 
 def test_gaps_among_the_classes_are_no_class(folder):
