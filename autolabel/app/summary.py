@@ -13,6 +13,7 @@ from pathlib import Path
 from autolabel.app.run_directory import write_text
 from autolabel.core.protocols import ExportReport
 from autolabel.core.text import printable
+from autolabel.core.types import MAX_DET
 from autolabel.store.run import RunReader
 
 STOPPED = 130
@@ -46,7 +47,8 @@ class Cost:
 class Summary:
     """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
     time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
-    empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number."""
+    empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number. In
+    `limited` ones the detector gave all the boxes that it may."""
 
     run: str
     status: Mapping[str, int]
@@ -62,6 +64,7 @@ class Summary:
     stages: Mapping[str, float] = field(default_factory=dict)
     precision: str = ""
     vanished: int = 0
+    limited: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -81,6 +84,11 @@ class Summary:
         lines.append(f"instances  {sum(self.instances.values())}: {_counts(self.instances)}")
         if self.dropped:
             lines.append(f"dropped    {sum(self.dropped.values())}: {_counts(self.dropped)}")
+        if self.limited:
+            lines.append(
+                f"limited    {self.limited} pictures have as many boxes as max_det lets the detector give: what is "
+                "beyond is not labelled"
+            )
         if self.vanished:
             lines.append(
                 f"vanished   {self.vanished} pictures are no longer in the source: exports leave them out, "
@@ -148,7 +156,8 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
     try:
         document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         document |= {
-            key: asdict(now)[key] for key in ("status", "instances", "dropped", "failures", "pending", "vanished")
+            key: asdict(now)[key]
+            for key in ("status", "instances", "dropped", "failures", "pending", "vanished", "limited")
         }
     except (OSError, ValueError, TypeError):
         now.write(directory)
@@ -182,11 +191,12 @@ def summarise(
     status: Counter[str] = Counter()
     instances: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
-    failures = []
+    failures, limited = [], 0
     for record in reader.records():
         status[record.status] += 1
         instances.update(names.get(i.category_id, str(i.category_id)) for i in record.instances)
         dropped.update(d.reason.partition(":")[0] for d in record.dropped)
+        limited += record.info is not None and MAX_DET in record.info.notes
         if record.status == "failed":
             failures.append(Failure(record.image_id, record.code, record.detail))
     return Summary(
@@ -204,6 +214,7 @@ def summarise(
         stages=stages or {},
         precision=reader.meta("precision") or "",
         vanished=sum(1 for _ in reader.gone()),
+        limited=limited,
     )
 
 

@@ -103,10 +103,14 @@ class ImageRef:
     stamp: tuple[int, int] | None = None
 
 
+MAX_DET = "max_det"
+"""The note of a picture whose detections are `limited`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """Of a decoded picture: upright size in pixels, the EXIF orientation (1..8) that was applied, sha256 of
-    the file's bytes, and notes such as `alpha_dropped` or `multi_frame`."""
+    the file's bytes, and notes such as `alpha_dropped`, `multi_frame` or MAX_DET."""
 
     width: int
     height: int
@@ -147,6 +151,7 @@ class Detections:
     with a reason. `masks[i]` is an existing mask that must be kept as it is, `polygons[i]` its polygons in
     upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source, `extras[i]` its
     other fields. `replaced[i]` is an existing mask that is to be made anew, kept here to say what changed.
+    `limited`: they are as many as the detector may give (`max_det`), so that there may be more in the picture.
     """
 
     boxes_xyxy: Float32
@@ -158,6 +163,7 @@ class Detections:
     crowd: tuple[bool, ...] = ()
     extras: tuple[str, ...] = ()
     replaced: tuple[Rle | None, ...] = ()
+    limited: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.boxes_xyxy)
@@ -190,6 +196,7 @@ class Detections:
             np.concatenate([self.scores, other.scores]),
             np.concatenate([self.category_ids, other.category_ids]),
             **columns,
+            limited=self.limited or other.limited,
         )
 
     def select(self, index: Sequence[int] | Int64) -> Detections:
@@ -197,7 +204,11 @@ class Detections:
         rows = [int(i) for i in index]
         columns = {name: tuple(getattr(self, name)[i] for i in rows) for name in DETECTION_COLUMNS}
         return Detections(
-            self.boxes_xyxy[rows].reshape(-1, 4), self.scores[rows], self.category_ids[rows], **columns
+            self.boxes_xyxy[rows].reshape(-1, 4),
+            self.scores[rows],
+            self.category_ids[rows],
+            **columns,
+            limited=self.limited,
         )
 
 

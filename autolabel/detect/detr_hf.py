@@ -81,4 +81,5 @@ class DetrHfDetector:
             clip_xyxy(boxes[rows].astype(np.float32), size_hw),
             scores[rows].astype(np.float32),
             np.array(numbers, np.int64),
+            limited=len(rows) == self._max_det,
         )

@@ -30,4 +30,9 @@ def best_detections(
         kept = mine[box_nms(boxes[mine], scores[mine], iou)]
         rows = rows[(numbers[rows] != number) | np.isin(rows, kept)]
     rows = rows[np.argsort(-scores[rows], kind="stable")][:max_det]
-    return Detections(boxes[rows], scores[rows].astype(np.float32), numbers[rows].astype(np.int64) + 1)
+    return Detections(
+        boxes[rows],
+        scores[rows].astype(np.float32),
+        numbers[rows].astype(np.int64) + 1,
+        limited=len(rows) == max_det,
+    )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,7 +80,8 @@ class TiledDetector:
     def _objects(self, frame: Frame, views: Sequence[Window], found: Sequence[Detections]) -> Detections:
         if len(views) == 1:
             return found[0]
-        return joined(placed(views, found, frame.info.size_hw), views, self._match_iou)
+        objects = joined(placed(views, found, frame.info.size_hw), views, self._match_iou)
+        return replace(objects, limited=any(of_view.limited for of_view in found))
 
 
 def tile_windows(size_hw: tuple[int, int], size: int, overlap: float) -> list[Window]:

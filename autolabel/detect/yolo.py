@@ -18,7 +18,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -179,7 +179,7 @@ class YoloDetector:
             fitted = self._fitted(images)
             found = self._each([fit.image_rgb for fit in fitted])
             return [
-                _to_detections(rows, fit, image.shape[:2])
+                replace(_to_detections(rows, fit, image.shape[:2]), limited=len(rows) == self._max_det)
                 for rows, fit, image in zip(found, fitted, images, strict=True)
             ]
 

@@ -14,6 +14,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import BatchLimit, Detector, Finish, Prompter, Refiner, Segmenter
 from autolabel.core.types import (
+    MAX_DET,
     Detections,
     Frame,
     ImageInfo,
@@ -224,6 +225,8 @@ class PipelineLabeler(FrameLabeler):
                 raise ConfigError(NO_CLASS_OF_NEW)
             by_index.update(enumerate(answers.found, start=len(detections) + answers.added))
             detections = with_new(detections, by_index, answers.added + len(answers.found), self._class_of_new)
+        if detections.limited:
+            info = replace(info, notes=(*info.notes, MAX_DET))
         return self.record(ref, info, instances_of(detections, by_index), reasons)
 
     @property

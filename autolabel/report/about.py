@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autolabel.core.types import MAX_DET
 from autolabel.report.page import (
     Child,
     Column,
@@ -43,6 +44,7 @@ NOTES = {
     "multi_frame": "with several frames, the first was taken",
     "16bit_reduced": "16-bit, reduced to 8",
     "12bit_scaled": "12-bit, scaled to 8",
+    MAX_DET: "with as many boxes as `max_det` lets a detector give; there may be more objects",
     "turned_upright": "turned upright by their EXIF orientation",
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from autolabel.app.demo import sample_folder
 from autolabel.app.main import main
 from autolabel.store.run import open_reader
 from tests import hf_models
@@ -119,6 +120,18 @@ def test_nano_models_run_with_tiles_zoom_and_a_label_map_without_a_network(label
     assert label("in", *settings, "engine=inline", run="b") == 0
     assert found("a") == found("b")
     assert {c["name"] for c in coco("a")["categories"]} == {"thing"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "limited"),
+    [(["detect=nano", "detect.max_det=1", "labels.rename={object: thing}"], 2), (["detect=nano"], 0),
+     (["detect=tiles", "detect@detect.inner=nano", "detect.inner.max_det=1"], 2)],
+)  # fmt: skip
+def test_pictures_with_all_the_boxes_that_a_detector_may_give_are_counted(settings, limited, label, capsys):
+    for _ in range(2):  # labelled, and as it stands in the run
+        assert label(sample_folder(), *settings, "segment=box") == 0
+        assert ("limited    2 pictures" in capsys.readouterr().out) == bool(limited)
+        assert json.loads(Path("run", "summary.json").read_text())["limited"] == limited
 
 
 @pytest.mark.slow
