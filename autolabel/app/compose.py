@@ -317,7 +317,8 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
 def alternatives(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """For each key, in order, one override for every value that was given: one alone where nothing is swept.
 
-    A key that is set twice has what it was set to last. Raises ConfigError for a value that cannot be read.
+    A key that is set twice, however it is written, has what it was set to last. Raises ConfigError for a value that
+    cannot be read.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -326,9 +327,12 @@ def alternatives(overrides: Sequence[str]) -> list[tuple[str, ...]]:
         parsed = OverridesParser.create().parse_overrides([_as_sweep(o) for o in overrides])
     except HydraException as error:
         raise ConfigError(_readable(error)) from error
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for given, override in zip(overrides, parsed, strict=True):
         key = override.get_key_element()
+        found.pop(key, None)
+        # `+a=1,2 a=3` is one run, which still needs the first to have the key: any value of it will do.
+        found.update({other: found[other][:1] for other in found if key_of(other) == key_of(key)})
         found[key] = tuple(dict.fromkeys(f"{key}={value}" for value in _swept(override, given))) or (given,)
     return list(found.values())
 

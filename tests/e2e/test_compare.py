@@ -296,11 +296,19 @@ def test_no_model_library_is_loaded(two_runs):
         (["a=0.2,0.20"], [""]),
         (["a=range(0.1,0.4,0.1)"], ["a=0.1", "a=0.2", "a=0.3", "a=0.4"]),
         (["a=1,2", "a=3"], [""]),
+        (["a=1,2", "++a=3"], [""]),
+        (["++a=1,2", "a=3,4"], ["a=3", "a=4"]),
         (["a=null,x"], ["a=null", "a=x"]),
     ],
 )
 def test_a_run_is_named_by_what_is_swept_alone(overrides, names):
     assert [job.folder for job in jobs(overrides)] == names
+
+
+def test_of_a_setting_that_is_written_in_several_ways_the_last_value_holds():
+    assert [job.overrides for job in jobs(["a=1,2", "++a=3", "a=4"])] == [("++a=3", "a=4")]
+    # Without the first there would be no key to be set.
+    assert [job.overrides for job in jobs(["+a=1,2", "a=3"])] == [("+a=1", "a=3")]
 
 
 @pytest.mark.parametrize(
