@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autolabel.app.compose import build, build_all, compose
 from autolabel.app.label import listed
 from autolabel.app.labelers import NO_CLASSES, build_labeler
-from autolabel.app.saved import note, require_names_apart, require_none_lost
+from autolabel.app.saved import note, require_names_apart, require_none_lost, require_same_classes
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.protocols import ExportReport, Source, Unit
 from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
@@ -68,12 +68,13 @@ def save(
     results: Iterable[Result], directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")
 ) -> dict[str, ExportReport]:
     """Write the labels of several pictures as one data set a format, into `directory/<format>`; what was saved there
-    before is replaced. Raises ConfigError for unknown formats, ExportError when two pictures have one name, and when
-    labels of a picture that is not in `results` would be lost."""
+    before is replaced. Raises ConfigError for unknown formats, ExportError when two pictures have one name, or
+    different classes, and when labels of a picture that is not in `results` would be lost."""
     results = list(results)
     store = MemoryStore(results[0].categories if results else ())
     records = [result.record for result in results]
     require_names_apart(records)
+    require_same_classes([(result.record.image_id, result.categories) for result in results])
     store.commit(Unit(0, 0, tuple(ImageRef(r.image_id, r.path) for r in records)), records)
     config = compose("export", [f"export=[{','.join(formats)}]"])
     root, exporters = Path(directory), build_all("export", config.export)

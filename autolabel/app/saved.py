@@ -14,7 +14,7 @@ from pathlib import Path
 from autolabel.app.run_directory import write_text
 from autolabel.core.errors import ExportError
 from autolabel.core.text import printable
-from autolabel.core.types import ImageRecord
+from autolabel.core.types import Category, ImageRecord
 from autolabel.export.manifest import MANIFEST, file_sha256, is_export
 
 
@@ -30,6 +30,24 @@ def require_names_apart(records: Iterable[ImageRecord]) -> None:
                 "folders in one call, as a list of paths, which leaves the folders in their names, or save them apart"
             )
         paths[record.image_id] = record.path
+
+
+def require_same_classes(pictures: Sequence[tuple[str, Sequence[Category]]]) -> None:
+    """Raises ExportError when two pictures come with different classes: a data set has one list of them, in which the
+    ids of the other picture would mean something else, or nothing."""
+    for image_id, categories in pictures:
+        first_id, first = pictures[0]
+        ours, theirs = ([f"{c.id} {printable(c.name)}" for c in some] for some in (first, categories))
+        if ours != theirs:
+            raise ExportError(
+                f"results have different classes: {printable(first_id)} has {_few(ours, theirs)}; {printable(image_id)} "
+                f"has {_few(theirs, ours)}; save them apart, or label them in one call"
+            )
+
+
+def _few(some: Sequence[str], others: Sequence[str]) -> str:
+    """Some of those that are not among the others."""
+    return ", ".join([one for one in some if one not in others][:5]) or "no others"
 
 
 def require_none_lost(directory: Path, records: Sequence[ImageRecord]) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from omegaconf import OmegaConf
 import autolabel
 from autolabel.app.main import main
 from autolabel.core.errors import ExportError
+from autolabel.core.types import Category
 from autolabel.store.run import open_reader
 from tests.fakes import album, draw
 
@@ -442,6 +444,17 @@ def test_pictures_of_one_name_are_not_one_data_set(results, tmp_path):
     paths = rf"called 'a.png': {first.record.path} and {namesake.record.path};"
     with pytest.raises(ExportError, match=paths) as caught:
         autolabel.save([first, second, namesake], tmp_path / "out", ["coco"])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_different_classes_are_not_one_data_set(results, tmp_path):
+    first, second, _ = results
+    other = replace(second, categories=(Category(1, "boat"),))
+    with pytest.raises(
+        ExportError, match=r"a.png has 1 cat, 2 dog, 3 owl; b.png has 1 boat; save them apart"
+    ) as caught:
+        autolabel.save([first, other], tmp_path / "out", ["coco"])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
