@@ -568,6 +568,11 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
                 f"{path.parent} was not closed: its process was killed, or is still at work; it cannot be read where "
                 f"nothing can be written; {WORK_ON_A_COPY}"
             ) from error
+        if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise StoreError(
+                f"{path.parent} was not closed: its process was killed as it wrote, and what it had begun must be taken "
+                "back before the run can be read; the command that made it does so, and goes on with it"
+            ) from error
         # A failed write is never tried again: a later success is no proof that the data is there.
         raise StoreError(
             f"{path}: {error}; is the disk full, read-only or damaged? what was committed is safe"

@@ -448,6 +448,30 @@ def test_a_killed_run_that_cannot_be_written_says_that_a_copy_can_be_read(tmp_pa
         assert (reader.counts(), reader.meta("late")) == ({"ok": 1}, "in the log alone")
 
 
+def test_a_run_killed_as_it_wrote_says_who_puts_it_right(tmp_path):
+    run, killed = tmp_path / "run", tmp_path / "killed"
+    run.mkdir()
+    refs = refs_in(tmp_path / "in", ["a"])
+    label_all(run, refs)
+    with contextlib.closing(sqlite3.connect(run / "run.sqlite", isolation_level=None)) as writer:
+        for statement in ("PRAGMA journal_mode=truncate", "PRAGMA cache_size=1", "BEGIN"):
+            writer.execute(statement)
+        for number in range(200):  # more than it holds back
+            writer.execute("INSERT INTO meta VALUES (?, ?)", (str(number), "x" * 500))
+        shutil.copytree(run, killed)
+        writer.execute("ROLLBACK")
+    with (
+        pytest.raises(StoreError, match=r"killed as it wrote.*the command that made it") as caught,
+        open_reader(killed),
+    ):
+        raise AssertionError("what was not committed would be read")
+    assert "\n" not in str(caught.value)
+    with open_store(killed, rollback=True):
+        pass
+    with open_reader(killed) as reader:
+        assert (reader.counts(), reader.meta("0")) == ({"ok": 1}, None)
+
+
 def test_a_second_process_is_refused_with_the_first_ones_number(tmp_path):
     with (
         exclusive(tmp_path),
