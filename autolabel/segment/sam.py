@@ -18,7 +18,7 @@ import numpy as np
 
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Sieve, UInt8
 from autolabel.ops.box_prior import BoxPrior
-from autolabel.ops.device import Chunks, Precision, autocast, upload
+from autolabel.ops.device import Chunks, Precision, autocast, not_finite, upload
 from autolabel.segment.answers import (
     STABILITY_OFFSET,
     Decoded,
@@ -70,7 +70,8 @@ class SamSegmenter(ABC, Generic[F]):
         """Masks of all prompts of all frames. Frames without prompts cost nothing.
 
         A prompt whose answer is not finite (a box with NaN, say) goes unanswered. Raises
-        ImageError `out_of_memory` when a single image or prompt does not fit on the device.
+        ImageError `out_of_memory` when a single image or prompt does not fit on the device, `not_finite` when such an
+        answer was to pass a sieve.
         """
         pairs = list(zip(frames, prompts, strict=True))
         answers: list[list[PromptedMask]] = [[] for _ in pairs]
@@ -129,6 +130,10 @@ class SamSegmenter(ABC, Generic[F]):
                 answer = self._decode(features, *self._again(asked, answer, view), view, False)
             scores = answer.scores()
             if sieve is not None:  # before anything leaves the device
+                if not np.isfinite(
+                    scores
+                ).all():  # what a box asked for would be missed; what a grid finds would not
+                    raise not_finite("segment")
                 passed = np.flatnonzero(scores[:, 0] > sieve.min_predicted_iou)
                 asked, answer, scores = asked.part(passed), answer.part(passed), scores[passed]
             logits = answer.logits[:, 0].cpu().numpy()
@@ -170,10 +175,9 @@ class SamSegmenter(ABC, Generic[F]):
         """The stable ones, with their stability at the picture's size. Unstable ones never get a mask."""
         found = []
         for i in range(len(rows)):
-            if np.isfinite(scores[i]).all():
-                scores[i, 2] = view.stability(logits[i], STABILITY_OFFSET)
-                if scores[i, 2] >= min_stability:
-                    found.append(prompted(int(rows[i]), logits[i], scores[i], view, self._scores_objects))
+            scores[i, 2] = view.stability(logits[i], STABILITY_OFFSET)
+            if scores[i, 2] >= min_stability:
+                found.append(prompted(int(rows[i]), logits[i], scores[i], view, self._scores_objects))
         return found
 
     def _tensor(self, array: Any) -> Any:

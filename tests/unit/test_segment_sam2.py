@@ -10,8 +10,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from autolabel.core.configs import configs_dir
-from autolabel.core.errors import ConfigError, WeightsError
-from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts
+from autolabel.core.errors import ConfigError, ImageError, WeightsError
+from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts, Sieve
 from autolabel.ops.masks import encode
 from autolabel.segment import sam, sam2
 from autolabel.segment.answers import logits_rle, matching_arithmetic
@@ -138,6 +138,29 @@ def test_an_unanswered_prompt_shifts_no_other(nano):
     (whole,) = nano.segment([frame()], [Prompts(boxes_xyxy=BOXES)])
     assert [answer.prompt for answer in answers] == [0, 2]
     assert [answer.mask for answer in answers] == [whole[0].mask, whole[2].mask]
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf])
+def test_a_grids_answers_that_are_no_numbers_are_no_empty_picture(nano, monkeypatch, spoilt):
+    points = np.array([[[40, 50]], [[100, 60]]], np.float32)
+    grid = Prompts(
+        points_xy=points,
+        point_signs=np.ones((2, 1), np.int64),
+        sieve=Sieve(True, 0.0, 0.0, 1, 1.0, 0.7, 0.7, None),
+    )
+    (sound,) = nano.segment([frame()], [grid])
+    assert sound
+    decode = nano._decode
+
+    def with_a_hole(*asked):
+        answer = decode(*asked)
+        answer.logits[1, 0, 0, 0] = spoilt
+        return answer
+
+    monkeypatch.setattr(nano, "_decode", with_a_hole)
+    with pytest.raises(ImageError, match="scores are not numbers") as error:
+        nano.segment([frame()], [grid])
+    assert error.value.code == "not_finite"
 
 
 def test_points_boxes_and_masks_can_be_asked_together(nano):
