@@ -33,6 +33,7 @@ _SPLITS = ("train", "val", "test")
 _NOT_LABELS = frozenset(
     {"classes.txt", "obj.names", "labels.txt", "train.txt", "val.txt", "test.txt", "readme.txt"}
 )
+"""In lower case. Lists of classes or of pictures, and notes; labels only where a picture has the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,15 @@ class YoloSource:
         for place in (labels, posixpath.dirname(labels)):
             for name in ("classes.txt", "obj.names"):
                 file = posixpath.join(place, name)
-                if is_file(file):
+                if is_file(file) and not (place == labels and self._is_label(name)):
                     lines = [line.strip() for line in read_label_text(file, _MAX_YAML).splitlines()]
                     named = enumerate(itertools.takewhile(bool, lines))
                     return {index: class_name(file, index, line) for index, line in named}
         return self._guessed_names()
+
+    def _is_label(self, name: str) -> bool:
+        images, labels = self._trees
+        return name in _label_names(images, labels)
 
     def _guessed_names(self) -> dict[int, str]:
         """`class_0` … up to the largest index in use; a bare label folder names no classes."""
@@ -164,11 +169,15 @@ class YoloSource:
         beside = posixpath.join(parent(labels), "images")
         return (beside, labels, "images/") if is_folder(beside) else (labels, labels, "")
 
+    @cached_property
+    def _trees(self) -> tuple[Tree, Tree]:
+        images_dir, labels_dir, _ = self._folders
+        return walk(images_dir), walk(labels_dir)
+
     def _from_folders(self) -> Iterator[_Picture]:
-        images_dir, labels_dir, prefix = self._folders
-        images, labels = walk(images_dir), walk(labels_dir)
-        names = [n for n in with_extension(labels, ".txt") if posixpath.basename(n).lower() not in _NOT_LABELS]
-        yield from _paired(images, labels, names, prefix, None)
+        images, labels = self._trees
+        names = _label_names(images, labels)
+        yield from _paired(images, labels, names, self._folders[2], None)
         self._ignored.update(
             count_ignored(images, frozenset(names) if images.root == labels.root else frozenset())
         )
@@ -221,7 +230,7 @@ class YoloSource:
         prefix = f"{place}/" if place else ""
         labels_dir = posixpath.join(self._base, label_path(posixpath.join(place, "x.jpg"))).removesuffix("x.txt")
         labels = walk(labels_dir) if is_folder(labels_dir) else Tree(labels_dir, (), ())
-        names = [n for n in with_extension(labels, ".txt") if posixpath.basename(n).lower() not in _NOT_LABELS]
+        names = _label_names(images, labels)
         yield from _paired(images, labels, names, prefix, split)
         self._ignored.update(
             count_ignored(images, frozenset(names) if images.root == labels.root else frozenset())
@@ -288,6 +297,15 @@ def _index(key: object) -> int:
     if not 0 <= index < _MOST_CLASSES:
         raise ValueError(f"{index} is not in [0, {_MOST_CLASSES})")
     return index
+
+
+def _label_names(images: Tree, labels: Tree) -> list[str]:
+    stems = {posixpath.splitext(name)[0] for name in images.images()}
+    return [
+        name
+        for name in with_extension(labels, ".txt")
+        if posixpath.basename(name).lower() not in _NOT_LABELS or posixpath.splitext(name)[0] in stems
+    ]
 
 
 def _paired(images: Tree, labels: Tree, names: list[str], prefix: str, split: str | None) -> Iterator[_Picture]:

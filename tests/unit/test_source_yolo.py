@@ -197,6 +197,33 @@ def test_images_beside_labels(tmp_path):
     assert source.ignored == {".md": 1}
 
 
+NAMES = ("a", "train", "val", "Test", "labels", "readme", "classes")
+
+
+@pytest.mark.parametrize("kind", ["data.yaml", "folders", "flat data.yaml", "flat"])
+def test_a_picture_may_be_called_like_a_list_of_classes_or_of_pictures(tmp_path, kind):
+    images, labels = ("", "") if "flat" in kind else ("images/sub/", "labels/sub/")
+    files = {f"{images}{name}.jpg": "" for name in NAMES} | {f"{labels}{name}.txt": BOX for name in NAMES}
+    files |= {f"{labels}other/{name}.txt": "notes" for name in ("classes", "README")}
+    place = "." if "flat" in kind else "images"
+    write(tmp_path, files | ({"data.yaml": f"train: {place}\nnames: [cat]\n"} if "yaml" in kind else {}))
+    refs, source = read(tmp_path / ("data.yaml" if "yaml" in kind else ""))
+    assert {name: ref.problem or len(ref.labels) for name, ref in refs.items()} == dict.fromkeys(
+        (f"{images}{name}.jpg" for name in sorted(NAMES)), 1
+    )
+    assert [c.name for c in source.categories] == (["cat"] if "yaml" in kind else ["class_0"])
+
+
+def test_a_list_of_classes_is_still_none_where_a_picture_of_another_place_has_its_name(tmp_path):
+    write(
+        tmp_path, {"classes.txt": "cat\n", "train.txt": "a.jpg\n", "a.jpg": "", "a.txt": BOX, "b/classes.jpg": ""}
+    )
+    refs, source = read(tmp_path)
+    assert [c.name for c in source.categories] == ["cat"]
+    assert list(refs) == ["a.jpg", "b/classes.jpg"]
+    assert source.ignored == {".txt": 2}
+
+
 def test_a_bare_label_folder_finds_its_pictures(tmp_path):
     write(
         tmp_path,
