@@ -71,11 +71,12 @@ class VocSource:
     `SegmentationObject/` and `SegmentationClass/` for masks, and `ImageSets/Main/{train,val,test}.txt`, or else
     those of `ImageSets/Segmentation/`, for the splits), or a folder of XML files whose pictures are in
     `images_dir`, in `images/` beside it, or among them. A picture belongs to the XML of the same relative path
-    without extension, else to the XML whose `filename` names it. Image ids are relative to `images_dir` if it is
-    given, else to the data set's folder. An XML that cannot be read, or that its PNGs contradict, makes its
-    picture `failed:bad_label`; all XML files are read before the first picture is given out, since the classes are
-    known only then. PNGs are read one picture at a time; where a picture has them and no XML, they are its labels.
-    `path` and `images_dir` may be addresses.
+    without extension, else to the XML whose `filename` names it. Of several pictures that differ in the extension
+    alone an XML has the one that its `filename` names; where that is none of them, all are `failed:bad_label`. Image
+    ids are relative to `images_dir` if it is given, else to the data set's folder. An XML that cannot be read, or
+    that its PNGs contradict, makes its picture `failed:bad_label`; all XML files are read before the first picture is
+    given out, since the classes are known only then. PNGs are read one picture at a time; where a picture has them
+    and no XML, they are its labels. `path` and `images_dir` may be addresses.
     """
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
@@ -122,6 +123,10 @@ class VocSource:
         ref = ImageRef(image_id, path, split=splits.get(pair.stem), stamp=images.stamps.get(name))
         if isinstance(found, Problem):
             return replace(ref, problem=found)
+        if found is not None and pair.label in self._shared and self._meant(pair.label) is None:
+            several = ", ".join(map(repr, self._shared[pair.label]))
+            detail = f"{pair.label!r} may be of any of {several}; its <filename> is {found.filename!r}"
+            return replace(ref, problem=Problem("bad_label", detail))
         if pair.image is None:
             problem = Problem("missing", f"{pair.label!r} has no picture: no {pair.stem}.* in {images.root!r}")
             return replace(ref, problem=problem)
@@ -136,7 +141,7 @@ class VocSource:
             stem = posixpath.splitext(pair.label or pair.stem)[0]
             masks = self._masks and self._masks.of_objects(stem, found.names)
             return _labels(found, ids, masks or (None,) * len(found.names))
-        objects = None if self._masks is None else self._masks.without_xml(pair.stem)
+        objects = self._masks.without_xml(pair.stem) if self._masks and pair.stem not in self._xml_stems else None
         return None if objects is None else _labels_of_masks(objects, ids)
 
     @cached_property
@@ -187,14 +192,42 @@ class VocSource:
     def _names_from_masks(self) -> bool:
         """Whether classes can be met that no XML names."""
         masks = self._masks
-        return masks is not None and (
-            masks.states_classes or any(pair.label is None and masks.has(pair.stem) for pair in self._pairs)
-        )
+        if masks is None or masks.states_classes:
+            return masks is not None
+        bare = (pair.stem for pair in self._pairs if pair.label is None)
+        return any(masks.has(stem) for stem in bare if stem not in self._xml_stems)
+
+    @cached_property
+    def _xml_stems(self) -> frozenset[str]:
+        """PNGs of these names go with an XML; a picture without one may have the same name."""
+        return frozenset(posixpath.splitext(name)[0] for name in self._annotations)
+
+    @cached_property
+    def _by_stem(self) -> tuple[Pair, ...]:
+        return tuple(pairs(*self._trees, list(self._annotations)))
+
+    @cached_property
+    def _shared(self) -> dict[str, list[str]]:
+        """The pictures of each XML whose stem several have."""
+        found: dict[str, list[str]] = {}
+        for pair in self._by_stem:
+            if pair.label is not None and pair.image is not None:
+                found.setdefault(pair.label, []).append(pair.image)
+        return {label: images for label, images in found.items() if len(images) > 1}
+
+    def _meant(self, label: str) -> str | None:
+        """Which of the pictures that share its stem an XML's `filename` names, from whatever folder."""
+        found = self._annotations[label]
+        name = "" if isinstance(found, Problem) else posixpath.basename(found.filename.replace("\\", "/"))
+        return next((image for image in self._shared[label] if posixpath.basename(image) == name), None)
+
+    def _decided(self, pair: Pair) -> Pair:
+        meant = self._meant(pair.label) if pair.label in self._shared else None
+        return pair if meant in (None, pair.image) else Pair(pair.image, None)
 
     @cached_property
     def _pairs(self) -> tuple[Pair, ...]:
-        images, labels = self._trees
-        found = list(pairs(images, labels, list(self._annotations)))
+        found = [self._decided(pair) for pair in self._by_stem]
         bare = {pair.image for pair in found if pair.label is None}
         lonely = [pair.label for pair in found if pair.image is None and pair.label]
         matched = [Pair(name, label) for label in lonely if (name := self._named(label)) in bare]

@@ -114,6 +114,28 @@ def test_the_stated_file_name_helps_where_the_names_differ(tmp_path):
     assert len(refs["photo.jpg"].labels) == 1
 
 
+@pytest.mark.parametrize("stated", ["j.png", "C:\\photos\\j.png", "JPEGImages/j.png"])
+def test_of_pictures_that_share_a_stem_the_stated_one_has_the_objects(tmp_path, stated):
+    folders = {"JPEGImages/j.jpg": "", "JPEGImages/j.png": "", "JPEGImages/k.png": ""}
+    dog = xml(("dog", (1, 1, 5, 5)), filename=stated)
+    write(tmp_path, {"Annotations/j.xml": dog, "Annotations/k.xml": xml(filename="renamed.jpg"), **folders})
+    refs, _ = read(tmp_path)
+    found = {name: None if ref.labels is None else len(ref.labels) for name, ref in refs.items()}
+    assert found == {"JPEGImages/j.jpg": None, "JPEGImages/j.png": 1, "JPEGImages/k.png": 0}
+    assert [ref.problem for ref in refs.values()] == [None] * 3
+
+
+@pytest.mark.parametrize("stated", ["", "j", "other.jpg"])
+def test_where_pictures_share_a_stem_and_none_is_stated_none_has_the_objects(tmp_path, stated):
+    write(tmp_path, {"j.xml": xml(("dog", (1, 1, 5, 5)), filename=stated), "j.jpg": "", "j.png": "", "a.jpg": ""})
+    refs, _ = read(tmp_path)
+    assert refs["a.jpg"].problem is None
+    for name in ("j.jpg", "j.png"):
+        assert refs[name].problem.code == "bad_label"
+        detail = f"'j.xml' may be of any of 'j.jpg', 'j.png'; its <filename> is {stated!r}"
+        assert refs[name].problem.detail == detail
+
+
 def test_two_files_for_one_picture_leave_none_of_them_out_silently(tmp_path):
     write(tmp_path, {"1.xml": xml(filename="p.jpg"), "2.xml": xml(filename="p.jpg"), "p.jpg": ""})
     with pytest.raises(SourceError, match=r"1\.xml.*2\.xml.*p\.jpg"):
@@ -240,6 +262,15 @@ def test_object_k_of_the_xml_is_number_k_of_the_png_and_void_is_nobody(tmp_path,
     assert (second == (OBJECTS == 2)).all()
     assert [c.name for c in source.categories] == ["cat", "dog"]
     assert ref.labels.category_ids.tolist() == [2, 1]
+
+
+def test_pngs_of_an_xml_are_not_those_of_another_picture_of_its_stem(tmp_path):
+    write(tmp_path, {"JPEGImages/a.png": ""})
+    text = xml(("cat", (1, 1, 4, 4)), ("dog", (11, 6, 16, 8)), filename="a.jpg")
+    ref, source = devkit(tmp_path, text, classes=None, labelmap=None)
+    assert all(shape is not None for shape in ref.labels.shapes)
+    assert read(tmp_path)[0]["JPEGImages/a.png"].labels is None
+    assert source.categories == (Category(1, "cat"), Category(2, "dog"))
 
 
 def test_an_object_without_pixels_keeps_its_box_alone(tmp_path):
