@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import posixpath
+import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +21,7 @@ from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.storage import absolute, exists, in_parallel, is_file, is_folder, is_url, normal, parent
 from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
-from autolabel.source.pairs import Pair, pairs, with_extension
+from autolabel.source.pairs import with_extension
 from autolabel.source.walk import Tree, count_ignored, extension, walk
 from autolabel.source.yaml_file import class_name, parse_yaml
 from autolabel.source.yolo_rows import ROW_KINDS, BadRow, RowKind, parse_rows
@@ -57,7 +59,8 @@ class YoloSource:
     and none is an error. A label file with a bad row makes its picture `failed:bad_label`; a label file without a
     picture is `failed:missing`, under the name that the picture would have, without suffix.
 
-    `path` is a data.yaml (image ids relative to its `path:` folder); a folder that has `images/` beside
+    `path` is a data.yaml (image ids relative to its `path:` folder; a label is where the ultralytics loader looks for
+    it, picture by picture, or else beside its picture); a folder that has `images/` beside
     `labels/` (or `yolo/`); or a folder of label files, whose pictures are in `images_dir`, in `images/` beside
     it, or among them. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
     `root` allows a data.yaml whose `path:` leads elsewhere: it replaces that path. `rows` says what the rows are
@@ -128,7 +131,7 @@ class YoloSource:
 
     def _is_label(self, name: str) -> bool:
         images, labels = self._trees
-        return name in _label_names(images, labels)
+        return labels.path(name) in _labels_of(images, labels, _label_files(labels)).values()
 
     def _guessed_names(self) -> dict[int, str]:
         """`class_0` … up to the largest index in use; a bare label folder names no classes."""
@@ -176,10 +179,27 @@ class YoloSource:
 
     def _from_folders(self) -> Iterator[_Picture]:
         images, labels = self._trees
-        names = _label_names(images, labels)
-        yield from _paired(images, labels, names, self._folders[2], None)
+        yield from self._paired(images, labels, _label_files(labels), self._folders[2], None)
+
+    def _paired(
+        self, images: Tree, labels: Tree, files: list[str], prefix: str, split: str | None
+    ) -> Iterator[_Picture]:
+        """The pictures with what is theirs of the label files, and the files of `labels` that are nobody's; sorted by
+        the bytes of the names."""
+        own = _labels_of(images, labels, files)
+        lonely = _lonely(labels, frozenset(own.values()))
+        found = [
+            _Picture(prefix + name, images.path(name), own.get(name), split, stamp=images.stamps.get(name))
+            for name in images.images()
+        ]
+        found += (_without_picture(images, labels, name, prefix, split) for name in lonely)
+        yield from sorted(found, key=lambda picture: os.fsencode(picture.image_id))
+        for tree in {images.root: images, labels.root: labels}.values():
+            for ref in tree.unreadable_refs(prefix if tree is images else "labels/"):
+                yield _Picture(ref.image_id, ref.path, None, split, ref.problem)
+        used = {*own.values(), *map(labels.path, lonely)}
         self._ignored.update(
-            count_ignored(images, frozenset(names) if images.root == labels.root else frozenset())
+            count_ignored(images, frozenset(name for name in images.files if images.path(name) in used))
         )
 
     # data.yaml --------------------------------------------------------------------------------------------
@@ -227,14 +247,13 @@ class YoloSource:
         if not is_folder(path):
             raise SourceError(f"{self._path!r}: {split}: no such folder: {path!r}")
         images = walk(path)
-        prefix = f"{place}/" if place else ""
-        labels_dir = posixpath.join(self._base, label_path(posixpath.join(place, "x.jpg"))).removesuffix("x.txt")
-        labels = walk(labels_dir) if is_folder(labels_dir) else Tree(labels_dir, (), ())
-        names = _label_names(images, labels)
-        yield from _paired(images, labels, names, prefix, split)
-        self._ignored.update(
-            count_ignored(images, frozenset(names) if images.root == labels.root else frozenset())
-        )
+        labels_dir = posixpath.join(self._base, posixpath.dirname(label_path(posixpath.join(place, "x.jpg"))))
+        labels = images
+        if normal(labels_dir) != normal(path):
+            labels = walk(labels_dir) if is_folder(labels_dir) else Tree(labels_dir, (), ())
+        # A place may also be above the folders called `images` and `labels`.
+        files = list(dict.fromkeys(_label_files(images) + _label_files(labels)))
+        yield from self._paired(images, labels, files, f"{place}/" if place else "", split)
 
     def _from_list(self, path: str, split: str) -> Iterator[_Picture]:
         folder = posixpath.relpath(posixpath.dirname(path), self._base)
@@ -267,12 +286,17 @@ class YoloSource:
 
 def label_path(image: str) -> str:
     """The last folder called `images` becomes `labels`, as in the ultralytics loader."""
-    parts = posixpath.splitext(image)[0].split("/")
+    return _with_folder(_stem(image), "images", "labels") + ".txt"
+
+
+def _with_folder(path: str, old: str, new: str) -> str:
+    """With another name for the last folder of this name."""
+    parts = path.split("/")
     for at in range(len(parts) - 2, -1, -1):
-        if parts[at] == "images":
-            parts[at] = "labels"
+        if parts[at] == old:
+            parts[at] = new
             break
-    return "/".join(parts) + ".txt"
+    return "/".join(parts)
 
 
 def _yaml_names(path: str, top: dict[str, Any]) -> dict[int, str]:
@@ -299,35 +323,51 @@ def _index(key: object) -> int:
     return index
 
 
-def _label_names(images: Tree, labels: Tree) -> list[str]:
-    stems = {posixpath.splitext(name)[0] for name in images.images()}
-    return [
-        name
-        for name in with_extension(labels, ".txt")
-        if posixpath.basename(name).lower() not in _NOT_LABELS or posixpath.splitext(name)[0] in stems
-    ]
+def _label_files(tree: Tree) -> list[str]:
+    return [tree.path(name) for name in with_extension(tree, ".txt")]
 
 
-def _paired(images: Tree, labels: Tree, names: list[str], prefix: str, split: str | None) -> Iterator[_Picture]:
-    for pair in pairs(images, labels, names):
-        yield _picture(pair, images, labels, prefix, split)
-    for tree in {images.root: images, labels.root: labels}.values():
-        for ref in tree.unreadable_refs(prefix if tree is images else "labels/"):
-            yield _Picture(ref.image_id, ref.path, None, split, ref.problem)
+def _labels_of(images: Tree, labels: Tree, files: Collection[str]) -> dict[str, str]:
+    """Picture to the one of the label files where the ultralytics loader looks for it, else the one at the same
+    relative path in `labels`; each of them as it is spelled, else in another Unicode form: a disk or an archive may
+    have changed that of pictures alone."""
+    by_stem = {_stem(file): file for file in files}
+    wanted = {name: (_stem(label_path(images.path(name))), labels.path(_stem(name))) for name in images.images()}
+    found = {name: _first(stems, by_stem) for name, stems in wanted.items()}
+    taken = set(found.values())
+    free = {_composed(stem): file for stem, file in by_stem.items() if file not in taken}
+    own = {name: label or _first(map(_composed, wanted[name]), free) for name, label in found.items()}
+    return {name: label for name, label in own.items() if label is not None}
 
 
-def _picture(pair: Pair, images: Tree, labels: Tree, prefix: str, split: str | None) -> _Picture:
-    label = None if pair.label is None else labels.path(pair.label)
-    if pair.image is not None:
-        stamp = images.stamps.get(pair.image)
-        return _Picture(prefix + pair.image, images.path(pair.image), label, split, stamp=stamp)
-    problem = Problem("missing", f"{label!r} has no picture: no {pair.stem}.* in {images.root!r}")
-    return _Picture(prefix + pair.stem, images.path(pair.stem), label, split, problem)
+def _first(stems: Iterable[str], by_stem: Mapping[str, str]) -> str | None:
+    return next((by_stem[stem] for stem in stems if stem in by_stem), None)
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(path)[0]
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _lonely(labels: Tree, used: Collection[str]) -> list[str]:
+    names = (name for name in with_extension(labels, ".txt") if labels.path(name) not in used)
+    return [name for name in names if posixpath.basename(name).lower() not in _NOT_LABELS]
+
+
+def _without_picture(images: Tree, labels: Tree, name: str, prefix: str, split: str | None) -> _Picture:
+    label = labels.path(name)
+    stem = _with_folder(_stem(name), "labels", "images") if images.root == labels.root else _stem(name)
+    problem = Problem("missing", f"{label!r} has no picture: no {stem}.* in {images.root!r}")
+    return _Picture(prefix + stem, images.path(stem), label, split, problem)
 
 
 def _with_background(pictures: Collection[_Picture]) -> Iterator[_Picture]:
-    """The pictures, those without a label file among others that have one as background."""
-    labelled = {_part(picture) for picture in pictures if picture.label is not None}
+    """The pictures, those without a label file among others that have one as background. A label file without a
+    picture is no other: where all are, the names differ, and nobody knows what is background."""
+    labelled = {_part(picture) for picture in pictures if picture.label is not None and picture.problem is None}
     for picture in pictures:
         is_background = picture.label is None and _part(picture) in labelled
         yield replace(picture, background=True) if is_background else picture

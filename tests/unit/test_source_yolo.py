@@ -197,6 +197,72 @@ def test_images_beside_labels(tmp_path):
     assert source.ignored == {".md": 1}
 
 
+@pytest.mark.parametrize("place", ["train", "train/", ".", "./"])
+def test_a_split_may_name_the_folder_above_images_and_labels(tmp_path, place):
+    write(
+        tmp_path,
+        {
+            "data.yaml": f"train: {place}\nnames: [a]\n",
+            "train/images/a.jpg": "",
+            "train/labels/a.txt": BOX,
+            "train/images/sub/background.jpg": "",
+            "train/labels/orphan.txt": BOX,
+            "train/flat/b.jpg": "",
+            "train/flat/b.txt": BOX,
+            "train/images/beside.jpg": "",
+            "train/images/beside.txt": BOX,
+        },
+    )
+    refs, source = read(tmp_path / "data.yaml")
+    assert {name: ref.problem.code if ref.problem else len(ref.labels) for name, ref in refs.items()} == {
+        "train/flat/b.jpg": 1,
+        "train/images/a.jpg": 1,
+        "train/images/beside.jpg": 1,
+        "train/images/orphan": "missing",
+        "train/images/sub/background.jpg": 0,
+    }
+    assert source.ignored == ({} if "train" in place else {".yaml": 1})
+
+
+def test_folders_called_images_inside_another_have_their_own_labels(tmp_path):
+    files = {
+        "images/one/images/a.jpg": "",
+        "images/one/labels/a.txt": BOX,
+        "images/b.jpg": "",
+        "labels/b.txt": BOX,
+    }
+    write(tmp_path, {"data.yaml": "train: images\nnames: [a]\n", **files})
+    refs, source = read(tmp_path / "data.yaml")
+    assert {name: len(ref.labels) for name, ref in refs.items()} == dict.fromkeys(list(files)[::2][::-1], 1)
+    assert source.ignored == {}
+
+
+@pytest.mark.parametrize("kind", ["data.yaml", "folders"])
+def test_label_files_that_are_nobodys_make_no_picture_background(tmp_path, kind):
+    write(tmp_path, {"images/a.jpg": "", "labels/img_a.txt": BOX, "classes.txt": "a"})
+    write(tmp_path, {"data.yaml": "train: images\nnames: [a]\n"} if kind == "data.yaml" else {})
+    refs, _ = read(tmp_path / ("data.yaml" if kind == "data.yaml" else ""))
+    assert (refs["images/a.jpg"].labels, refs["images/img_a"].problem.code) == (None, "missing")
+
+
+COMPOSED, APART = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("image", "label"), [(COMPOSED, APART), (APART, COMPOSED)])
+@pytest.mark.parametrize("kind", ["data.yaml", "folders"])
+def test_a_label_may_be_spelled_in_another_unicode_form_than_its_picture(tmp_path, kind, image, label):
+    write(tmp_path, {f"images/{image}.jpg": "", f"labels/{label}.txt": BOX, "classes.txt": "a"})
+    write(tmp_path, {"data.yaml": "train: images\nnames: [a]\n"} if kind == "data.yaml" else {})
+    refs, _ = read(tmp_path / ("data.yaml" if kind == "data.yaml" else ""))
+    assert {name: len(ref.labels) for name, ref in refs.items()} == {f"images/{image}.jpg": 1}
+
+
+def test_a_label_that_is_spelled_like_a_picture_is_that_one_s_alone(tmp_path):
+    write(tmp_path, {f"{COMPOSED}.jpg": "", f"{APART}.jpg": "", f"{APART}.txt": BOX, "classes.txt": "a"})
+    refs, _ = read(tmp_path)
+    assert {name: len(ref.labels) for name, ref in refs.items()} == {f"{COMPOSED}.jpg": 0, f"{APART}.jpg": 1}
+
+
 NAMES = ("a", "train", "val", "Test", "labels", "readme", "classes")
 
 
