@@ -140,7 +140,7 @@ def _shape(element: Element, size_hw: tuple[int, int] | None, ignored: Counter[s
     if element.tag in _NO_AREA:
         ignored[f"{element.tag} shapes"] += 1
         return None
-    more: dict[str, Any] = {"group": element.get("group_id", ""), "extra": _extra(element)}
+    more: dict[str, Any] = {"group": _group(element), "extra": _extra(element)}
     rotation = number(element.get("rotation", "0"), "rotation")
     if element.tag == "polygon":
         points = [number(v, "a coordinate") for xy in element.get("points", "").split(";") for v in xy.split(",")]
@@ -158,13 +158,19 @@ def _shape(element: Element, size_hw: tuple[int, int] | None, ignored: Counter[s
     return rectangle(label, (x0, y0, x1, y1), **more)
 
 
+def _group(element: Element) -> str:
+    """CVAT numbers groups from 1: 0 is no group. Its own exports leave it out, those of others may not."""
+    group = element.get("group_id", "")
+    return "" if group == "0" else group
+
+
 def _extra(element: Element) -> dict[str, Any]:
     """Everything but geometry; of `occluded` and `z_order` only what is not the usual 0."""
     fields: dict[str, Any] = {
         key: value for key, value in element.attrib.items() if key not in _OWN_PLACE and _USUAL.get(key) != value
     }
-    if element.get("group_id"):
-        fields["group_id"] = element.get("group_id")
+    if group := _group(element):
+        fields["group_id"] = group
     if element.tag == "ellipse":
         fields["ellipse"] = {name: element.get(name) for name in _ELLIPSE}
     attributes = {a.get("name", ""): (a.text or "").strip() for a in element.findall("attribute")}

@@ -98,6 +98,14 @@ def test_parts_of_one_group_are_one_object(tmp_path):
     assert len(read(tmp_path, join_groups=False)[0]["a.png"].labels) == 4
 
 
+def test_group_0_is_no_group(tmp_path):
+    far = '<polygon label="dog" points="11,1;19,1;11,7" group_id="0"/>'
+    write(tmp_path, {"annotations.xml": xml(image(POLYGON.format('group_id="0"'), far))})
+    labels = read(tmp_path)[0]["a.png"].labels
+    assert [len(shape) for shape in labels.shapes] == [1, 1]
+    assert labels.extras == ("", "")
+
+
 def test_attributes_flags_labels_and_tags_are_kept(tmp_path):
     own = (
         '<polygon label="dog" points="1,1;9,1;1,7" occluded="1" z_order="3" source="manual">'
