@@ -265,8 +265,12 @@ def _png(data: bytes) -> Header:
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     at, view = 8, memoryview(data)
     while True:
+        if at + 8 > len(data):
+            raise ImageError("truncated", "the PNG ends before its chunk b'IEND'")
         length, name = _be32(data, at), data[at + 4 : at + 8]
         start, end = at + 8, at + 8 + length
+        if end + 4 > len(data):
+            raise ImageError("truncated", f"the PNG ends inside its chunk {name!r}")
         if zlib.crc32(view[at + 4 : end]) != _be32(data, end):
             raise ValueError(f"checksum of chunk {name!r} at byte {at} is wrong")
         yield name, start, end

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import struct
 import zlib
 
@@ -224,6 +225,24 @@ def test_a_broken_exif_block_means_upright():
 )
 def test_a_bad_picture_has_one_code(data, code):
     assert code_of(data) == code
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (-20, "the PNG ends inside its chunk b'IDAT'"),
+        (-12, "the PNG ends before its chunk b'IEND'"),
+        (-9, "the PNG ends before its chunk b'IEND'"),
+        (-1, "the PNG ends inside its chunk b'IEND'"),
+        (42, "the PNG ends inside its chunk b'IDAT'"),
+        (24, "the PNG header ends early"),
+        (20, "the PNG header ends early"),
+    ],
+)
+def test_a_png_says_where_it_ends(end, reason):
+    with pytest.raises(ImageError, match=re.escape(reason)) as caught:
+        decode_rgb(encoded(RGB, "PNG")[:end], max_pixels=MANY)
+    assert caught.value.code == "truncated"
 
 
 def test_a_wrong_checksum_inside_a_png_is_corrupt():
