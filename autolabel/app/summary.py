@@ -84,6 +84,11 @@ class Summary:
         lines.append(f"instances  {sum(self.instances.values())}: {_counts(self.instances)}")
         if self.dropped:
             lines.append(f"dropped    {sum(self.dropped.values())}: {_counts(self.dropped)}")
+        if skipped := self.status.get("skipped", 0):
+            lines.append(
+                f"skipped    {skipped} pictures have no labels in the source, not even that nothing is in them: exports "
+                "leave them out"
+            )
         if self.limited:
             lines.append(
                 f"limited    {self.limited} pictures have as many boxes as max_det lets the detector give: what is "

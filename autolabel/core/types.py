@@ -152,6 +152,7 @@ class Detections:
     upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source, `extras[i]` its
     other fields. `replaced[i]` is an existing mask that is to be made anew, kept here to say what changed.
     `limited`: they are as many as the detector may give (`max_det`), so that there may be more in the picture.
+    `unlabelled`: the source has no labels for the picture, not even that nothing is in it.
     """
 
     boxes_xyxy: Float32
@@ -164,6 +165,7 @@ class Detections:
     extras: tuple[str, ...] = ()
     replaced: tuple[Rle | None, ...] = ()
     limited: bool = False
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.boxes_xyxy)
@@ -209,6 +211,7 @@ class Detections:
             self.category_ids[rows],
             **columns,
             limited=self.limited,
+            unlabelled=self.unlabelled,
         )
 
 

@@ -9,6 +9,7 @@ masks are rasterised and turned: ops/annotations.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +25,8 @@ Value = TypeVar("Value")
 
 class LabelsDetector:
     """Scores are 1.0. `keep_masks` hands existing masks on, to be kept as they are; without it every mask is made
-    anew and the existing one goes along as `replaced`. Frames without labels have no detections."""
+    anew and the existing one goes along as `replaced`. Frames without labels have no detections; where the source does
+    not say that nothing is in them, they are `unlabelled`."""
 
     def __init__(self, *, keep_masks: bool) -> None:
         if not isinstance(keep_masks, bool):
@@ -52,7 +54,7 @@ class LabelsDetector:
     def _one(self, frame: Frame) -> Detections:
         labels = frame.ref.labels
         if labels is None or not len(labels):
-            return Detections.none()
+            return replace(Detections.none(), unlabelled=labels is None)
         canvas = Canvas(labels, frame.info)
         found = [None if shape is None else canvas.mask(shape) for shape in labels.shapes]
         kept = [self.keep_masks or crowd for crowd in labels.crowd]

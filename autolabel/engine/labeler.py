@@ -225,6 +225,8 @@ class PipelineLabeler(FrameLabeler):
                 raise ConfigError(NO_CLASS_OF_NEW)
             by_index.update(enumerate(answers.found, start=len(detections) + answers.added))
             detections = with_new(detections, by_index, answers.added + len(answers.found), self._class_of_new)
+        if detections.unlabelled and not len(detections):
+            return unlabelled(ref, info)
         if detections.limited:
             info = replace(info, notes=(*info.notes, MAX_DET))
         return self.record(ref, info, instances_of(detections, by_index), reasons)
@@ -373,3 +375,9 @@ def failed(ref: ImageRef, code: str, detail: str, info: ImageInfo | None = None)
         source_id=ref.source_id,
         extra=ref.extra,
     )
+
+
+def unlabelled(ref: ImageRef, info: ImageInfo) -> ImageRecord:
+    """Of a picture whose labels were to be taken and that has none: nobody said that nothing is in it, so exports must
+    not."""
+    return replace(failed(ref, "unlabelled", "the source has no labels for it", info), status="skipped")

@@ -31,6 +31,7 @@ NOTHING = "(nothing)"
 RANKS = {"detector": "detector_score", "quality": "quality", "predicted_iou": "predicted_iou"}
 PAIRINGS = ("auto", "iou")
 PENDING = "are not labelled yet"
+_SAID = {"skipped": "had no labels to be taken"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,8 @@ class _Listed:
 
     def notes(self, joined: Joined, truth: Truth) -> list[str]:
         notes = [
-            f"{len(ids)} pictures of the run {status} and are not counted" for status, ids in self.left_out.items()
+            f"{len(ids)} pictures of the run {_SAID.get(status, status)} and are not counted"
+            for status, ids in self.left_out.items()
         ]
         if joined.by_name:
             notes.append("pictures are joined by their file names: the image ids of run and truth differ")

@@ -475,3 +475,39 @@ def test_an_export_whose_pictures_are_not_known_is_not_replaced(results, tmp_pat
     with pytest.raises(ExportError, match="is not noted"):
         first.save(tmp_path / "out", ["coco"])
     assert saved_names(tmp_path / "out") == ["b.png"]
+
+
+def label_me(picture: Path) -> None:
+    box = {
+        "label": "block",
+        "points": [[4, 4], [20, 20]],
+        "shape_type": "rectangle",
+        "flags": {},
+        "group_id": None,
+    }
+    said = {"shapes": [box], "imagePath": picture.name, "imageData": None, "imageHeight": 30, "imageWidth": 40}
+    picture.with_suffix(".json").write_text(json.dumps(said))
+
+
+def test_what_nobody_labelled_is_no_picture_without_objects(label, tmp_path, capsys):
+    source, export = tmp_path / "half", tmp_path / "run" / "export"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        draw(source / f"{name}.png", {}, (30, 40))
+    label_me(source / "a.png")
+    assert label(source, "export=[coco,yolo]", detect="labels") == 0
+    assert "skipped    2 pictures have no labels in the source" in capsys.readouterr().out
+    with open_reader(tmp_path / "run") as reader:
+        found = [(record.status, record.code) for record in reader.records()]
+    assert found == [("ok", ""), ("skipped", "unlabelled"), ("skipped", "unlabelled")]
+    assert len(json.loads((export / "coco" / "instances.json").read_text())["images"]) == 1
+    assert [path.stem for path in (export / "yolo" / "labels").rglob("*.txt")] == ["a"]
+
+    assert main(["refine", str(tmp_path / "run")]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), f'truth="{source}"']) == 0
+    assert "2 pictures of the run had no labels to be taken and are not counted" in capsys.readouterr().out
+
+    label_me(source / "c.png")
+    assert label(source, "export=[coco,yolo]", detect="labels") == 0
+    assert "2 ok, 1 skipped" in capsys.readouterr().out
+    assert len(json.loads((export / "coco" / "instances.json").read_text())["images"]) == 2

@@ -65,6 +65,7 @@ def test_no_labels_and_empty_labels_are_no_detections():
         0,
         1,
     ]
+    assert [d.unlabelled for d in detector.detect([frame(None), frame(labels([]))])] == [True, False]
     assert detector.categories is None
     assert detector.identity == {}
 
