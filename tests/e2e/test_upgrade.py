@@ -361,10 +361,13 @@ def test_a_voc_set_keeps_its_boxes_flags_fields_and_splits(tmp_path, label):
         )
         (source / "Annotations").mkdir(exist_ok=True)
         (source / "Annotations" / f"{name}.xml").write_text(VOC.format(name=name))
-    draw(source / "JPEGImages" / "none.png", {})
+    for name in ("none", "bare"):
+        draw(source / "JPEGImages" / f"{name}.png", {})
+    nothing = VOC.format(name="none").partition("<object>")[0] + "</annotation>"
+    (source / "Annotations" / "none.xml").write_text(nothing.replace("none.jpg", "none.png"))
     (source / "ImageSets" / "Main").mkdir(parents=True)
     (source / "ImageSets" / "Main" / "train.txt").write_text("a\n")
-    (source / "ImageSets" / "Main" / "val.txt").write_text("b\nnone\n")
+    (source / "ImageSets" / "Main" / "val.txt").write_text("b\nnone\nbare\n")
     before = tree(source)
     assert label(source, "export=[voc]") == 0
     assert tree(source) == before
@@ -378,4 +381,4 @@ def test_a_voc_set_keeps_its_boxes_flags_fields_and_splits(tmp_path, label):
         assert (cat.findtext("name"), cat.findtext("difficult"), cat.findtext("mood")) == ("cat", "0", "calm")
         assert [[int(v.text) for v in o.find("bndbox")] for o in (dog, cat)] == [[5, 7, 24, 16], [31, 1, 60, 40]]
     lists = {side: (out / "ImageSets" / "Main" / f"{side}.txt").read_text().split() for side in ("train", "val")}
-    assert lists == {"train": ["a"], "val": ["b", "none"]}
+    assert lists == {"train": ["a"], "val": ["b", "none"]}, "nobody labelled bare"
