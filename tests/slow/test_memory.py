@@ -32,14 +32,15 @@ def peak_mib(source: Path, run: Path, *settings: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("settings", "few", "many"),
+    ("settings", "few", "many", "mib"),
     [
-        (["detect=colour", "segment=box", "export=[coco,yolo]"], 200, 1000),
-        (["detect=colour", "segment=nano", "segment.weights=random:0", "export=[coco]"], 20, 100),
+        (["detect=colour", "segment=box", "export=[coco,yolo]"], 200, 1000, 40),
+        # What a model takes differs by 50 MiB from run to run, however many pictures there are.
+        (["detect=colour", "segment=nano", "segment.weights=random:0", "export=[coco]"], 20, 220, 80),
     ],
     ids=["no model", "nano"],
 )
-def test_five_times_the_pictures_need_no_more_memory(settings, few, many, tmp_path):
+def test_many_times_the_pictures_need_no_more_memory(settings, few, many, mib, tmp_path):
     (tmp_path / "configs" / "detect").mkdir(parents=True)
     node = {"_target_": "tests.fakes.ColourDetector", "delay_s": 0.0}
     OmegaConf.save(OmegaConf.create(node), tmp_path / "configs" / "detect" / "colour.yaml")
@@ -54,8 +55,8 @@ def test_five_times_the_pictures_need_no_more_memory(settings, few, many, tmp_pa
         )
         for count in (few, many)
     ]
-    # A decoded picture is 0.9 MB: keeping every tenth of the 800 more would already show.
-    assert peaks[1] - peaks[0] < 40, peaks
+    # A decoded picture is 0.9 MB: keeping every tenth of 800 more would already show, every second of 200.
+    assert peaks[1] - peaks[0] < mib, peaks
 
 
 def test_hundreds_of_boxes_on_twelve_megapixels_need_no_mask_of_their_size(tmp_path):
