@@ -228,6 +228,7 @@ class YoloDetector:
         return self._above(output)
 
     def _above(self, output: Any) -> list[Any]:
+        """A GPU's: what NMS looks at, on the host."""
         return above(output, self._conf, self._score_count)
 
     def _scored(self, output_1: Any) -> Any:

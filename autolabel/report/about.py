@@ -35,7 +35,7 @@ STATUS = {
     "ok": "labelled, with objects",
     "empty": "labelled, nothing found or kept",
     "failed": "could not be labelled",
-    "skipped": "left out on purpose",
+    "skipped": "without labels in the source",
     "pending": "not labelled yet",
 }
 NOTES = {
@@ -152,7 +152,7 @@ def _failures(tally: Tally) -> Html:
     rows = [[f.image_id, f.code, f.detail] for f in tally.failures]
     content = [table([Column("Picture", "wide"), Column("Code"), Column("Detail", "wide")], rows)]
     if total > len(rows):
-        content.append(note(f"The first {len(rows):,} of {total:,}; summary.json lists all."))
+        content.append(note(f"The first {len(rows):,} of {total:,}; summary.json lists all that failed."))
     return subsection("Pictures without labels", *content)
 
 
