@@ -21,7 +21,7 @@ import numpy as np
 from autolabel.core.errors import ImageError
 from autolabel.core.types import ImageRef, UInt8
 from autolabel.ops.images import frame_of, load_frame
-from autolabel.ops.isolation import MESSAGE_BYTES
+from autolabel.ops.isolation import MESSAGE_BYTES, READY
 
 KEPT_BYTES = 1 << 26
 """Shared memory that is kept between two pictures; what a larger one needed is given back."""
@@ -92,8 +92,8 @@ def _answer(request: dict[str, Any], shared: Shared) -> dict[str, Any]:
 
 def _limit_memory(limit: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    highest = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_AS, (min(limit, highest), hard))
 
 
 def main(descriptor: int, memory: int) -> None:
@@ -101,7 +101,11 @@ def main(descriptor: int, memory: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Decoders print what they think of a file.
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - os.devnull is a str
+        os.dup2(nothing.fileno(), 2)
     with socket.socket(fileno=descriptor) as requests:
+        requests.send(READY)
         serve(requests, Shared(memory))
 
 

@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from autolabel.core.errors import ImageError
+from autolabel.core.errors import AutolabelError, ImageError
+from autolabel.core.text import printable
 from autolabel.core.types import Frame, ImageInfo, ImageRef, UInt8
 from autolabel.ops.storage import is_url
 
 MESSAGE_BYTES = 1 << 16
+READY = b"ready"
+"""What a process says first."""
 DEATHS = 2
 """A picture that ended this many processes is given up; the first may have been somebody else's doing."""
 
@@ -46,7 +49,7 @@ class DecoderPool:
 
     def load_frame(self, ref: ImageRef, *, max_pixels: int, min_side: int, timeout_s: float) -> Frame:
         """As `ops.images.load_frame`, from any thread. Raises ImageError also with `decoder_crash` and
-        `decoder_hang`."""
+        `decoder_hang`, and AutolabelError where no process can be started, which is no picture's fault."""
         if ref.problem is not None:
             raise ImageError(ref.problem.code, ref.problem.detail)
         # The processes stay where they were started, this one may have gone elsewhere. Not normalised: `a/..` may lead
@@ -61,6 +64,7 @@ class DecoderPool:
         for _ in range(DEATHS):
             worker = self._take()
             try:
+                worker.await_start()
                 image, info = worker.ask(message, data)
             except _Died as died:
                 status = died.status
@@ -119,14 +123,18 @@ class _Worker:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._memory = os.memfd_create("autolabel-picture")
         self._map: mmap.mmap | None = None
+        # What Python says when it cannot start; the process itself takes no more than that.
+        self._said: int | None = os.memfd_create("autolabel-decoder-said")
+        paths = [path for path in sys.path if isinstance(path, str)]  # as Python, which passes over the others
         with theirs:
             handles = (theirs.fileno(), self._memory)
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), *map(str, handles)],
+                # -P: not one file of the folder that we happen to be in, which may be a stranger's.
+                [sys.executable, "-P", "-c", _PROGRAM, json.dumps(paths), *map(str, handles)],
                 pass_fds=handles,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._said,
                 env=_KEEP_MEMORY | os.environ,
                 # A Ctrl-C in the terminal is for us alone.
                 start_new_session=True,
@@ -135,6 +143,24 @@ class _Worker:
     @property
     def number(self) -> int:
         return self._process.pid
+
+    def await_start(self) -> None:
+        """Until it is ready for its first picture. Raises AutolabelError when it ends before."""
+        if self._said is None:
+            return
+        try:
+            ready = self._socket.recv(MESSAGE_BYTES)
+        except ConnectionResetError:
+            ready = b""
+        if not ready:
+            said = os.pread(self._said, MESSAGE_BYTES, max(0, os.fstat(self._said).st_size - MESSAGE_BYTES))
+            last = printable(said.decode(errors="replace").strip().rpartition("\n")[2][:300])
+            raise AutolabelError(
+                f"the process that decodes pictures cannot start ({_ending(self.close())}): {last or 'it said nothing'}; "
+                "decode.isolated=false decodes in this one"
+            )
+        os.close(self._said)
+        self._said = None
 
     def ask(self, message: bytes, file: bytes | None = None) -> tuple[UInt8, ImageInfo]:
         """`file` is what the picture's file holds, where the process is not to read it. Raises ImageError, or _Died;
@@ -177,6 +203,9 @@ class _Worker:
         if self._socket.fileno() >= 0:
             self._socket.close()
             os.close(self._memory)
+        if self._said is not None:
+            os.close(self._said)
+            self._said = None
 
 
 def _remote_bytes(ref: ImageRef) -> bytes | None:
@@ -205,8 +234,15 @@ def _close_all(workers: list[_Worker]) -> None:
 def _given_up(status: int, timeout_s: float) -> ImageError:
     if -status == signal.SIGALRM:
         return ImageError("decoder_hang", f"no picture after {timeout_s:g} s, {DEATHS} times; it is left out")
-    how = f"signal {-status}" if status < 0 else f"exit code {status}"
-    return ImageError("decoder_crash", f"decoding it ended {DEATHS} processes ({how}); it is left out")
+    if -status == signal.SIGKILL:  # no decoder does that to itself: the kernel, where memory runs out, or a person
+        return ImageError(
+            "decoder_killed", f"{DEATHS} processes were killed while they decoded it; it is left out"
+        )
+    return ImageError("decoder_crash", f"decoding it ended {DEATHS} processes ({_ending(status)}); it is left out")
+
+
+def _ending(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit code {status}"
 
 
 POOL = DecoderPool()

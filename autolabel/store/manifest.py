@@ -68,7 +68,7 @@ def _add_labels(h: hashlib._Hash, labels: Labels) -> None:
     h.update(repr(rest).encode(errors="surrogateescape"))
 
 
-PASSING = ("vanished", "io_error", "out_of_memory", "worker_crash", "unit_error")
+PASSING = ("vanished", "io_error", "out_of_memory", "decoder_hang", "decoder_killed", "worker_crash", "unit_error")
 """Failures that may be over by the next run."""
 ABSENT = ("missing", "permission")
 """Failures that are over when the file can be read now: it went away during a run, and came back as it was."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ImageError
+from autolabel.core.errors import AutolabelError, ImageError
 from autolabel.core.types import ImageRef, Problem
+from autolabel.ops import isolation
 from autolabel.ops.images import load_frame
 from autolabel.ops.isolation import DecoderPool
+from autolabel.store.manifest import PASSING
 from tests.records import picture
 
 BOUNDS = {"max_pixels": 10**7, "min_side": 1}
@@ -75,6 +78,50 @@ def test_a_decoder_that_hangs_is_ended_by_the_kernel_and_the_next_picture_is_rea
         load(pool, slow, timeout_s=0.001)
     assert caught.value.code == "decoder_hang"
     assert load(pool, picture(tmp_path / "a.png")).info.width == 160
+
+
+def test_a_decoder_looks_at_no_file_of_the_current_folder(tmp_path, monkeypatch):
+    for name in ("json", "enum", "re", "numpy", "autolabel"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger was run')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])  # a Path, which Python itself passes over
+    path = picture(tmp_path / "a.png")
+    decoders = DecoderPool()
+    assert load(decoders, path).info.width == 160
+    decoders.close()
+
+
+def test_a_decoder_that_cannot_start_is_no_fault_of_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(
+        AutolabelError, match=r"cannot start \(exit code 1\): ModuleNotFoundError.*decode.isolated"
+    ) as caught:
+        load(DecoderPool(), picture(tmp_path / "a.png"))
+    assert not isinstance(caught.value, ImageError)
+
+
+def test_no_limit_on_pixels_is_a_limit_like_any_other(pool, tmp_path):
+    found = pool.load_frame(ref(picture(tmp_path / "a.png")), max_pixels=10**30, min_side=1, timeout_s=30.0)
+    assert found.info.width == 160
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, "decoder_killed"), (signal.SIGSEGV, "decoder_crash")]
+)
+def test_who_ended_a_decoder_says_whether_it_may_pass(number, code, tmp_path, monkeypatch):
+    """A process that is killed has done nothing wrong: the kernel does that where memory runs out."""
+    program = f"""
+import os, socket, sys
+requests = socket.socket(fileno=int(sys.argv[2]))
+requests.send(b"ready")
+requests.recv(1 << 16)
+os.kill(os.getpid(), {number.value})
+"""
+    monkeypatch.setattr(isolation, "_PROGRAM", program)
+    with pytest.raises(ImageError) as caught:
+        load(DecoderPool(), picture(tmp_path / "a.png"))
+    assert caught.value.code == code
+    assert (code in PASSING) == (number == signal.SIGKILL)
 
 
 def test_a_decoder_that_was_killed_while_idle_is_replaced(pool, tmp_path):
