@@ -45,7 +45,7 @@ from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
-from autolabel.core.errors import AutolabelError, ConfigError, SourceError
+from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreFull, of_system
 from autolabel.core.protocols import Engine, Source
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRef
@@ -75,11 +75,11 @@ def sweep(request: Request) -> int:
     for job in todo:
         sys.stdout.write(f"[{len(codes) + 1}/{len(todo)}] {job.text}\n")
         codes[job] = attempt(request, (*job.overrides, f"run={quoted(str(base / job.folder))}"))
-        if codes[job] == STOPPED:
+        if codes[job] in (STOPPED, StoreFull.exit_code):  # the next one would find the same disk
             break
     if not request.show:
         sys.stdout.write(sweep_text(base, codes, len(todo)))
-    return next((code for code in (STOPPED, 1, 2) if code in codes.values()), 0)
+    return next((code for code in (STOPPED, StoreFull.exit_code, 1, 2) if code in codes.values()), 0)
 
 
 def sweep_text(base: Path, codes: Mapping[Job, int], count: int) -> str:
@@ -87,7 +87,7 @@ def sweep_text(base: Path, codes: Mapping[Job, int], count: int) -> str:
     good = [base / job.folder for job, code in codes.items() if code in (0, 2)]
     lines = [f"sweep      {len(good)} of {count} runs are complete"]
     lines += [f"           could not run: {job.text}" for job, code in codes.items() if code == 1]
-    if STOPPED in codes.values():
+    if {STOPPED, StoreFull.exit_code} & {*codes.values()}:
         lines.append("next       the same command continues where this one stopped")
     elif len(good) > 1:
         # The folder stands for its runs, where they are all of them.
@@ -109,12 +109,10 @@ def attempt(request: Request, overrides: Sequence[str]) -> int:
     """One run of a sweep; what one value makes impossible, the next may not."""
     try:
         return one_run(request, overrides)
-    except AutolabelError as error:
-        sys.stderr.write(f"autolabel: {error}\n")
-    except OSError as error:  # a disk that is full, a name that is too long
-        where = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"autolabel: {where}{error.strerror or error}\n")
-    return 1
+    except (AutolabelError, OSError) as error:  # a disk that is full, a name that is too long
+        told = of_system(error) if isinstance(error, OSError) else error
+        sys.stderr.write(f"autolabel: {told}\n")
+        return told.exit_code
 
 
 def one_run(request: Request, overrides: Sequence[str]) -> int:

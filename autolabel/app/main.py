@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import io
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from autolabel.core.errors import AutolabelError, StoreFull
+from autolabel.app.streams import unheard_is_no_error
+from autolabel.core.errors import AutolabelError, of_system
 
 COMMANDS = {
     "demo": "label the sample photographs with the shipped nano models, offline",
@@ -72,10 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file name must never end a run that is done
-            stream.reconfigure(errors="backslashreplace")
-    return _guarded(arguments or ["--help"], debug)
+    with unheard_is_no_error():
+        return _guarded(arguments or ["--help"], debug)
 
 
 def _run(arguments: list[str]) -> int:
@@ -105,7 +101,7 @@ def _asks_for_help(arguments: list[str]) -> bool:
 def _guarded(arguments: list[str], debug: bool) -> int:
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, where a reader that left can still be told from an error
+        sys.stdout.flush()  # here, where a disk that is full can still be told
         return code
     except AutolabelError as error:
         if debug:
@@ -115,17 +111,12 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("autolabel: stopped\n")
         return 130
-    except BrokenPipeError:
-        # The reader of our output left (`| head`); that is its right, but a run may not have come to its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if arguments[0] in CONFIGURED else 0
     except OSError as error:
-        # A full disk, a file system that went read-only: whatever wrote at that moment, it is the user's to mend.
         if debug:
             raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"autolabel: {where}{error.strerror or error} (--debug shows where)\n")
-        return StoreFull.exit_code if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1
+        told = of_system(error)
+        sys.stderr.write(f"autolabel: {told} (--debug shows where)\n")
+        return told.exit_code
 
 
 def usage() -> str:

@@ -150,7 +150,7 @@ def settings_of(reader: RunReader) -> dict[str, str]:
             if " " in key or key == "classes"
         }
         found |= {f"version of {name}": str(value) for name, value in json.loads(versions or "{}").items()}
-    except (SourceError, ValueError, AttributeError) as error:
+    except (SourceError, ValueError, AttributeError, RecursionError) as error:
         raise StoreCorrupt(f"{reader.directory}: its stored configuration cannot be read: {error}") from error
     return {key: value for key, value in found.items() if key not in LEFT_OUT}
 
@@ -174,7 +174,7 @@ def read_evaluation(directory: Path) -> Evaluation | None:
         figures = {name: _figure(found[part][key]) for name, (part, key) in TRUTH_FIGURES.items()}
         judged = [found[key] for key in ("truth_sha256", "matching", "images", "images_without_truth")]
         return Evaluation(figures, str(found["truth"]), json.dumps(judged, sort_keys=True))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreCorrupt(f"{path} cannot be read ({error!r}); write it again: autolabel evaluate RUN") from error
 
 

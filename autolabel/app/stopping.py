@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from autolabel.core.protocols import Unit
 
@@ -44,7 +43,7 @@ class Stop:
         if self.asked or not self.gentle:
             raise KeyboardInterrupt
         self.asked = True
-        sys.stderr.write("\nstopping after the pictures in hand; once more to stop now\n")
+        _say("stopping after the pictures in hand; once more to stop now")
 
 
 @contextmanager
@@ -85,8 +84,14 @@ def _watch(heard: int, stop: Stop) -> None:
     while _next_signal(heard, LAST_S):
         continue  # impatience changes nothing
     if _next_signal(heard, 0) is None:
-        os.write(2, b"\nautolabel: stopped at once; what was committed is safe, the same command continues\n")
+        _say("autolabel: stopped at once; what was committed is safe, the same command continues")
         os._exit(STOPPED)
+
+
+def _say(text: str) -> None:
+    """Past `sys.stderr`, which the main thread may be in the middle of; who reads that may be stopped as well."""
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
 
 
 def _next_signal(heard: int, timeout_s: float | None) -> bool | None:

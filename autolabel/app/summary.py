@@ -164,7 +164,7 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
             key: asdict(now)[key]
             for key in ("status", "instances", "dropped", "failures", "pending", "vanished", "limited")
         }
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         now.write(directory)
     else:
         write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -177,7 +177,7 @@ def read_cost(directory: Path) -> Cost | None:
         stages = {str(name): float(seconds) for name, seconds in found["stages"].items()}
         cost = Cost(int(found["pictures"]), float(found["seconds"]), stages)
         return cost if all(map(math.isfinite, (cost.seconds, *stages.values()))) else None
-    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -21,6 +21,8 @@ Anything else that escapes is our own mistake and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
+
 
 class AutolabelError(Exception):
     """Base of every error that is the user's to mend; the message is one line. A command ends with `exit_code`."""
@@ -89,3 +91,10 @@ class ExportOutdated(ExportError):
 
 class MissingExtra(AutolabelError):
     """An optional package is not installed; the message names the extra."""
+
+
+def of_system(error: OSError) -> AutolabelError:
+    """A full disk (StoreFull), a file system that went read-only: whatever met it, it is the user's to mend."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else AutolabelError
+    return kind(f"{where}{error.strerror or error}")

@@ -194,20 +194,58 @@ def test_the_python_interface_converts_boxes_that_exist(tmp_path):
         list(labeler.label([tmp_path / "in" / "1.png"]))
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["weights", "list"], 0), (["label", "in"], 1)])
-def test_a_reader_that_leaves_is_no_error_of_ours(arguments, code, tmp_path):
+ROOT = str(Path(__file__).resolve().parents[2])
+LABEL = ["label", "in", "detect=labels", "segment=box", "export=[]", "run=r"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["weights", "list"], LABEL])
+def test_a_reader_that_leaves_is_no_error_of_ours(arguments, tmp_path):
     boxes(tmp_path / "in")
-    settings = ["detect=labels", "segment=box", "export=[]"] if "label" in arguments else []
     reading, writing = os.pipe()
     os.close(reading)
-    root = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
-        [sys.executable, "-m", "autolabel.app.main", *arguments, *settings], cwd=tmp_path, text=True,
-        env={**os.environ, "PYTHONPATH": root}, stdout=writing, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "autolabel.app.main", *arguments], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": ROOT}, stdout=writing, stderr=subprocess.PIPE,
     )  # fmt: skip
     os.close(writing)
-    assert done.returncode == code
+    assert done.returncode == 0
     assert "BrokenPipe" not in done.stderr
+    assert "label" not in arguments or (tmp_path / "r" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "1 2", "0 1 2"])
+def test_a_run_that_is_started_without_streams_is_a_run_like_any_other(closed, tmp_path):
+    """What a library prints on descriptor 2 must not land in the database, which would else have that number."""
+    boxes(tmp_path / "in")
+    start = f"import os, sys; [os.close(n) for n in map(int, {closed.split()})]; os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-m", "autolabel.app.main", *LABEL]
+    done = subprocess.run(
+        [sys.executable, "-c", start, *command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": ROOT}
+    )
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == {"ok": 2}
+
+
+@pytest.mark.parametrize(("gentle", "code"), [(True, 0), (False, 130)])
+def test_whoever_reads_stderr_may_be_stopped_by_the_same_ctrl_c(gentle, code):
+    """Gently, it goes on to its end; else a main thread that is in C code is ended all the same."""
+    program = f"""
+import hashlib, os, signal, threading
+from autolabel.app.stopping import stop_on_signals
+with stop_on_signals() as stop:
+    stop.gentle = {gentle}
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    if not stop.gentle:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
+    while not stop.asked:
+        signal.sigtimedwait([], 0.05)
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, stderr=writing, timeout=60)
+    os.close(writing)
+    assert done.returncode == code
 
 
 def test_a_disk_error_is_one_line(label, tmp_path):
