@@ -1,5 +1,6 @@
 """The command line against odd input: every mistake is one line and exit code 1, and harms no run."""
 
+import errno
 import json
 import os
 import subprocess
@@ -139,6 +140,29 @@ def test_a_stopped_sweep_starts_no_other_run(label, tmp_path):
     album(tmp_path / "in", 2)
     assert label("-m", "in", "prompt.pad=0.0,0.1", "run=sweep", detect="interrupted") == 130
     assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["prompt.pad=0.0"]
+
+
+def test_a_sweep_on_a_full_disk_starts_no_other_run(label, tmp_path, monkeypatch, capsys):
+    album(tmp_path / "in", 2)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("autolabel.app.label.one_run", full)
+    assert label("-m", "in", "prompt.pad=0.0,0.1", "run=sweep") == 3
+    said = capsys.readouterr()
+    assert said.err.count("No space left") == 1
+    assert "the same command continues" in said.out
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000])
+def test_a_summary_that_cannot_be_read_is_written_anew(content, label, tmp_path):
+    album(tmp_path / "in", 2)
+    assert label("in", "run=r", "export=[]") == 0
+    summary = tmp_path / "r" / "summary.json"
+    summary.write_text(content)
+    assert label("in", "run=r", "export=[]") == 0
+    assert json.loads(summary.read_text())["status"]
 
 
 def test_a_run_stopped_at_its_last_picture_says_so_and_exports_later(label, tmp_path, capsys):

@@ -221,9 +221,10 @@ def test_evaluations_by_two_truths_rank_nothing(two_runs, capsys):
     assert "different truths" in capsys.readouterr().out
 
 
-def test_an_evaluation_that_is_damaged_is_one_line(two_runs, capsys):
+@pytest.mark.parametrize("content", ['{"segm":', "[" * 100_000])
+def test_an_evaluation_that_is_damaged_is_one_line(content, two_runs, capsys):
     evaluation("a", 0.5)
-    (two_runs / "a/evaluate/evaluation.json").write_text('{"segm":')
+    (two_runs / "a/evaluate/evaluation.json").write_text(content)
     assert main(["compare", "a", "b"]) == 1
     assert "evaluation.json cannot be read" in capsys.readouterr().err
 
