@@ -30,7 +30,8 @@ from autolabel.source.png_masks import PngMaskSource
 from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
 from autolabel.source.voc_masks import MASK_FOLDER
 from autolabel.source.walk import IMAGE_EXTENSIONS, Tree, extension, walk
-from autolabel.source.yolo import YoloSource, label_path
+from autolabel.source.yolo import YoloSource
+from autolabel.source.yolo_pairs import label_path
 
 _CVAT_NAME = "annotations.xml"
 _CLASS_LISTS = frozenset(("data.yaml", "data.yml", "classes.json", "classes.yaml", "classes.txt"))

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import posixpath
-import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -21,9 +19,9 @@ from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.storage import absolute, exists, in_parallel, is_file, is_folder, is_url, normal, parent
 from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
-from autolabel.source.pairs import with_extension
-from autolabel.source.walk import Tree, count_ignored, extension, walk
+from autolabel.source.walk import Tree, extension, walk
 from autolabel.source.yaml_file import class_name, parse_yaml
+from autolabel.source.yolo_pairs import Picture, label_files, label_path, labels_of, paired, with_background
 from autolabel.source.yolo_rows import ROW_KINDS, BadRow, RowKind, parse_rows
 
 logger = logging.getLogger(__name__)
@@ -32,24 +30,6 @@ _MAX_YAML = 16 << 20
 _MAX_LABEL = 64 << 20
 _MOST_CLASSES = 100_000
 _SPLITS = ("train", "val", "test")
-_NOT_LABELS = frozenset(
-    {"classes.txt", "obj.names", "labels.txt", "train.txt", "val.txt", "test.txt", "readme.txt"}
-)
-"""In lower case. Lists of classes or of pictures, and notes; labels only where a picture has the name."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """`label` is a path; None when no label file exists: then `background` says that this, too, is a label. `missing`
-    is for a label that has no picture."""
-
-    image_id: str
-    path: str
-    label: str | None
-    split: str | None = None
-    problem: Problem | None = None
-    stamp: tuple[int, int] | None = None
-    background: bool = False
 
 
 class YoloSource:
@@ -94,7 +74,7 @@ class YoloSource:
         yield from self._read_all(num_classes)
 
     def _read_all(self, num_classes: int | None) -> Iterator[ImageRef]:
-        def read(picture: _Picture) -> ImageRef:
+        def read(picture: Picture) -> ImageRef:
             return _read(picture, num_classes, self._rows)
 
         # Here one file after the other is as fast; at a storage each of them is waited for.
@@ -131,7 +111,7 @@ class YoloSource:
 
     def _is_label(self, name: str) -> bool:
         images, labels = self._trees
-        return labels.path(name) in _labels_of(images, labels, _label_files(labels)).values()
+        return labels.path(name) in labels_of(images, labels, label_files(labels)).values()
 
     def _guessed_names(self) -> dict[int, str]:
         """`class_0` … up to the largest index in use; a bare label folder names no classes."""
@@ -147,15 +127,15 @@ class YoloSource:
         return {index: f"class_{index}" for index in range(max(found) + 1)}
 
     @cached_property
-    def _pictures(self) -> tuple[_Picture, ...]:
+    def _pictures(self) -> tuple[Picture, ...]:
         found = self._from_yaml() if self._is_yaml else self._from_folders()
-        first: dict[str, _Picture] = {}
+        first: dict[str, Picture] = {}
         for picture in found:
             if picture.image_id in first:
                 self._ignored[f"also in split {picture.split}"] += 1
             else:
                 first[picture.image_id] = picture
-        return tuple(_with_background(first.values()))
+        return tuple(with_background(first.values()))
 
     # Folders ----------------------------------------------------------------------------------------------
 
@@ -177,30 +157,9 @@ class YoloSource:
         images_dir, labels_dir, _ = self._folders
         return walk(images_dir), walk(labels_dir)
 
-    def _from_folders(self) -> Iterator[_Picture]:
+    def _from_folders(self) -> Iterator[Picture]:
         images, labels = self._trees
-        yield from self._paired(images, labels, _label_files(labels), self._folders[2], None)
-
-    def _paired(
-        self, images: Tree, labels: Tree, files: list[str], prefix: str, split: str | None
-    ) -> Iterator[_Picture]:
-        """The pictures with what is theirs of the label files, and the files of `labels` that are nobody's; sorted by
-        the bytes of the names."""
-        own = _labels_of(images, labels, files)
-        lonely = _lonely(labels, frozenset(own.values()))
-        found = [
-            _Picture(prefix + name, images.path(name), own.get(name), split, stamp=images.stamps.get(name))
-            for name in images.images()
-        ]
-        found += (_without_picture(images, labels, name, prefix, split) for name in lonely)
-        yield from sorted(found, key=lambda picture: os.fsencode(picture.image_id))
-        for tree in {images.root: images, labels.root: labels}.values():
-            for ref in tree.unreadable_refs(prefix if tree is images else "labels/"):
-                yield _Picture(ref.image_id, ref.path, None, split, ref.problem)
-        used = {*own.values(), *map(labels.path, lonely)}
-        self._ignored.update(
-            count_ignored(images, frozenset(name for name in images.files if images.path(name) in used))
-        )
+        yield from paired(images, labels, label_files(labels), self._folders[2], None, self._ignored)
 
     # data.yaml --------------------------------------------------------------------------------------------
 
@@ -222,7 +181,7 @@ class YoloSource:
         # `path: coco128` inside the folder coco128 means the folder itself.
         return joined if is_folder(joined) else here
 
-    def _from_yaml(self) -> Iterator[_Picture]:
+    def _from_yaml(self) -> Iterator[Picture]:
         for split in _SPLITS:
             places = self._yaml.get(split) or []
             for place in places if isinstance(places, list) else [places]:
@@ -239,7 +198,7 @@ class YoloSource:
             stated = stated[3:]
         return "" if stated in (".", "./") else contained(stated, where)
 
-    def _from_place(self, place: str, split: str) -> Iterator[_Picture]:
+    def _from_place(self, place: str, split: str) -> Iterator[Picture]:
         path = posixpath.join(self._base, place)
         if extension(place) == ".txt":
             yield from self._from_list(path, split)
@@ -252,10 +211,10 @@ class YoloSource:
         if normal(labels_dir) != normal(path):
             labels = walk(labels_dir) if is_folder(labels_dir) else Tree(labels_dir, (), ())
         # A place may also be above the folders called `images` and `labels`.
-        files = list(dict.fromkeys(_label_files(images) + _label_files(labels)))
-        yield from self._paired(images, labels, files, f"{place}/" if place else "", split)
+        files = list(dict.fromkeys(label_files(images) + label_files(labels)))
+        yield from paired(images, labels, files, f"{place}/" if place else "", split, self._ignored)
 
-    def _from_list(self, path: str, split: str) -> Iterator[_Picture]:
+    def _from_list(self, path: str, split: str) -> Iterator[Picture]:
         folder = posixpath.relpath(posixpath.dirname(path), self._base)
         for number, line in enumerate(read_label_text(path, _MAX_LABEL).splitlines(), 1):
             name = line.strip()
@@ -273,7 +232,7 @@ class YoloSource:
                     image_id = plain
             label = label_path(image_id)
             full = posixpath.join(self._base, label)
-            yield _Picture(
+            yield Picture(
                 image_id,
                 posixpath.join(self._base, image_id),
                 full if self._exists(label) else None,
@@ -282,21 +241,6 @@ class YoloSource:
 
     def _exists(self, relative: str) -> bool:
         return exists(posixpath.join(self._base, relative))
-
-
-def label_path(image: str) -> str:
-    """The last folder called `images` becomes `labels`, as in the ultralytics loader."""
-    return _with_folder(_stem(image), "images", "labels") + ".txt"
-
-
-def _with_folder(path: str, old: str, new: str) -> str:
-    """With another name for the last folder of this name."""
-    parts = path.split("/")
-    for at in range(len(parts) - 2, -1, -1):
-        if parts[at] == old:
-            parts[at] = new
-            break
-    return "/".join(parts)
 
 
 def _yaml_names(path: str, top: dict[str, Any]) -> dict[int, str]:
@@ -323,62 +267,7 @@ def _index(key: object) -> int:
     return index
 
 
-def _label_files(tree: Tree) -> list[str]:
-    return [tree.path(name) for name in with_extension(tree, ".txt")]
-
-
-def _labels_of(images: Tree, labels: Tree, files: Collection[str]) -> dict[str, str]:
-    """Picture to the one of the label files where the ultralytics loader looks for it, else the one at the same
-    relative path in `labels`; each of them as it is spelled, else in another Unicode form: a disk or an archive may
-    have changed that of pictures alone."""
-    by_stem = {_stem(file): file for file in files}
-    wanted = {name: (_stem(label_path(images.path(name))), labels.path(_stem(name))) for name in images.images()}
-    found = {name: _first(stems, by_stem) for name, stems in wanted.items()}
-    taken = set(found.values())
-    free = {_composed(stem): file for stem, file in by_stem.items() if file not in taken}
-    own = {name: label or _first(map(_composed, wanted[name]), free) for name, label in found.items()}
-    return {name: label for name, label in own.items() if label is not None}
-
-
-def _first(stems: Iterable[str], by_stem: Mapping[str, str]) -> str | None:
-    return next((by_stem[stem] for stem in stems if stem in by_stem), None)
-
-
-def _stem(path: str) -> str:
-    return posixpath.splitext(path)[0]
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _lonely(labels: Tree, used: Collection[str]) -> list[str]:
-    names = (name for name in with_extension(labels, ".txt") if labels.path(name) not in used)
-    return [name for name in names if posixpath.basename(name).lower() not in _NOT_LABELS]
-
-
-def _without_picture(images: Tree, labels: Tree, name: str, prefix: str, split: str | None) -> _Picture:
-    label = labels.path(name)
-    stem = _with_folder(_stem(name), "labels", "images") if images.root == labels.root else _stem(name)
-    problem = Problem("missing", f"{label!r} has no picture: no {stem}.* in {images.root!r}")
-    return _Picture(prefix + stem, images.path(stem), label, split, problem)
-
-
-def _with_background(pictures: Collection[_Picture]) -> Iterator[_Picture]:
-    """The pictures, those without a label file among others that have one as background. A label file without a
-    picture is no other: where all are, the names differ, and nobody knows what is background."""
-    labelled = {_part(picture) for picture in pictures if picture.label is not None and picture.problem is None}
-    for picture in pictures:
-        is_background = picture.label is None and _part(picture) in labelled
-        yield replace(picture, background=True) if is_background else picture
-
-
-def _part(picture: _Picture) -> str:
-    """What is labelled as a whole, or not at all: data sets have a test split, or a folder of it, without labels."""
-    return picture.split or posixpath.dirname(picture.image_id)
-
-
-def _read(picture: _Picture, num_classes: int | None, rows: RowKind) -> ImageRef:
+def _read(picture: Picture, num_classes: int | None, rows: RowKind) -> ImageRef:
     ref = ImageRef(
         picture.image_id, picture.path, split=picture.split, problem=picture.problem, stamp=picture.stamp
     )
