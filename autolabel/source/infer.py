@@ -31,6 +31,7 @@ from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
 from autolabel.source.voc_masks import MASK_FOLDER
 from autolabel.source.walk import IMAGE_EXTENSIONS, Tree, extension, walk
 from autolabel.source.yolo import YoloSource
+from autolabel.source.yolo_folders import folder_pairs, images_beside
 from autolabel.source.yolo_pairs import label_path
 
 _CVAT_NAME = "annotations.xml"
@@ -42,6 +43,7 @@ _FEW = 20
 _COCO_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
 _ROW = re.compile(rb"^[ \t]*\d[\d.]*(?:[ \t,]+[-+.\deE]+){4,}[ \t]*\r?$", re.MULTILINE)
 """Five numbers or more. Whether they are right says the reader, line by line: a folder of wrong rows must fail."""
+_LABELS = re.compile(r"/labels/(?!.*/labels/)", re.IGNORECASE | re.DOTALL)
 _PNG_DEPTH = 24
 """Where a PNG says how many bits a number has."""
 _PARQUET = ".parquet"
@@ -84,7 +86,7 @@ def _infer_remote_folder(url: str, names: list[str]) -> tuple[str, str]:
         return "yolo", reason
     if reason := _is_coco(url, names):
         return "coco", reason
-    if {"images", "labels"} <= set(names):
+    if {"images", "labels"} <= {name.lower() for name in names}:
         return "yolo", "folders called images and labels"
     if {"JPEGImages", "Annotations"} <= set(names):
         return "voc", "folders called JPEGImages and Annotations"
@@ -162,8 +164,10 @@ def _not_used(path: str, names: list[str], tree: Tree) -> Iterator[str]:
     if captions := sorted({posixpath.splitext(name)[0] + ".txt" for name in tree.images()} & texts):
         said = f"{len(captions)} .txt files beside pictures are not used ({_some(captions)})"
         yield f"{said}: if they are YOLO labels, say source=yolo"
-    if rows := sorted({label_path(name) for name in tree.images()} & texts - set(captions)):
-        folders = sorted({name.rpartition("/labels/")[0] for name in rows})
+    in_any_case = {name.lower(): name for name in texts - set(captions)}
+    wanted = {label_path(name.lower()) for name in tree.images()}
+    if rows := sorted(name for lower, name in in_any_case.items() if lower in wanted):
+        folders = sorted({_LABELS.split(name)[0] for name in rows})
         said = f"{len(rows)} files of YOLO labels are not used (in labels/ of {_some(folders)})"
         yield f"{said}: give one of these folders as the path, or a data.yaml that names the images/ of all"
     if any(extension(name) == _PARQUET for name in tree.files):
@@ -273,11 +277,11 @@ def _is_devkit(path: str, names: list[str]) -> str | None:
 
 
 def _is_yolo_folders(path: str, names: list[str]) -> str | None:
-    if not {"images", "labels"} <= set(names):
+    images, labels = next(iter(folder_pairs(path)), ("", ""))
+    if not labels:
         return None
-    labels = walk(posixpath.join(path, "labels"))
-    has_rows = any(extension(name) == ".txt" for name in labels.files)
-    return "a YOLO data set (images and labels)" if has_rows else None
+    has_rows = any(extension(name) == ".txt" for name in walk(posixpath.join(path, labels)).files)
+    return f"a YOLO data set ({images} and {labels})" if has_rows else None
 
 
 def _is_parquet(path: str, names: list[str]) -> str | None:
@@ -298,7 +302,7 @@ def _is_row_folder(path: str, names: list[str]) -> str | None:
     pictures = {posixpath.splitext(name)[0] for name in names if extension(name) in IMAGE_EXTENSIONS}
     if pictures:
         texts = [name for name in texts if name[:-4] in pictures]
-    elif not posixpath.isdir(posixpath.join(posixpath.dirname(posixpath.abspath(path)), "images")):
+    elif not texts or images_beside(posixpath.abspath(path)) is None:
         return None
     heads = [_head(posixpath.join(path, name)) for name in texts[:_FEW]]
     # Captions lie beside pictures like that, too; an empty file is a picture without objects.

@@ -21,6 +21,7 @@ from autolabel.ops.storage import absolute, exists, in_parallel, is_file, is_fol
 from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
 from autolabel.source.walk import Tree, extension, walk
 from autolabel.source.yaml_file import class_name, parse_yaml
+from autolabel.source.yolo_folders import Counterparts, images_beside, labels_below
 from autolabel.source.yolo_pairs import Picture, label_files, label_path, labels_of, paired, with_background
 from autolabel.source.yolo_rows import ROW_KINDS, BadRow, RowKind, parse_rows
 
@@ -42,7 +43,8 @@ class YoloSource:
     `path` is a data.yaml (image ids relative to its `path:` folder; a label is where the ultralytics loader looks for
     it, picture by picture, or else beside its picture); a folder that has `images/` beside
     `labels/` (or `yolo/`); or a folder of label files, whose pictures are in `images_dir`, in `images/` beside
-    it, or among them. Image ids are relative to `images_dir` if it is given, else to the data set's folder.
+    it, or among them. `Images/` belongs to `Labels/` in whatever case, unless there are several that it may belong to
+    (see yolo_folders.py). Image ids are relative to `images_dir` if it is given, else to the data set's folder.
     `root` allows a data.yaml whose `path:` leads elsewhere: it replaces that path. `rows` says what the rows are
     where their length does not (see yolo_rows.py). `path`, `images_dir` and `root` may be addresses.
     """
@@ -145,12 +147,11 @@ class YoloSource:
         path = absolute(self._path)
         if not is_folder(path):
             raise SourceError(f"no such folder or data.yaml: {self._path!r}")
-        below = [name for name in ("labels", "yolo") if is_folder(posixpath.join(path, name))]
-        labels = posixpath.join(path, below[0]) if below else path
+        labels = labels_below(path) or path
         if self._images_dir is not None:
             return absolute(self._images_dir), labels, ""
-        beside = posixpath.join(parent(labels), "images")
-        return (beside, labels, "images/") if is_folder(beside) else (labels, labels, "")
+        beside = images_beside(labels)
+        return (labels, labels, "") if beside is None else (beside, labels, f"{posixpath.basename(beside)}/")
 
     @cached_property
     def _trees(self) -> tuple[Tree, Tree]:
@@ -206,13 +207,21 @@ class YoloSource:
         if not is_folder(path):
             raise SourceError(f"{self._path!r}: {split}: no such folder: {path!r}")
         images = walk(path)
-        labels_dir = posixpath.join(self._base, posixpath.dirname(label_path(posixpath.join(place, "x.jpg"))))
+        labels_dir = self._labels_dir(place)
         labels = images
         if normal(labels_dir) != normal(path):
             labels = walk(labels_dir) if is_folder(labels_dir) else Tree(labels_dir, (), ())
         # A place may also be above the folders called `images` and `labels`.
         files = list(dict.fromkeys(label_files(images) + label_files(labels)))
         yield from paired(images, labels, files, f"{place}/" if place else "", split, self._ignored)
+
+    def _labels_dir(self, place: str) -> str:
+        """The place itself where no folder on the way to it is one of pictures that has one of labels beside it."""
+        inside = posixpath.join(place, "x.jpg")
+        exact = posixpath.dirname(label_path(inside))
+        if exact == posixpath.dirname(inside) or not is_folder(posixpath.join(self._base, exact)):
+            exact = posixpath.dirname(self._beside.label(inside) or label_path(inside))
+        return posixpath.join(self._base, exact)
 
     def _from_list(self, path: str, split: str) -> Iterator[Picture]:
         folder = posixpath.relpath(posixpath.dirname(path), self._base)
@@ -230,14 +239,14 @@ class YoloSource:
                 # Some tools write the lines relative to the data set instead.
                 if not self._exists(image_id) and self._exists(plain):
                     image_id = plain
-            label = label_path(image_id)
-            full = posixpath.join(self._base, label)
-            yield Picture(
-                image_id,
-                posixpath.join(self._base, image_id),
-                full if self._exists(label) else None,
-                split,
-            )
+            places = (label_path(image_id), self._beside.label(image_id))
+            label = next((place for place in places if place is not None and self._exists(place)), None)
+            full = None if label is None else posixpath.join(self._base, label)
+            yield Picture(image_id, posixpath.join(self._base, image_id), full, split)
+
+    @cached_property
+    def _beside(self) -> Counterparts:
+        return Counterparts(self._base)
 
     def _exists(self, relative: str) -> bool:
         return exists(posixpath.join(self._base, relative))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from autolabel.core.types import Problem
 from autolabel.source.pairs import with_extension
 from autolabel.source.walk import Tree, count_ignored
+from autolabel.source.yolo_folders import Counterparts
 
 _NOT_LABELS = frozenset(
     {"classes.txt", "obj.names", "labels.txt", "train.txt", "val.txt", "test.txt", "readme.txt"}
@@ -44,7 +45,7 @@ def paired(
         Picture(prefix + name, images.path(name), own.get(name), split, stamp=images.stamps.get(name))
         for name in images.images()
     ]
-    found += (_without_picture(images, labels, name, prefix, split) for name in lonely)
+    found += _without_picture(images, labels, lonely, prefix, split)
     yield from sorted(found, key=lambda picture: os.fsencode(picture.image_id))
     for tree in {images.root: images, labels.root: labels}.values():
         for ref in tree.unreadable_refs(prefix if tree is images else "labels/"):
@@ -75,13 +76,18 @@ def label_files(tree: Tree) -> list[str]:
 def labels_of(images: Tree, labels: Tree, files: Collection[str]) -> dict[str, str]:
     """Picture to the one of the label files where the ultralytics loader looks for it, else the one at the same
     relative path in `labels`; each of them as it is spelled, else in another Unicode form: a disk or an archive may
-    have changed that of pictures alone."""
+    have changed that of pictures alone. Else the one in the folder of labels beside its own, however these two spell
+    `images` and `labels`."""
     by_stem = {_stem(file): file for file in files}
     wanted = {name: (_stem(label_path(images.path(name))), labels.path(_stem(name))) for name in images.images()}
     found = {name: _first(stems, by_stem) for name, stems in wanted.items()}
     taken = set(found.values())
     free = {_composed(stem): file for stem, file in by_stem.items() if file not in taken}
     own = {name: label or _first(map(_composed, wanted[name]), free) for name, label in found.items()}
+    beside = Counterparts(images.root)
+    for name in (name for name, label in own.items() if label is None):
+        if (label := beside.label(name)) is not None:
+            own[name] = free.get(_composed(_stem(images.path(label))))
     return {name: label for name, label in own.items() if label is not None}
 
 
@@ -102,11 +108,16 @@ def _lonely(labels: Tree, used: Collection[str]) -> list[str]:
     return [name for name in names if posixpath.basename(name).lower() not in _NOT_LABELS]
 
 
-def _without_picture(images: Tree, labels: Tree, name: str, prefix: str, split: str | None) -> Picture:
-    label = labels.path(name)
-    stem = _with_folder(_stem(name), "labels", "images") if images.root == labels.root else _stem(name)
-    problem = Problem("missing", f"{label!r} has no picture: no {stem}.* in {images.root!r}")
-    return Picture(prefix + stem, images.path(stem), label, split, problem)
+def _without_picture(
+    images: Tree, labels: Tree, names: Iterable[str], prefix: str, split: str | None
+) -> Iterator[Picture]:
+    beside = Counterparts(labels.root)
+    for name in names:
+        label, stem = labels.path(name), _stem(name)
+        if images.root == labels.root:
+            stem = beside.image(name) or _with_folder(stem, "labels", "images")
+        problem = Problem("missing", f"{label!r} has no picture: no {stem}.* in {images.root!r}")
+        yield Picture(prefix + stem, images.path(stem), label, split, problem)
 
 
 def with_background(pictures: Collection[Picture]) -> Iterator[Picture]:

@@ -40,6 +40,8 @@ XML = "<annotation><filename>a.jpg</filename></annotation>"
         ("yolo", "", {"classes.txt": "a", "images/a.jpg": "", "labels/a.txt": ROW}),
         ("yolo", "", {"classes.txt": "a", "a.jpg": "", "a.txt": ROW}),
         ("yolo", "yolo", {"yolo/classes.txt": "a", "images/a.jpg": "", "yolo/a.txt": ROW}),
+        ("yolo", "", {"classes.txt": "a", "Images/a.jpg": "", "Labels/a.txt": ROW}),
+        ("yolo", "LABELS", {"LABELS/classes.txt": "a", "Images/a.jpg": "", "LABELS/a.txt": ROW}),
         ("yolo", "", {"a.jpg": "", "a.txt": ""}),
         ("folder", "", {"a.jpg": "", "a.txt": "a red bicycle, 3 people in 2026"}),
         ("folder", "", {"a.jpg": "", "a.txt": "a red bicycle", "readme.txt": ROW}),
@@ -105,6 +107,7 @@ def test_what_fits_nothing_says_what_was_looked_for(tmp_path, monkeypatch, path,
             ("train/images/a.jpg", "train/labels/a.txt", "valid/images/b.jpg", "valid/labels/b.txt"),
             "2 files of YOLO labels are not used (in labels/ of train, valid)",
         ),
+        (("t/Images/a.jpg", "t/Labels/a.txt"), "1 files of YOLO labels are not used (in labels/ of t)"),
     ],
 )
 def test_labels_that_are_not_used_are_named_with_the_way_to_them(tmp_path, files, said):

@@ -60,6 +60,10 @@ TREES = {
         {"images/x.jpg": "", "labels/x.txt": "1 .5 .5 .1 .1\n", "labels/classes.txt": "cat\ndog\n", "labels/gone.txt": ""}, "",
         lambda path: YoloSource(path=path, images_dir=None, root=None, rows="auto"),
     ),
+    "yolo capitals folders": (
+        {"Images/x.jpg": "", "Labels/x.txt": "1 .5 .5 .1 .1\n", "Labels/classes.txt": "cat\ndog\n"}, "",
+        lambda path: YoloSource(path=path, images_dir=None, root=None, rows="auto"),
+    ),
     "voc": (
         {"JPEGImages/x.jpg": "", "Annotations/x.xml": XML, "Annotations/bad.xml": "<", "JPEGImages/bad.jpg": "",
          "ImageSets/Main/train.txt": "x\n"}, "",
@@ -101,7 +105,7 @@ def test_what_a_bare_address_is_is_found_out(kind, tmp_path, bucket):
     files, path, _ = TREES[kind]
     planted(tmp_path, files)
     source = AutoSource(path=f"memory://set{path}", images_dir=None)
-    assert source.kind == kind.replace("one picture", "folder").removesuffix(" folders")
+    assert source.kind == kind.replace("one picture", "folder").removesuffix(" folders").removesuffix(" capitals")
     assert seen(source)[0] == seen(AutoSource(path=f"{tmp_path}{path}", images_dir=None))[0]
 
 

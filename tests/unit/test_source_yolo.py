@@ -237,6 +237,64 @@ def test_folders_called_images_inside_another_have_their_own_labels(tmp_path):
     assert source.ignored == {}
 
 
+@pytest.mark.parametrize(("images", "labels"), [("Images", "Labels"), ("images", "Labels"), ("IMAGES", "labels")])
+@pytest.mark.parametrize("kind", ["data.yaml", "above", "list", "folders", "labels"])
+def test_images_and_labels_may_be_spelled_in_any_case(tmp_path, kind, images, labels):
+    place = {"data.yaml": images, "above": ".", "list": "train.txt"}.get(kind)
+    files = {f"{images}/a.jpg": "", f"{images}/sub/b.jpg": "", f"{labels}/a.txt": BOX, f"{labels}/sub/b.txt": BOX}
+    lists = {"train.txt": f"{images}/a.jpg\n./{images}/sub/b.jpg\n{images}/c.jpg", "classes.txt": "a"}
+    write(tmp_path, {**files, f"{images}/c.jpg": "", **lists})
+    write(tmp_path, {} if place is None else {"data.yaml": f"train: {place}\nnames: [a]\n"})
+    write(tmp_path, {} if kind == "list" else {f"{labels}/orphan.txt": BOX})
+    refs, _ = read(tmp_path / ("data.yaml" if place else labels if kind == "labels" else ""))
+    orphan = {} if kind == "list" else {f"{images}/orphan": "missing"}
+    assert {name: ref.problem.code if ref.problem else len(ref.labels) for name, ref in refs.items()} == {
+        f"{images}/a.jpg": 1, f"{images}/sub/b.jpg": 1, f"{images}/c.jpg": 0, **orphan,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["data.yaml", "above", "list", "folders"])
+@pytest.mark.parametrize("folders", [("Images", "Labels", "LABELS"), ("Images", "IMAGES", "Labels")])
+def test_where_nobody_can_tell_which_labels_are_whose_the_data_set_is_refused(tmp_path, kind, folders):
+    place = {"data.yaml": "Images", "above": ".", "list": "train.txt"}.get(kind)
+    write(tmp_path, {f"{name}/a.{'txt' if name[0] == 'L' else 'jpg'}": "" for name in folders})
+    write(tmp_path, {"train.txt": "Images/a.jpg", "classes.txt": "a"})
+    write(tmp_path, {} if place is None else {"data.yaml": f"train: {place}\nnames: [a]\n"})
+    with pytest.raises(SourceError, match=r"differ in case alone: .*, .*; nobody can tell which labels are whose"):
+        read(tmp_path / ("data.yaml" if place else ""))
+
+
+@pytest.mark.parametrize("place", [".", "[images, Images]", "train.txt"])
+def test_folders_spelled_in_two_cases_have_each_their_own_labels(tmp_path, place):
+    files = {"images/a.jpg": "", "Images/a.jpg": "", "labels/a.txt": "", "Labels/a.txt": BOX}
+    lists = {"train.txt": "images/a.jpg\nImages/a.jpg", "data.yaml": f"train: {place}\nnames: [a]\n"}
+    write(tmp_path, files | lists)
+    refs, _ = read(tmp_path / "data.yaml")
+    assert {name: len(ref.labels) for name, ref in refs.items()} == {"images/a.jpg": 0, "Images/a.jpg": 1}
+
+
+@pytest.mark.parametrize("folder", ["Images", "Labels", "flat"])
+def test_label_files_among_their_pictures_stay_theirs_whatever_lies_around(tmp_path, folder):
+    files = {f"{folder}/a.jpg": "", f"{folder}/a.txt": BOX, f"{folder}/classes.txt": "a"}
+    write(tmp_path, {**files, f"{folder}/YOLO/notes.md": "", f"{folder}/IMAGES/b.jpg": "", "IMAGES2/c.jpg": ""})
+    write(tmp_path, {"Images/other.jpg": ""} if folder == "flat" else {})
+    refs, _ = read(tmp_path / folder)
+    assert {name: len(ref.labels) for name, ref in refs.items() if ref.labels} == {"a.jpg": 1}
+
+
+def test_labels_beside_their_pictures_come_before_those_of_a_folder_in_another_case(tmp_path):
+    files = {
+        "data.yaml": "train: Images\nnames: [a]\n",
+        "Images/a.jpg": "",
+        "Images/a.txt": BOX,
+        "Labels/a.txt": "",
+    }
+    write(tmp_path, files)
+    refs, _ = read(tmp_path / "data.yaml")
+    assert len(refs["Images/a.jpg"].labels) == 1
+    assert refs["Images/a"].problem.code == "missing"
+
+
 @pytest.mark.parametrize("kind", ["data.yaml", "folders"])
 def test_label_files_that_are_nobodys_make_no_picture_background(tmp_path, kind):
     write(tmp_path, {"images/a.jpg": "", "labels/img_a.txt": BOX, "classes.txt": "a"})
