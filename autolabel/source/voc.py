@@ -76,7 +76,8 @@ class VocSource:
     ids are relative to `images_dir` if it is given, else to the data set's folder. An XML that cannot be read, or
     that its PNGs contradict, makes its picture `failed:bad_label`; all XML files are read before the first picture is
     given out, since the classes are known only then. PNGs are read one picture at a time; where a picture has them
-    and no XML, they are its labels. `path` and `images_dir` may be addresses.
+    and no XML, they are its labels; where several pictures may have them, all of these are `failed:bad_label`. `path`
+    and `images_dir` may be addresses.
     """
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
@@ -141,7 +142,12 @@ class VocSource:
             stem = posixpath.splitext(pair.label or pair.stem)[0]
             masks = self._masks and self._masks.of_objects(stem, found.names)
             return _labels(found, ids, masks or (None,) * len(found.names))
-        objects = self._masks.without_xml(pair.stem) if self._masks and pair.stem not in self._xml_stems else None
+        if self._masks is None or pair.stem in self._xml_stems:
+            return None
+        if pair.stem in self._alike and (png := self._masks.first(pair.stem)) is not None:
+            several = ", ".join(map(repr, self._alike[pair.stem]))
+            raise SourceError(f"{png!r} may be of any of {several}; no XML says of which")
+        objects = self._masks.without_xml(pair.stem)
         return None if objects is None else _labels_of_masks(objects, ids)
 
     @cached_property
@@ -195,7 +201,7 @@ class VocSource:
         if masks is None or masks.states_classes:
             return masks is not None
         bare = (pair.stem for pair in self._pairs if pair.label is None)
-        return any(masks.has(stem) for stem in bare if stem not in self._xml_stems)
+        return any(masks.first(stem) for stem in bare if stem not in self._xml_stems)
 
     @cached_property
     def _xml_stems(self) -> frozenset[str]:
@@ -207,13 +213,19 @@ class VocSource:
         return tuple(pairs(*self._trees, list(self._annotations)))
 
     @cached_property
-    def _shared(self) -> dict[str, list[str]]:
-        """The pictures of each XML whose stem several have."""
+    def _alike(self) -> dict[str, list[str]]:
+        """The pictures of each stem that several have."""
         found: dict[str, list[str]] = {}
         for pair in self._by_stem:
-            if pair.label is not None and pair.image is not None:
-                found.setdefault(pair.label, []).append(pair.image)
-        return {label: images for label, images in found.items() if len(images) > 1}
+            if pair.image is not None:
+                found.setdefault(pair.stem, []).append(pair.image)
+        return {stem: images for stem, images in found.items() if len(images) > 1}
+
+    @cached_property
+    def _shared(self) -> dict[str, list[str]]:
+        """The pictures of each XML whose stem several have."""
+        found = [(pair.label, pair.stem) for pair in self._by_stem if pair.label is not None and pair.image]
+        return {label: self._alike[stem] for label, stem in found if stem in self._alike}
 
     def _meant(self, label: str) -> str | None:
         """Which of the pictures that share its stem an XML's `filename` names, from whatever folder."""

@@ -74,9 +74,9 @@ class VocMasks:
         found = ((ids == number, _most(classes[ids == number])) for number in _numbers(ids))
         return tuple((self._name(number, stem), encode(inside)) for inside, number in found)
 
-    def has(self, stem: str) -> bool:
-        """Whether any of the PNGs is there."""
-        return any(is_file(self._path(folder, stem)) for folder in _FOLDERS)
+    def first(self, stem: str) -> str | None:
+        """Where the first of the PNGs that are there lies."""
+        return next((path for folder in _FOLDERS if is_file(path := self._path(folder, stem))), None)
 
     @cached_property
     def class_names(self) -> dict[int, str]:

@@ -297,6 +297,27 @@ def test_pngs_without_xml_are_the_labels(tmp_path):
     assert ref.labels.category_ids.tolist() == [1, 2]
 
 
+def test_pngs_without_xml_are_of_none_of_several_pictures_that_may_have_them(tmp_path):
+    others = ("a.png", "b.jpg", "b.png", "sub/a.jpg")
+    write(tmp_path, {f"JPEGImages/{name}": "" for name in others})
+    _, source = devkit(tmp_path)
+    found = {ref.image_id.removeprefix("JPEGImages/"): ref for ref in source.images()}
+    assert {name for name, ref in found.items() if ref.problem} == {"a.jpg", "a.png"}
+    for name in ("a.jpg", "a.png"):
+        assert found[name].problem.code == "bad_label"
+        assert re.search(
+            r"SegmentationObject/a\.png' may be of any of 'a\.jpg', 'a\.png'; no XML", found[name].problem.detail
+        )
+    assert [found[name].labels for name in others[1:]] == [None] * 3
+
+
+def test_pngs_without_xml_may_be_of_a_picture_that_has_an_xml_of_another_name(tmp_path):
+    write(tmp_path, {"JPEGImages/a.png": "", "Annotations/1.xml": xml(("dog", (1, 1, 4, 4)))})
+    ref, source = devkit(tmp_path)
+    assert len(ref.labels) == 1
+    assert [r.problem.code for r in source.images() if r.problem] == ["bad_label"]
+
+
 def test_without_a_labelmap_numbers_are_the_twenty_classes_of_voc(tmp_path):
     ref, source = devkit(tmp_path, labelmap=None)
     names = {c.id: c.name for c in source.categories}
