@@ -13,13 +13,14 @@ from pathlib import Path
 from autolabel.app.run_directory import write_text
 from autolabel.core.protocols import ExportReport
 from autolabel.core.text import printable
-from autolabel.core.types import MAX_DET
+from autolabel.core.types import MAX_DET, UNLABELLED
 from autolabel.store.run import RunReader
 
 STOPPED = 130
 """Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 LISTED_FAILURES = 20
 """Failures spelled out on the screen; `summary.json` has them all."""
+_SKIPPED = {UNLABELLED: "have no labels in the source, not even that nothing is in them"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Summary:
     """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
     time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
     empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number. In
-    `limited` ones the detector gave all the boxes that it may."""
+    `limited` ones the detector gave all the boxes that it may. `skipped` counts by code."""
 
     run: str
     status: Mapping[str, int]
@@ -65,6 +66,7 @@ class Summary:
     precision: str = ""
     vanished: int = 0
     limited: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -84,11 +86,9 @@ class Summary:
         lines.append(f"instances  {sum(self.instances.values())}: {_counts(self.instances)}")
         if self.dropped:
             lines.append(f"dropped    {sum(self.dropped.values())}: {_counts(self.dropped)}")
-        if skipped := self.status.get("skipped", 0):
-            lines.append(
-                f"skipped    {skipped} pictures have no labels in the source, not even that nothing is in them: exports "
-                "leave them out"
-            )
+        for code, n in self.skipped.items():
+            why = _SKIPPED.get(code, f"were skipped ({printable(code)})")
+            lines.append(f"skipped    {n} pictures {why}: exports leave them out")
         if self.limited:
             lines.append(
                 f"limited    {self.limited} pictures have as many boxes as max_det lets the detector give: what is "
@@ -162,7 +162,7 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
         document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         document |= {
             key: asdict(now)[key]
-            for key in ("status", "instances", "dropped", "failures", "pending", "vanished", "limited")
+            for key in ("status", "instances", "dropped", "failures", "pending", "vanished", "limited", "skipped")
         }
     except (OSError, ValueError, TypeError, RecursionError):
         now.write(directory)
@@ -196,6 +196,7 @@ def summarise(
     status: Counter[str] = Counter()
     instances: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     failures, limited = [], 0
     for record in reader.records():
         status[record.status] += 1
@@ -204,6 +205,8 @@ def summarise(
         limited += record.info is not None and MAX_DET in record.info.notes
         if record.status == "failed":
             failures.append(Failure(record.image_id, record.code, record.detail))
+        if record.status == "skipped":
+            skipped[record.code] += 1
     return Summary(
         run=str(reader.directory),
         status=dict(sorted(status.items())),
@@ -220,6 +223,7 @@ def summarise(
         precision=reader.meta("precision") or "",
         vanished=sum(1 for _ in reader.gone()),
         limited=limited,
+        skipped=dict(skipped.most_common()),
     )
 
 

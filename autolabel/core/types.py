@@ -103,6 +103,8 @@ class ImageRef:
     stamp: tuple[int, int] | None = None
 
 
+UNLABELLED = "unlabelled"
+"""The code of a picture that was skipped since its source has no labels for it."""
 MAX_DET = "max_det"
 """The note of a picture whose detections are `limited`."""
 

@@ -15,6 +15,7 @@ from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import BatchLimit, Detector, Finish, Prompter, Refiner, Segmenter
 from autolabel.core.types import (
     MAX_DET,
+    UNLABELLED,
     Detections,
     Frame,
     ImageInfo,
@@ -380,4 +381,4 @@ def failed(ref: ImageRef, code: str, detail: str, info: ImageInfo | None = None)
 def unlabelled(ref: ImageRef, info: ImageInfo) -> ImageRecord:
     """Of a picture whose labels were to be taken and that has none: nobody said that nothing is in it, so exports must
     not."""
-    return replace(failed(ref, "unlabelled", "the source has no labels for it", info), status="skipped")
+    return replace(failed(ref, UNLABELLED, "the source has no labels for it", info), status="skipped")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import RecordReader
-from autolabel.core.types import Category, ImageRecord, ImageRef, Labels, Problem
+from autolabel.core.types import UNLABELLED, Category, ImageRecord, ImageRef, Labels, Problem
 from autolabel.evaluate.boundary import BoundaryScores, boundary_scores
 from autolabel.evaluate.classes import Classes, by_name, one_class
 from autolabel.evaluate.coco import CocoData, CocoScores
@@ -31,7 +31,7 @@ NOTHING = "(nothing)"
 RANKS = {"detector": "detector_score", "quality": "quality", "predicted_iou": "predicted_iou"}
 PAIRINGS = ("auto", "iou")
 PENDING = "are not labelled yet"
-_SAID = {"skipped": "had no labels to be taken"}
+_SAID = {UNLABELLED: "had no labels to be taken"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,11 @@ class Evaluator:
             )
 
 
+def _why(record: ImageRecord) -> str:
+    """What a picture did that is not judged."""
+    return _SAID.get(record.code, f"were skipped ({record.code})") if record.status == "skipped" else record.status
+
+
 class _Listed:
     """What a first look at the run says: its pictures, and which scores are there."""
 
@@ -149,7 +154,7 @@ class _Listed:
         self.own = 0
         for record in run.records():
             if record.status not in ("ok", "empty") or record.info is None:
-                self.left_out.setdefault(record.status, []).append(record.image_id)
+                self.left_out.setdefault(_why(record), []).append(record.image_id)
                 continue
             self.image_ids.append(record.image_id)
             for one in (i for i in record.instances if not i.crowd):
@@ -158,10 +163,7 @@ class _Listed:
                 self.without.update(name for name in SCORES if getattr(one, name) is None)
 
     def notes(self, joined: Joined, truth: Truth) -> list[str]:
-        notes = [
-            f"{len(ids)} pictures of the run {_SAID.get(status, status)} and are not counted"
-            for status, ids in self.left_out.items()
-        ]
+        notes = [f"{len(ids)} pictures of the run {why} and are not counted" for why, ids in self.left_out.items()]
         if joined.by_name:
             notes.append("pictures are joined by their file names: the image ids of run and truth differ")
         if joined.absent:

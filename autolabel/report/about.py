@@ -35,7 +35,7 @@ STATUS = {
     "ok": "labelled, with objects",
     "empty": "labelled, nothing found or kept",
     "failed": "could not be labelled",
-    "skipped": "without labels in the source",
+    "skipped": "left alone, for the reasons below",
     "pending": "not labelled yet",
 }
 NOTES = {

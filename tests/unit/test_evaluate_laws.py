@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autolabel.core.errors import ConfigError
-from autolabel.core.types import Category, Problem
+from autolabel.core.types import Category, ImageRecord, Problem
 from autolabel.evaluate.table import beside, text
 from tests.records import failed, shapes
 from tests.scenes import CAT, DOG, OWL, album, at, judge, one_picture, ref, run, run_record, truth
@@ -212,6 +212,14 @@ def test_what_is_left_out_is_said():
     for words in ("1 pictures of the run failed", "1 pictures of the run are not in the truth",
                   "1 pictures of the truth are not in the run", "broken.xml"):  # fmt: skip
         assert any(words in note for note in found.notes), words
+
+
+def test_pictures_that_were_skipped_are_said_by_their_reason():
+    codes = ("unlabelled", "unlabelled", "dark")
+    skipped = [ImageRecord(f"{n}.jpg", f"{n}.jpg", "skipped", code=code) for n, code in enumerate(codes)]
+    notes = judge(run([*skipped, run_record("a.jpg", [])]), truth([ref("a.jpg", [(CAT, at(40, 60))])])).notes
+    assert "2 pictures of the run had no labels to be taken and are not counted" in notes
+    assert "1 pictures of the run were skipped (dark) and are not counted" in notes
 
 
 @pytest.mark.parametrize("folder", ["", "val/"])
