@@ -35,6 +35,7 @@ from autolabel.core.types import Detections, Frame, ImageInfo, ImageRef, Rle
 from autolabel.engine.asking import ask
 from autolabel.ops.masks import ious
 from benchmarks.page import processor
+from benchmarks.pictures import read_bgr
 
 RESULTS = Path(__file__).parent / "results"
 RANDOM = ["segment=sam2_tiny", "segment.weights=random:3"]
@@ -174,10 +175,7 @@ def automatic(segmenter: Segmenter, prompter: Prompter, frame: Frame) -> list[Rl
 
 
 def read(path: Path, side: int) -> np.ndarray:
-    image_bgr = cv2.imread(str(path))
-    if image_bgr is None:
-        raise SystemExit(f"{path}: not there, or not a picture")
-    image = image_bgr[..., ::-1]
+    image = read_bgr(path)[..., ::-1]
     scale = side / max(image.shape[:2]) if side else 1
     if scale == 1:
         return np.ascontiguousarray(image)

@@ -27,6 +27,7 @@ from autolabel.ops.images import load_frame
 from autolabel.ops.masks import encode
 from autolabel.weights.quiet import ultralytics_at_bay
 from benchmarks.parity import Answer, Answers
+from benchmarks.pictures import read_bgr
 
 Label = Callable[[Sequence[Path], Sequence[np.ndarray], Path], Answers | None]
 """Pictures and their boxes (N, 4) to labels in a folder; the answers, or None from one that writes polygons alone."""
@@ -217,8 +218,6 @@ def compiled_predictor(networks: Networks, _: Path) -> Label:
 
 def ultralytics_loop(networks: Networks, folder: Path) -> Label:
     """As ultralytics/data/annotator.py after its detector; it writes polygons, and letterboxes the picture."""
-    import cv2
-
     weights = ultralytics_file(networks, folder)
     with ultralytics_at_bay():
         from ultralytics import SAM
@@ -228,7 +227,7 @@ def ultralytics_loop(networks: Networks, folder: Path) -> Label:
     def label(paths: Sequence[Path], boxes: Sequence[np.ndarray], out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for path, some in zip(paths, boxes, strict=True):
-            image = cv2.imread(str(path))
+            image = read_bgr(path)
             results = model(image, bboxes=some, verbose=False, save=False, device=networks.setup.device)
             outlines = [] if results[0].masks is None else results[0].masks.xyn
             rows = ["0 " + " ".join(map(str, s.reshape(-1).tolist())) for s in outlines if len(s) >= 3]

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
 from autolabel.app.compose import build, compose
 from autolabel.app.demo import sample_folder
-from autolabel.core.types import Float32, Frame, ImageInfo, ImageRef
+from autolabel.core.types import Float32, Frame, ImageInfo, ImageRef, UInt8
 
 SIZES_HW = {"640x480": (480, 640), "1080p": (1080, 1920), "4000x3000": (3000, 4000)}
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -75,6 +76,14 @@ def written(
 
     with ThreadPoolExecutor() as pool:  # pixels are computed without the interpreter's lock
         return list(pool.map(write, range(images)))
+
+
+def read_bgr(path: str | Path) -> UInt8:
+    """As OpenCV reads it, for what is compared with others who read it so. Ends with one line where it cannot."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise SystemExit(f"{path}: not there, or not a picture")
+    return image
 
 
 def samples() -> list[Photograph]:

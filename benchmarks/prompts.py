@@ -36,6 +36,7 @@ from autolabel.ops.boxes import box_problem, clip_xyxy
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode, iou
 from autolabel.source.coco import CocoSource
 from benchmarks.page import processor
+from benchmarks.pictures import read_bgr
 
 RESULTS = Path(__file__).parent / "results"
 DETECTOR_ERROR = 0.1
@@ -217,10 +218,7 @@ def pictures(file: Path, limit: int, boxes: str) -> Iterator[Picture]:
 
 
 def read(ref: ImageRef, detector: LabelsDetector, boxes: str) -> Picture | None:
-    image_bgr = cv2.imread(ref.path)
-    if image_bgr is None:
-        raise SystemExit(f"{ref.path}: not there, or not a picture")
-    image = np.ascontiguousarray(image_bgr[..., ::-1])
+    image = np.ascontiguousarray(read_bgr(ref.path)[..., ::-1])
     frame = Frame(ref, image, ImageInfo(image.shape[1], image.shape[0]))
     (found,) = detector.detect([frame])
     rows = [

@@ -27,6 +27,7 @@ from autolabel.core.errors import ImageError
 from autolabel.core.types import ImageRef
 from autolabel.ops.images import load_frame
 from autolabel.ops.isolation import POOL
+from benchmarks.pictures import read_bgr
 from tests.fakes import album, draw
 from tests.records import picture
 from tests.reliability.committed import COMMIT, content, pictures_in, survives
@@ -255,7 +256,7 @@ def decoding_elsewhere(nursery: Nursery, folder: Path, arguments: argparse.Names
     """What isolation costs: processor time here and there, of a smooth picture such as cameras make."""
     bounds = {"max_pixels": 2 * 10**8, "min_side": 1}
     for height, width, count in ((1080, 1920, 60), (480, 640, 300)):
-        small = cv2.imread(str(picture(folder / f"{height}.png", (height // 8, width // 8))))
+        small = read_bgr(picture(folder / f"{height}.png", (height // 8, width // 8)))
         smooth = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"{height}.jpg"), smooth)
         ref = ImageRef("x", str(folder / f"{height}.jpg"))

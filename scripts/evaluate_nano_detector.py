@@ -33,7 +33,10 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
+from autolabel.core.errors import ImageError
+from autolabel.core.types import ImageRef
 from autolabel.detect.yolo import letterbox, voted
+from autolabel.ops.images import load_frame
 from scripts.nano.compose import VEHICLES, is_object
 from scripts.nano.dataset import Picture, load_pictures
 
@@ -41,6 +44,14 @@ BOX_VOTING = 0.5  # as in configs/detect/nano.yaml
 WEIGHTS_DIR = Path("autolabel/weights/nano")
 Boxes = NDArray[np.float32]  # (N, 5): x0, y0, x1, y1 in pixels of the picture, confidence; best first
 Predict = Callable[[NDArray[np.uint8]], Boxes]
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """As `autolabel label` sees it. Ends with one line where it cannot be read."""
+    try:
+        return load_frame(ImageRef(path.name, str(path)), max_pixels=10**9, min_side=1).image_rgb
+    except ImageError as error:
+        raise SystemExit(f"{path}: {error}") from error
 
 
 def load_model(description: dict[str, Any], weights: Path) -> torch.nn.Module:
@@ -262,6 +273,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="use one of so many DUTS and CCP pictures")
     args = parser.parse_args()
 
+    images = {path: read_rgb(path) for path in args.image}
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     description = json.loads((args.weights_dir / "detector.json").read_text("utf-8"))
     model = load_model(description, args.weights_dir / "detector.safetensors")
@@ -272,8 +284,7 @@ def main() -> None:
         for conf in args.conf or [description["conf"]]:
             metrics = evaluate_all(model, pictures, image_size=image_size, conf=conf, iou=iou)
             print(json.dumps({"image_size": image_size, "conf": conf, **metrics}))
-            for path in args.image:
-                image_rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            for path, image_rgb in images.items():
                 boxes = detect(model, image_rgb, image_size=image_size, conf=conf, iou=iou)
                 drawn = args.draw_dir / f"{path.stem}-{image_size}-{conf}.png"
                 cv2.imwrite(str(drawn), cv2.cvtColor(draw(image_rgb, boxes), cv2.COLOR_RGB2BGR))

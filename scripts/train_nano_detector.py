@@ -26,7 +26,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from scripts.evaluate_nano_detector import BOX_VOTING, WEIGHTS_DIR, detect, draw, evaluate_all, recommended
+from scripts.evaluate_nano_detector import (
+    BOX_VOTING,
+    WEIGHTS_DIR,
+    detect,
+    draw,
+    evaluate_all,
+    read_rgb,
+    recommended,
+)
 
 import cv2
 import numpy as np
@@ -141,6 +149,7 @@ class Trainer:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+        self.watched = {path: read_rgb(path) for path in args.watch}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         datasets = ("coco_train",) if args.smoke else DATASETS
         pictures = load_pictures(args.data_root, args.cache_dir, datasets)
@@ -250,8 +259,7 @@ class Trainer:
         args = self.args
         metrics = evaluate_all(self.ema, self.val, image_size=args.image_size, conf=args.conf, iou=args.iou)
         self._log("val", image_size=args.image_size, **metrics)
-        for path in args.watch:
-            image_rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        for path, image_rgb in self.watched.items():
             boxes = detect(self.ema, image_rgb, image_size=args.image_size, conf=args.conf, iou=args.iou)
             drawn = cv2.cvtColor(draw(image_rgb, boxes), cv2.COLOR_RGB2BGR)
             cv2.imwrite(str(args.out_dir / f"{path.stem}-{self.step:06d}.png"), drawn)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.pictures import SIZES_HW, asked, photographs_in, samples, seen_in, view, written
+from benchmarks.pictures import SIZES_HW, asked, photographs_in, read_bgr, samples, seen_in, view, written
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,10 @@ def test_a_folder_of_somebodys_own_gets_boxes_too(tmp_path):
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no picture"):
         photographs_in(tmp_path)
+
+
+def test_what_opencv_cannot_read_is_named_in_one_line(tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    for path in (tmp_path / "text.jpg", tmp_path / "absent.jpg"):
+        with pytest.raises(SystemExit, match=rf"^{path}: not there, or not a picture$"):
+            read_bgr(path)
