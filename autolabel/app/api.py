@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from autolabel.app.compose import build, build_all, compose
 from autolabel.app.label import listed
 from autolabel.app.labelers import NO_CLASSES, build_labeler
+from autolabel.app.prompts import check_prompts
 from autolabel.app.saved import note, require_names_apart, require_none_lost, require_same_classes
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.protocols import ExportReport, Source, Unit
@@ -20,6 +22,9 @@ from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
 from autolabel.engine.units import batches
 from autolabel.store.memory import MemoryStore
 from autolabel.weights.quiet import quiet_environment
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,11 +99,12 @@ class AutoLabeler:
     `categories` are those of the detector; empty with `detect=labels`, where each source brings its own.
     """
 
-    def __init__(self, labeler: object, categories: tuple[Category, ...]) -> None:
+    def __init__(self, labeler: object, categories: tuple[Category, ...], config: DictConfig) -> None:
         from autolabel.engine.labeler import FrameLabeler
 
         assert isinstance(labeler, FrameLabeler)
         self._labeler = labeler
+        self._config = config
         self.categories = categories
 
     @classmethod
@@ -108,17 +114,24 @@ class AutoLabeler:
         What is about runs, sources, engines and exports has no effect here; `precision=auto`, which a run decides
         on its pictures, is float32. Leaves no Hydra state behind."""
         quiet_environment()
-        return cls(*build_labeler(compose("label", overrides, config_dir), None))
+        config = compose("label", overrides, config_dir)
+        return cls(*build_labeler(config, None), config)
 
     def label(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
         """One result a picture, in order: of a folder, a label file, a picture, or a list of pictures.
 
-        A picture that cannot be used gives a result whose `record.status` is `failed`; nothing is raised for it.
+        A picture that cannot be used gives a result whose `record.status` is `failed`; nothing is raised for it. Raises
+        ConfigError, as the command does, where `prompt.file` or `prompt.run` says nothing of any of these pictures, or
+        names an annotation that is not there.
         """
+        from autolabel.engine.labeler import PipelineLabeler
+
         found, of_source = _refs(paths)
         categories = self.categories or of_source
         if not categories:
             raise ConfigError(NO_CLASSES)
+        if isinstance(self._labeler, PipelineLabeler):
+            check_prompts(self._labeler.prompter, found, self._config, categories)
         for some in batches(map(self._labeler.load, found.values()), self._labeler.batch_limit):
             for record in self._labeler.label(some):
                 yield Result(record, categories)

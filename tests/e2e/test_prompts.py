@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autolabel.app.api import AutoLabeler, Result
 from autolabel.app.main import main
+from autolabel.core.errors import ConfigError
 from autolabel.store.run import open_reader
 from tests.fakes import draw
 
@@ -100,6 +102,27 @@ def test_clicks_of_other_pictures_are_an_error_before_any_model_answers(labels, 
     settings = ["segment=box", "prompt=points", clicks(tmp_path, "ghost.png,1,1,1,1")]
     assert label(labels, tmp_path / "run", *settings) == 1
     assert "none of the 1 pictures that prompt.file names is in the source" in capsys.readouterr().err
+
+
+def from_python(source: object, *settings: str) -> list[Result]:
+    labeler = AutoLabeler.from_config([*LABELS, "segment=box", "prompt=points", "prompt.box=true", *settings])
+    return list(labeler.label(source))
+
+
+def test_clicks_are_checked_from_python_as_by_the_command(labels, tmp_path, caplog):
+    with pytest.raises(
+        ConfigError, match=r"none of the 1 pictures that prompt.file names is in the source \('ghost"
+    ):
+        from_python(labels, clicks(tmp_path, "ghost.png,1,1,1,1"))
+    with pytest.raises(ConfigError, match=r"'a b\.png' has no annotation '99'; mend the id"):
+        from_python(labels, clicks(tmp_path, "a b.png,99,30,40,1"))
+    with pytest.raises(
+        ConfigError, match=r"none of its clicks would be asked; 1 of its objects have masks that stay"
+    ):
+        from_python(labels, clicks(tmp_path, "a b.png,11,30,40,1"), "detect.keep_masks=true")
+    (result,) = from_python(labels, clicks(tmp_path, "a b.png,11,30,40,1", "ghost.png,1,1,1,1"))
+    assert len(result.record.candidates) == 3
+    assert "1 pictures that are not in the source: 'ghost.png'" in caplog.text
 
 
 def test_prompts_change_the_fingerprint_by_what_they_say_and_not_by_where_it_lies(labels, tmp_path, capsys):
