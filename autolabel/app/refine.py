@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autolabel.app.compose import Request, about, compose, compose_from, key_of, parse, plain
 from autolabel.app.part import part_text
@@ -104,7 +104,20 @@ def _with_its_own(directory: Path, settings: DictConfig, request: Request) -> Di
     if back:
         its |= back
         its = {name: its[name] for name in (*usual, *its) if name in its}
+    _add_new_settings(its, usual, request.overrides)
     return compose_from("refine", its, "refine", request.overrides, request.config_dir)
+
+
+def _add_new_settings(its: Mapping[str, Any], usual: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """A setting that is named, and that the version had not which made the run, is there to be set."""
+    for override in overrides:
+        group, *parts = key_of(override).split(".")
+        if group != "refine" or len(parts) < 2 or override.startswith("+"):  # which adds it by itself
+            continue
+        name, setting = parts[:2]
+        then, now = its.get(name), usual.get(name, {})
+        if isinstance(then, dict) and then.get("_target_") == now.get("_target_") and setting in now:
+            then.setdefault(setting, now[setting])
 
 
 def with_refine(fingerprint: Mapping[str, str], refine: Mapping[str, str]) -> dict[str, str]:

@@ -176,6 +176,22 @@ def test_settings_that_are_not_named_stay_as_the_run_has_them(label, tmp_path, c
     assert "did you mean min_detector_score" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("override", ["refine.smooth.radius_fraction=0.1", "+refine.smooth.radius_fraction=0.1"])
+def test_a_setting_that_the_version_of_the_run_had_not_is_there_to_be_set(label, tmp_path, override, capsys):
+    label("smooth", override.lstrip("+"))
+    label("run")
+    assert records(tmp_path / "run") != records(tmp_path / "smooth")
+    with open_store(tmp_path / "run") as store:
+        config = OmegaConf.create(store.meta("config"))
+        del config.refine.smooth.radius_fraction
+        store.set_meta(config=OmegaConf.to_yaml(config))
+    assert main(["refine", str(tmp_path / "run"), "refine.smooth.radius_frac=0.1"]) == 1
+    assert "there is no such setting" in capsys.readouterr().err
+    assert main(["refine", str(tmp_path / "run"), override]) == 0
+    assert records(tmp_path / "run") == records(tmp_path / "smooth")
+    assert label("run", override.lstrip("+")) == 0
+
+
 def test_a_refiner_that_the_run_is_without_comes_back_with_a_setting(label, tmp_path):
     floor = "refine.score.min_detector_score=0.6"
     label("strict", floor)
