@@ -20,13 +20,16 @@ def vectors(path: Path, phrases: Sequence[str]) -> str:
     return str(path)
 
 
-def checkpoint(path: Path, architecture: str) -> str:
-    """A model whose scores spread."""
+def checkpoint(path: Path, architecture: str, *, chooses_itself: bool = False) -> str:
+    """A model whose scores spread; one that `chooses_itself` has the head without NMS alone."""
     with ultralytics_at_bay():
         model = load_detector("random:0", architecture).model
+        head = model.model[-1]
         with torch.no_grad():
-            for contrast in model.model[-1].cv4:
+            for contrast in head.one2one_cv4 if chooses_itself else head.cv4:
                 contrast.bias.fill_(0.0)
                 contrast.logit_scale.fill_(1.0)
+        if chooses_itself:
+            head.cv2 = head.cv3 = head.cv4 = None
         torch.save({"model": model.eval()}, path)
     return str(path)

@@ -49,7 +49,7 @@ class Summary:
     """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
     time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
     empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number. In
-    `limited` ones the detector gave all the boxes that it may. `skipped` counts by code."""
+    `limited` ones the detector, or the model, found all that it may. `skipped` counts by code."""
 
     run: str
     status: Mapping[str, int]
@@ -91,7 +91,7 @@ class Summary:
             lines.append(f"skipped    {n} pictures {why}: exports leave them out")
         if self.limited:
             lines.append(
-                f"limited    {self.limited} pictures have as many boxes as max_det lets the detector give: what is "
+                f"limited    {self.limited} pictures have as many objects as max_det lets the model find: what is "
                 "beyond is not labelled"
             )
         if self.vanished:

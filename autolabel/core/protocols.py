@@ -20,6 +20,7 @@ from autolabel.core.types import (
     ImageRecord,
     ImageRef,
     Instance,
+    Instances,
     PromptedMask,
     Prompts,
 )
@@ -125,7 +126,7 @@ class InstanceModel(Protocol):
     def identity(self) -> Mapping[str, str]:
         """What decides its numbers beside its config: weights' sha256, device kind, precision."""
 
-    def find(self, frames: Sequence[Frame]) -> list[list[Instance]]:
+    def find(self, frames: Sequence[Frame]) -> list[Instances]:
         """The objects of each image; `index` is their position. One with a box but no usable mask has none."""
 
 

@@ -106,7 +106,7 @@ class ImageRef:
 UNLABELLED = "unlabelled"
 """The code of a picture that was skipped since its source has no labels for it."""
 MAX_DET = "max_det"
-"""The note of a picture whose detections are `limited`."""
+"""The note of a picture whose detections, or instances, are `limited`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +362,14 @@ class Instance:
     def with_mask(self, mask: Rle) -> Instance:
         """The same object with another mask; source polygons no longer describe it."""
         return replace(self, mask=mask, polygons=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """The objects of an image that one model found in one step; `limited` as those of Detections."""
+
+    found: tuple[Instance, ...]
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Detector, InstanceModel
-from autolabel.core.types import Category, Detections, Frame, Instance
+from autolabel.core.types import Category, Detections, Frame, Instances
 from autolabel.ops.names import nearest
 from autolabel.ops.settings import one_of
 
@@ -168,15 +168,16 @@ class MappedModel(_InMap):
         super().__init__(inner.identity, labels, inner.categories)
         self._inner = inner
 
-    def find(self, frames: Sequence[Frame]) -> list[list[Instance]]:
-        return [self._one(found) for found in self._inner.find(frames)]
+    def find(self, frames: Sequence[Frame]) -> list[Instances]:
+        return [self._one(some) for some in self._inner.find(frames)]
 
-    def _one(self, found: Sequence[Instance]) -> list[Instance]:
-        kept = [one for one in found if one.category_id in self._mapped.ids]
-        return [
+    def _one(self, some: Instances) -> Instances:
+        kept = [one for one in some.found if one.category_id in self._mapped.ids]
+        mapped = (
             replace(one, index=index, category_id=self._mapped.ids[one.category_id])
             for index, one in enumerate(kept)
-        ]
+        )
+        return replace(some, found=tuple(mapped))
 
 
 def _names(key: str, value: object) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ from autolabel.ops.ontology import read_ontology
 from autolabel.weights.cache import sha256_of
 from autolabel.weights.hub import hosted
 
+_ALL = 1 << 20
+"""More boxes than any head proposes."""
 _CLIP = {"clip": "CLIPTextModelWithProjection", "clip_text_model": "CLIPTextModelWithProjection"}
 
 
@@ -52,6 +54,9 @@ class YoloWordsDetector(YoloDetector):
         )  # fmt: skip
         self._categories = self._ontology.categories
         self._class_count = len(self._categories)
+        if self._model.end2end and len(self._ontology.phrases) > self._class_count:
+            # What several phrases find twice goes before the best are taken, so the head leaves none out.
+            self._model.set_head_attr(max_det=_ALL)
         self._identity = {**self._identity, "text": digest}
 
     def _load(self, weights: str, architecture: str | None) -> Loaded:
@@ -67,10 +72,11 @@ class YoloWordsDetector(YoloDetector):
         if self._model.end2end:
             from torchvision.ops import batched_nms
 
-            rows = super()._select(output_1)
+            rows = output_1[0, output_1[0, :, 4] > self._conf, :6].clone()
             rows[:, 5] = class_of[rows[:, 5].long()].to(rows.dtype)
-            several = len(class_of) > self._class_count
-            return rows[batched_nms(rows[:, :4], rows[:, 4], rows[:, 5], self._iou)] if several else rows
+            if len(class_of) > self._class_count:
+                rows = rows[batched_nms(rows[:, :4], rows[:, 4], rows[:, 5], self._iou)]
+            return rows[: self._max_det]
         boxes, scores, rest = output_1.split([4, len(class_of), output_1.shape[1] - 4 - len(class_of)], dim=1)
         best = [scores[:, class_of == number].amax(dim=1, keepdim=True) for number in range(self._class_count)]
         return super()._select(torch.cat([boxes, *best, rest], dim=1))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from autolabel.core.errors import ImageError
 from autolabel.core.protocols import InstanceModel
-from autolabel.core.types import Frame, Instance
+from autolabel.core.types import MAX_DET, Frame, ImageInfo, ImageRecord, ImageRef, Instance, Instances
 from autolabel.engine.labeler import FinishOne, FrameLabeler, failed, one_by_one_on_error
 
 NO_MASK = "no_mask: the model gave no mask"
@@ -32,9 +32,13 @@ class OneStepLabeler(FrameLabeler):
         return [
             partial(failed, frame.ref, some.code, some.detail, frame.info)
             if isinstance(some, ImageError)
-            else partial(self.record, frame.ref, frame.info, some, unusable(some, frame.info.size_hw))
+            else partial(self._record, frame.ref, frame.info, some)
             for frame, some in zip(frames, found, strict=True)
         ]
+
+    def _record(self, ref: ImageRef, info: ImageInfo, some: Instances) -> ImageRecord:
+        noted = replace(info, notes=(*info.notes, MAX_DET)) if some.limited else info
+        return self.record(ref, noted, some.found, unusable(some.found, info.size_hw))
 
 
 def unusable(instances: Sequence[Instance], size_hw: tuple[int, int]) -> dict[int, str]:

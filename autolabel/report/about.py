@@ -44,7 +44,7 @@ NOTES = {
     "multi_frame": "with several frames, the first was taken",
     "16bit_reduced": "16-bit, reduced to 8",
     "12bit_scaled": "12-bit, scaled to 8",
-    MAX_DET: "with as many boxes as `max_det` lets a detector give; there may be more objects",
+    MAX_DET: "with as many objects as `max_det` lets a model find; there may be more",
     "turned_upright": "turned upright by their EXIF orientation",
 }
 

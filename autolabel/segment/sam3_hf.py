@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from autolabel.core.errors import ConfigError
-from autolabel.core.types import Category, Float32, Frame, Instance, Rle
+from autolabel.core.types import Category, Float32, Frame, Instance, Instances, Rle
 from autolabel.ops.boxes import clip_xyxy, scale_normalized
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite
 from autolabel.ops.duplicates import mask_nms
@@ -94,12 +94,12 @@ class Sam3Model:
     def identity(self) -> Mapping[str, str]:
         return self._identity
 
-    def find(self, frames: Sequence[Frame]) -> list[list[Instance]]:
+    def find(self, frames: Sequence[Frame]) -> list[Instances]:
         """The objects of each picture, best score first. Raises ImageError `out_of_memory` and `not_finite`."""
 
         import torch
 
-        def run(start: int, stop: int) -> list[list[Instance]]:
+        def run(start: int, stop: int) -> list[Instances]:
             some = frames[start:stop]
             with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
                 seen = [self._asked(levels) for levels in self._encoded(some)]
@@ -159,7 +159,7 @@ class Sam3Model:
             scores = scores * answer.presence_logits[row].float().sigmoid()
         if not bool(scores.isfinite().all()):
             raise not_finite("labeler")
-        best = scores.argsort(descending=True, stable=True)[: self._max_det]
+        best = scores.argsort(descending=True, stable=True)
         best = best[scores[best] > self._conf]
         logits = answer.pred_masks[row, best].float()
         columns = (scores[best], stability(logits[:, None])[:, 0], answer.pred_boxes[row, best].float(), logits)
@@ -169,8 +169,8 @@ class Sam3Model:
             for score, stable, box, map_hw in zip(*(column.cpu().numpy() for column in columns), strict=True)
         ]
 
-    def _instances(self, found: Sequence[Found], frame: Frame) -> list[Instance]:
-        """Best first, each object once."""
+    def _instances(self, found: Sequence[Found], frame: Frame) -> Instances:
+        """Best first, each object once, and only then no more than `max_det`."""
         view = View(frame.info.size_hw, self._fused)
         # A map that is not finite has no mask; the labeler says so.
         masks = [view.rle(one.logits_hw) if np.isfinite(one.logits_hw).all() else None for one in found]
@@ -191,7 +191,7 @@ class Sam3Model:
                     stability=found[row].stability if masks[row] is not None else None,
                 )
             )
-        return instances
+        return Instances(tuple(instances), limited=len(rows) == self._max_det)
 
 
 def _once(found: Sequence[Found], masks: Sequence[Rle | None], max_iou: float) -> list[int]:

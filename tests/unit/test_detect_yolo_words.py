@@ -88,6 +88,20 @@ def test_a_proposal_of_the_last_phrase_alone_is_looked_at(architecture, checkpoi
     assert rows.tolist() == [[20, 20, 40, 40, pytest.approx(0.9), 1]]
 
 
+def test_a_head_that_chooses_its_boxes_gives_as_many_as_asked_for_though_phrases_find_them_twice(text, tmp_path):
+    path = yolo_words.checkpoint(tmp_path / "words.pt", "yoloe-26n.yaml", chooses_itself=True)
+    everything, some = (
+        YoloWordsDetector(
+            weights=path, text=text, **settings(max_det=max_det, conf=0.1, iou=0.01, image_size=256)
+        ).detect([frame(50, 70)])[0]
+        for max_det in (1000, 50)
+    )
+    assert len(everything) > 50
+    assert not everything.limited
+    assert some.scores.tolist() == everything.scores[:50].tolist()
+    assert some.limited
+
+
 def test_other_words_find_other_things(checkpoint, text):
     path = checkpoint(ARCHITECTURES[0])
     (one,), (other,) = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autolabel.core.errors import ImageError
-from autolabel.core.types import Category, Frame, Instance
+from autolabel.core.types import MAX_DET, Category, Frame, Instance, Instances
 from autolabel.detect.label_map import LabelMap, MappedModel
 from autolabel.engine.inline import InlineEngine
 from autolabel.engine.one_step import OneStepLabeler
@@ -16,6 +16,8 @@ from autolabel.refine.area import AreaRefiner
 from autolabel.store.memory import MemoryStore
 from tests.fakes import CATEGORIES, ColourDetector, album, draw
 from tests.unit.test_engine import units_of
+
+RENAMED = LabelMap(keep=None, drop=[], rename={"dog": "hound"}, merge=None, ids="contiguous")
 
 
 class ColourModel:
@@ -32,14 +34,14 @@ class ColourModel:
             raise ImageError("out_of_memory", "too many")
         return [self._one(frame) for frame in frames]
 
-    def _one(self, frame: Frame) -> list[Instance]:
+    def _one(self, frame: Frame) -> Instances:
         (found,) = ColourDetector().detect([frame])
         instances = []
         for i, (x0, y0, x1, y1) in enumerate(found.boxes_xyxy.tolist()):
             mask = np.zeros(frame.info.size_hw, bool)
             mask[int(y0) : int(y1), int(x0) : int(x1)] = True
             instances.append(Instance(i, int(found.category_ids[i]), (x0, y0, x1, y1), 0.5, encode(mask)))
-        return instances
+        return Instances(tuple(instances), limited=len(instances) == 2)
 
 
 class Given(ColourModel):
@@ -47,9 +49,9 @@ class Given(ColourModel):
 
     def __init__(self, *instances: Instance) -> None:
         super().__init__()
-        self.instances = list(instances)
+        self.instances = Instances(tuple(instances))
 
-    def _one(self, frame: Frame) -> list[Instance]:
+    def _one(self, frame: Frame) -> Instances:
         return self.instances
 
 
@@ -88,6 +90,15 @@ def test_what_cannot_become_a_label_is_dropped_with_its_reason_and_the_rest_stay
                      "bad_box: outside the 60x40 image", "no_mask: the model gave no mask",
                      "empty_mask: no pixel is inside"]  # fmt: skip
     assert [i.index for i in record.instances] == [0]
+
+
+@pytest.mark.parametrize("map_of", [lambda model: model, lambda model: MappedModel(model, RENAMED)])
+def test_pictures_in_which_the_model_found_all_that_it_may_are_noted(tmp_path, map_of):
+    album(tmp_path, 8)
+    found = [r for r in records(map_of(ColourModel()), tmp_path) if r.status != "failed"]
+    limited = [MAX_DET in r.info.notes for r in found]
+    assert limited == [len(r.candidates) == 2 for r in found]
+    assert {True, False} == set(limited)
 
 
 def test_refiners_judge_what_the_model_found(tmp_path):

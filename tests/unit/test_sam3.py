@@ -60,7 +60,7 @@ def library(weights: str, picture: Frame, phrase: str):
 def test_scores_boxes_and_masks_are_the_library_s(weights, size):
     picture = frame(*size)
     answer, expected = library(weights, picture, "person")
-    (found,) = model(weights, classes={"someone": "person"}, iou=1.0).find([picture])
+    found = model(weights, classes={"someone": "person"}, iou=1.0).find([picture])[0].found
     order = np.argsort(-expected["scores"].numpy(), kind="stable")
     assert len(order) > 1
     assert [one.detector_score for one in found] == pytest.approx(expected["scores"].numpy()[order], abs=1e-6)
@@ -88,7 +88,7 @@ def test_a_picture_is_encoded_once_however_many_phrases_are_asked(weights):
 
 
 def test_of_objects_of_one_class_that_overlap_the_best_stays_whatever_phrase_it_came_from(weights):
-    (loose,), (tight,) = (model(weights, iou=limit).find([frame()]) for limit in (1.0, 0.3))
+    loose, tight = (model(weights, iou=limit).find([frame()])[0].found for limit in (1.0, 0.3))
     doubles = {
         (a.category_id, b.category_id) for a in loose for b in loose if a is not b and iou(a.mask, b.mask) > 0.3
     }
@@ -106,13 +106,25 @@ def test_of_objects_of_one_class_that_overlap_the_best_stays_whatever_phrase_it_
 
 @pytest.mark.slow
 def test_objects_are_numbered_best_first_and_no_more_than_asked_for(weights):
-    (found,) = model(weights, max_det=5).find([frame()])
+    found = model(weights, max_det=5).find([frame()])[0].found
     assert [one.index for one in found] == [0, 1, 2, 3, 4]
     scores = [one.detector_score for one in found]
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] > 0.2
     (everything,) = model(weights).find([frame()])
-    assert found == everything[:5]
+    assert found == everything.found[:5]
+    assert not everything.limited
+
+
+@pytest.mark.parametrize("iou_limit", [1.0, 0.05])
+def test_as_many_as_asked_for_are_limited_also_where_doubles_went_before(weights, iou_limit):
+    (everything,) = model(weights, iou=iou_limit).find([frame()])
+    count = len(everything.found)
+    assert count > 2
+    for max_det, limited in ((count - 1, True), (count, True), (count + 1, False)):
+        (some,) = model(weights, iou=iou_limit, max_det=max_det).find([frame()])
+        assert some.found == everything.found[:max_det]
+        assert some.limited is limited
 
 
 @pytest.mark.slow
@@ -122,7 +134,8 @@ def test_pictures_are_found_together_as_alone_and_chunks_of_phrases_change_last_
     assert model(weights).find(pictures) == alone
     together = model(weights, prompt_chunk=3, encode_batch=3).find(pictures)
     for some, others in zip(together, alone, strict=True):
-        assert [one.detector_score for one in some] == pytest.approx([o.detector_score for o in others], abs=1e-4)
+        scores = [one.detector_score for one in others.found]
+        assert [one.detector_score for one in some.found] == pytest.approx(scores, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -130,7 +143,7 @@ def test_a_map_that_is_not_finite_is_an_object_without_a_mask(weights):
     ours = model(weights)
     with torch.no_grad():
         ours._network.mask_decoder.instance_projection.weight.fill_(torch.nan)
-    (found,) = ours.find([frame()])
+    found = ours.find([frame()])[0].found
     assert found
     assert {(one.mask, one.stability) for one in found} == {(None, None)}
 
