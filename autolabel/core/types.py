@@ -109,6 +109,10 @@ MAX_DET = "max_det"
 """The note of a picture whose detections, or instances, are `limited`."""
 
 
+FRAME_ASSUMED = "frame_assumed"
+"""The note of a picture whose detections are `frame_assumed`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """Of a decoded picture: upright size in pixels, the EXIF orientation (1..8) that was applied, sha256 of
@@ -154,7 +158,8 @@ class Detections:
     upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source, `extras[i]` its
     other fields. `replaced[i]` is an existing mask that is to be made anew, kept here to say what changed.
     `limited`: they are as many as the detector may give (`max_det`), so that there may be more in the picture.
-    `unlabelled`: the source has no labels for the picture, not even that nothing is in it.
+    `unlabelled`: the source has no labels for the picture, not even that nothing is in it. `frame_assumed`: nothing
+    says whether its labels are of the picture as it is stored or upright; they were taken as upright.
     """
 
     boxes_xyxy: Float32
@@ -168,6 +173,7 @@ class Detections:
     replaced: tuple[Rle | None, ...] = ()
     limited: bool = False
     unlabelled: bool = False
+    frame_assumed: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.boxes_xyxy)
@@ -201,6 +207,7 @@ class Detections:
             np.concatenate([self.category_ids, other.category_ids]),
             **columns,
             limited=self.limited or other.limited,
+            frame_assumed=self.frame_assumed or other.frame_assumed,
         )
 
     def select(self, index: Sequence[int] | Int64) -> Detections:
@@ -214,6 +221,7 @@ class Detections:
             **columns,
             limited=self.limited,
             unlabelled=self.unlabelled,
+            frame_assumed=self.frame_assumed,
         )
 
 

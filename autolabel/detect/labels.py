@@ -69,6 +69,7 @@ class LabelsDetector:
             labels.crowd,
             labels.extras,
             _where([not keep for keep in kept], found),
+            frame_assumed=canvas.assumed,
         )
 
     @staticmethod

@@ -14,6 +14,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import BatchLimit, Detector, Finish, Prompter, Refiner, Segmenter
 from autolabel.core.types import (
+    FRAME_ASSUMED,
     MAX_DET,
     UNLABELLED,
     Detections,
@@ -230,6 +231,8 @@ class PipelineLabeler(FrameLabeler):
             return unlabelled(ref, info)
         if detections.limited:
             info = replace(info, notes=(*info.notes, MAX_DET))
+        if detections.frame_assumed:
+            info = replace(info, notes=(*info.notes, FRAME_ASSUMED))
         return self.record(ref, info, instances_of(detections, by_index), reasons)
 
     @property

@@ -22,7 +22,9 @@ _ROUNDING_PX = 1
 
 
 class Canvas:
-    """The frame the labels were written in: its size, and the way from there to the upright picture.
+    """The frame the labels were written in: its size, and the way from there to the upright picture. `assumed`: no size
+    tells it, as that of a square or of a picture on its head, and it was taken as upright. YOLO's is upright, by its
+    loader.
 
     Raises ImageError `size_mismatch` when the label file declares another picture size.
     """
@@ -32,11 +34,14 @@ class Canvas:
         declared = labels.size_hw or info.size_hw
         frames = (info.size_hw, 1), (stored_size(info.size_hw, info.orientation), info.orientation)
         # Where the sides differ by a pixel only the exact size tells the two frames apart.
-        fits = [frame for same in (operator.eq, _close) for frame in frames if same(declared, frame[0])]
+        exact, near = ([f for f in frames if same(declared, f[0])] for same in (operator.eq, _close))
+        fits = exact or near
         if not fits:
             stated, actual = (f"{w}x{h}" for h, w in (declared, info.size_hw))
             raise ImageError("size_mismatch", f"the labels are for {stated} px, the picture is {actual}")
         self.size_hw, self.orientation = fits[0]
+        told = info.orientation == 1 or labels.convention == "yolo"
+        self.assumed = not told and (labels.size_hw is None or len(fits) > 1)
 
     def boxes(self, boxes_xyxy: Float32) -> Float32:
         pixels = scale_normalized(boxes_xyxy, self.size_hw) if self.normalized else boxes_xyxy

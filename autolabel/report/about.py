@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from autolabel.core.types import MAX_DET
+from autolabel.core.types import FRAME_ASSUMED, MAX_DET
 from autolabel.report.page import (
     Child,
     Column,
@@ -45,6 +45,8 @@ NOTES = {
     "16bit_reduced": "16-bit, reduced to 8",
     "12bit_scaled": "12-bit, scaled to 8",
     MAX_DET: "with as many objects as `max_det` lets a model find; there may be more",
+    FRAME_ASSUMED: "that are turned, with labels that do not tell whether they are of the stored or of the upright picture; "
+    "taken as of the upright one",
     "turned_upright": "turned upright by their EXIF orientation",
 }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 import autolabel
 from autolabel.app.main import main
@@ -511,3 +512,25 @@ def test_what_nobody_labelled_is_no_picture_without_objects(label, tmp_path, cap
     assert label(source, "export=[coco,yolo]", detect="labels") == 0
     assert "2 ok, 1 skipped" in capsys.readouterr().out
     assert len(json.loads((export / "coco" / "instances.json").read_text())["images"]) == 2
+
+
+@pytest.mark.parametrize(("size", "noted"), [((30, 30), True), ((40, 30), False)])
+def test_a_turned_picture_whose_labels_may_be_of_either_frame_is_noted(size, noted, label, tmp_path):
+    width, height = size
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", size).save(tmp_path / "in" / "a.png", exif=exif)
+    document = {
+        "images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
+        "categories": [{"id": 1, "name": "block"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 5]}],
+    }
+    (tmp_path / "in" / "instances.json").write_text(json.dumps(document))
+    assert label(tmp_path / "in", detect="labels") == 0
+    with open_reader(tmp_path / "run") as reader:
+        (record,) = reader.records()
+    assert record.info.notes == (("frame_assumed",) if noted else ())
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert ("taken as of the upright one" in page) == noted

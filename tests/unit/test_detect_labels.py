@@ -121,6 +121,29 @@ def test_of_two_frames_a_pixel_apart_the_one_of_the_stated_size_is_meant():
     assert detect(box, upright, orientation=6).boxes_xyxy.tolist() == [[10, 5, 20, 25]]
 
 
+@pytest.mark.parametrize(
+    ("upright", "orientation", "stated", "assumed"),
+    [
+        ((50, 50), 6, (50, 50), True),
+        ((50, 30), 3, (50, 30), True),
+        ((50, 30), 6, None, True),
+        ((31, 30), 6, (32, 31), False),
+        ((31, 30), 6, (30, 30), True),
+        ((50, 30), 6, (50, 30), False),
+        ((50, 30), 6, (30, 50), False),
+        ((50, 50), 1, (50, 50), False),
+        ((50, 50), 1, None, False),
+    ],
+)
+def test_where_no_size_tells_the_frame_of_the_labels_it_is_said_that_it_was_assumed(
+    upright, orientation, stated, assumed
+):
+    found = detect(labels([[1, 2, 3, 4]], size_hw=stated), upright, orientation)
+    assert found.frame_assumed == found.select([]).frame_assumed == assumed
+    yolo = labels([[0.1, 0.2, 0.3, 0.4]], normalized=True, convention="yolo")
+    assert not detect(yolo, upright, orientation).frame_assumed
+
+
 def test_labels_for_another_size_are_refused_and_rounding_is_not():
     with pytest.raises(ImageError, match="size_mismatch: the labels are for 100x60 px, the picture is 50x30"):
         detect(labels([[0, 0, 1, 1]], size_hw=(60, 100)))
