@@ -34,8 +34,9 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, MemoryError, RuntimeError, Ov
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Stored (not upright) size in pixels. `alpha` is how the decoder hands the transparency on, `deep` says
-    more than 8 bits a channel, `orientation_at` where a TIFF keeps its tag's value (offset, struct format)."""
+    """Stored (not upright) size in pixels. `alpha` is how the decoder hands the transparency on, `dropped` a channel
+    beside the colours that it does not, or of which nobody says that it is alpha; `deep` says more than 8 bits a
+    channel, `orientation_at` where a TIFF keeps its tag's value (offset, struct format)."""
 
     kind: str
     width: int
@@ -172,6 +173,11 @@ def jpeg_is_complete(data: bytes) -> bool:
 
 _ORIENTATION = 0x0112
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+_TIFF_COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
+"""Samples of a colour by photometric interpretation (RGB, CMYK, YCbCr, CIELab); of all others one."""
+_DEEP_LAYOUTS = {(1, 1), (1, 2), (2, 3), (2, 4), (8, 3)}
+"""Photometric interpretation and samples a pixel of the TIFFs over 8 bits that OpenCV reads as they are meant. Of
+others it makes pictures too: of white-is-zero the negative, of a palette its numbers, of bands of grey colours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,28 +226,32 @@ def _tiff(data: bytes) -> Header:
     def tag(number: int, default: int) -> int:
         return ifd.values.get(number, (default,))[0]
 
-    bits, photometric = tag(258, 1), tag(262, 1)
+    bits, photometric, samples = tag(258, 1), tag(262, 1), tag(277, 1)
     if tag(339, 1) != 1 or bits > 16:
         raise ImageError("unsupported", f"TIFF with {bits}-bit or float samples; convert it to 8 or 16 bit")
+    in_planes = tag(284, 1) == 2 and samples > 1
+    if bits > 8 and (in_planes or (photometric, samples) not in _DEEP_LAYOUTS):
+        form = f"photometric {photometric}, {samples} a pixel{', in planes' * in_planes}"
+        way = "convert it to RGB or grey (0 is black) with the samples of a pixel side by side"
+        raise ImageError("unsupported", f"TIFF with {bits}-bit samples in an unusual order ({form}); {way}")
     orientation = tag(_ORIENTATION, 1)
     return Header(
         "TIFF",
         tag(256, 0),
         tag(257, 0),
         orientation if 1 <= orientation <= 8 else 1,
-        alpha=_tiff_alpha(ifd, photometric, bits),
+        alpha=_tiff_alpha(ifd, photometric, samples, bits),
         deep=bits > 8,
         multi_frame=ifd.next_at != 0,
         orientation_at=ifd.places.get(_ORIENTATION),
     )
 
 
-def _tiff_alpha(ifd: _Ifd, photometric: int, bits: int) -> Alpha:
-    extra = ifd.values.get(338, (0,))[0]
-    samples = ifd.values.get(277, (1,))[0]
-    if extra not in (1, 2):
+def _tiff_alpha(ifd: _Ifd, photometric: int, samples: int, bits: int) -> Alpha:
+    if samples <= _TIFF_COLOURS.get(photometric, 1):
         return "none"
-    if photometric != 2 or samples != 4:
+    extra = ifd.values.get(338, (0,))[0]
+    if extra not in (1, 2) or photometric != 2 or samples != 4:
         return "dropped"
     # Below 16 bits libtiff's RGBA interface multiplies the colours by the alpha itself.
     return "straight" if extra == 2 and bits == 16 else "premultiplied"
@@ -373,8 +383,28 @@ def _jpeg2000(data: bytes) -> Header:
     siz = data.index(b"\xff\x4f\xff\x51") + 8
     right, bottom, left, top = struct.unpack_from(">IIII", data, siz)
     channels, depth = _be16(data, siz + 32), (data[siz + 34] & 0x7F) + 1
-    alpha: Alpha = "straight" if channels == 4 else "dropped" if channels == 2 else "none"
+    alpha: Alpha = "none" if channels in (1, 3) else "dropped"
+    for name, start, end in _jp2_boxes(data):
+        if name == b"cdef" and channels == 4:
+            kinds = {_be16(data, at) for at in range(start + 4, end, 6)}
+            alpha = "straight" if 1 in kinds else "premultiplied" if 2 in kinds else "dropped"
     return Header("JPEG2000", right - left, bottom - top, alpha=alpha, deep=depth > 8)
+
+
+def _jp2_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of what the header of a JP2 holds; none of a raw codestream."""
+    at, outer_end = 0, len(data)
+    while data[4:8] == b"jP  " and at + 8 <= outer_end:
+        length, name = _be32(data, at), data[at + 4 : at + 8]
+        if name == b"jp2c":
+            return
+        if name == b"jp2h":
+            at, outer_end = at + 8, at + length
+            continue
+        if length < 8:  # of 64 bits, or to the end: no box that matters here is so large
+            return
+        yield name, at + 8, at + length
+        at += length
 
 
 def _avif(data: bytes) -> Header:

@@ -3,7 +3,8 @@
 Detector and segmenter see the same pixels because everything comes through here. It never writes to an
 input, never decodes what its header does not allow, and salvages nothing: a cut JPEG is `truncated`.
 
-Transparent pictures are laid on white, as viewers show them (`alpha_composited`). 16-bit pictures keep their
+Transparent pictures are laid on white, as viewers show them (`alpha_composited`); a channel beside the colours that is
+not known to be alpha, near infrared say, is left out (`alpha_dropped`). 16-bit pictures keep their
 high byte (`16bit_reduced`), unless no value reaches 4096: then they are 12-bit data in 16-bit clothes and
 bits 4..11 are kept (`12bit_scaled`). Of several frames or pages the first is taken (`multi_frame`).
 Damage inside a JPEG or WebP cannot be seen by decoding; the sha256 of the bytes is there to notice it.
@@ -153,10 +154,11 @@ def _decode_opencv(data: bytes, header: Header) -> NDArray[Any]:
     """Grey, RGB or RGBA in 8 or 16 bits, without any rotation."""
     if header.kind == "JPEG" and not jpeg_is_complete(data):
         raise ImageError("truncated", "the JPEG has no end marker")
-    # Only what needs it is decoded "unchanged": that mode also hands out the padding byte of a BMP and the
-    # fourth ink of a CMYK TIFF as if they were alpha.
-    special = header.deep or header.alpha in ("straight", "premultiplied")
-    flags = cv2.IMREAD_UNCHANGED if special else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    # Only what needs it is decoded "unchanged": that mode also hands out the padding byte of a BMP, the fourth ink
+    # of a CMYK TIFF and the near infrared of a satellite as if they were alpha.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_ANYDEPTH if header.deep else 0)
+    if header.alpha in ("straight", "premultiplied"):
+        flags = cv2.IMREAD_UNCHANGED
     try:
         decoded = cv2.imdecode(_without_tiff_orientation(data, header), flags)
     except cv2.error as e:

@@ -40,7 +40,7 @@ STATUS = {
 }
 NOTES = {
     "alpha_composited": "transparent, laid on white",
-    "alpha_dropped": "with an alpha channel that was dropped",
+    "alpha_dropped": "with an alpha channel or a further band that was dropped",
     "multi_frame": "with several frames, the first was taken",
     "16bit_reduced": "16-bit, reduced to 8",
     "12bit_scaled": "12-bit, scaled to 8",

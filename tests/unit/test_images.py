@@ -47,6 +47,24 @@ def on_white(data):
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
 
 
+def tiff(pixels, photometric, extra=None, *, in_planes=False):
+    """An uncompressed little-endian TIFF of (H, W) or (H, W, samples) unsigned integers."""
+    samples = 1 if pixels.ndim == 2 else pixels.shape[2]
+    planes = np.moveaxis(pixels, 2, 0) if in_planes else pixels[None]
+    bits, size = 8 * pixels.itemsize, planes[0].nbytes
+    tags = {256: [W], 257: [H], 258: [bits] * samples, 259: [1], 262: [photometric], 277: [samples], 278: [H]}
+    tags |= {273: [8 + size * i for i in range(len(planes))], 279: [size] * len(planes), 284: [1 + in_planes]}
+    tags |= {} if extra is None else {338: [extra]}
+    far, at, entries = b"", 8 + pixels.nbytes + 6 + 12 * len(tags), b""
+    for tag, values in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}I", *values)
+        inline = packed if len(values) == 1 else struct.pack("<I", at + len(far))
+        entries += struct.pack("<HHI", tag, 4, len(values)) + inline
+        far += packed if len(values) > 1 else b""
+    start = b"II*\0" + struct.pack("<I", 8 + pixels.nbytes) + planes.tobytes()
+    return start + struct.pack("<H", len(tags)) + entries + bytes(4) + far
+
+
 def png(width, height, *chunks):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = b"".join(
@@ -154,6 +172,73 @@ def test_twelve_bit_data_in_sixteen_bits_is_scaled_and_said():
     image, info = decode_rgb(encoded(dark, "PNG"), max_pixels=MANY)
     assert info.notes == ("12bit_scaled",)
     assert (image == (dark >> 4)[..., None]).all()
+
+
+RGBA16 = RGBA.astype(np.uint16) * 257
+RGB16, GREY16 = RGBA16[..., :3], RGBA16[..., 0]
+
+
+@pytest.mark.parametrize("pixels", [RGBA, RGBA16], ids=["8 bit", "16 bit"])
+@pytest.mark.parametrize("extra", [None, 0], ids=["not said", "unspecified"])
+def test_a_fourth_band_of_a_tiff_that_nobody_calls_alpha_is_left_out(pixels, extra):
+    image, info = decode_rgb(tiff(pixels, 2, extra), max_pixels=MANY)
+    assert (image == RGB).all()
+    assert info.notes[-1] == "alpha_dropped"
+
+
+def test_a_second_band_of_a_deep_grey_tiff_is_left_out():
+    image, info = decode_rgb(tiff(RGBA16[..., :2], 1, 0), max_pixels=MANY)
+    assert (image == RGB[..., :1]).all()
+    assert info.notes == ("alpha_dropped",)
+
+
+@pytest.mark.parametrize("extra", [1, 2], ids=["premultiplied", "straight"])
+def test_the_alpha_of_a_deep_tiff_is_laid_on_white(extra):
+    multiplied = RGB16 * (RGBA16[..., 3:] / 65535 if extra == 1 else 1)
+    pixels = np.dstack([multiplied, RGBA16[..., 3]]).astype(np.uint16)
+    image, info = decode_rgb(tiff(pixels, 2, extra), max_pixels=MANY)
+    assert info.notes == ("16bit_reduced", "alpha_composited")
+    assert np.abs(image.astype(int) - on_white(encoded(RGBA, "PNG"))).max() <= 1
+
+
+def without_box(jp2, name):
+    at, outer = jp2.index(name) - 4, jp2.index(b"jp2h") - 4
+    size, outer_size = (struct.unpack_from(">I", jp2, i)[0] for i in (at, outer))
+    return jp2[:outer] + struct.pack(">I", outer_size - size) + jp2[outer + 4 : at] + jp2[at + size :]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_fourth_component_of_a_jpeg_2000_that_nobody_calls_alpha_is_left_out(raw):
+    data = encoded(RGBA, "JPEG2000", no_jp2=raw)
+    image, info = decode_rgb(data if raw else without_box(data, b"cdef"), max_pixels=MANY)
+    assert (image == RGB).all()
+    assert info.notes == ("alpha_dropped",)
+
+
+def test_the_premultiplied_alpha_of_a_jpeg_2000_is_laid_on_white():
+    colours = (RGB * (RGBA[..., 3:] / 255)).astype(np.uint8)
+    data = encoded(np.dstack([colours, RGBA[..., 3]]), "JPEG2000")
+    said = data.index(b"cdef") + 6 + 3 * 6 + 2
+    image, info = decode_rgb(data[:said] + b"\0\2" + data[said + 2 :], max_pixels=MANY)
+    assert info.notes == ("alpha_composited",)
+    assert np.abs(image.astype(int) - on_white(encoded(RGBA, "PNG"))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "photometric", "in_planes"),
+    [
+        *[(RGB16, 2, True), (RGBA16, 2, True), (RGBA16[..., :2], 1, True), (GREY16, 0, False), (GREY16, 3, False)],
+        *[(RGB16, 1, False), (RGBA16, 1, False), (RGBA16, 5, False)],
+    ],
+)
+def test_a_deep_tiff_that_would_come_out_as_another_picture_is_refused(pixels, photometric, in_planes):
+    with pytest.raises(ImageError, match=r"unsupported: TIFF with 16-bit samples in an unusual order.*convert it"):
+        decode_rgb(tiff(pixels, photometric, in_planes=in_planes), max_pixels=MANY)
+
+
+@pytest.mark.parametrize(("pixels", "in_planes"), [(RGB, True), (RGB16, False)])
+def test_bands_of_a_tiff_that_are_read_are_the_right_ones(pixels, in_planes):
+    assert (decode_rgb(tiff(pixels, 2, in_planes=in_planes), max_pixels=MANY)[0] == RGB).all()
 
 
 def pnm(magic, white):
