@@ -36,7 +36,8 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, MemoryError, RuntimeError, Ov
 class Header:
     """Stored (not upright) size in pixels. `alpha` is how the decoder hands the transparency on, `dropped` a channel
     beside the colours that it does not, or of which nobody says that it is alpha; `deep` says more than 8 bits a
-    channel, `orientation_at` where a TIFF keeps its tag's value (offset, struct format)."""
+    channel, `orientation_at` where a TIFF keeps its tag's value (offset, struct format). `transparent_grey` is a grey,
+    as it is decoded, that stands for nothing there: the decoder hands it on as if it were a colour."""
 
     kind: str
     width: int
@@ -46,6 +47,7 @@ class Header:
     deep: bool = False
     multi_frame: bool = False
     orientation_at: tuple[int, str] | None = None
+    transparent_grey: int | None = None
 
 
 def read_header(data: bytes) -> Header:
@@ -262,14 +264,29 @@ def _tiff_alpha(ifd: _Ifd, photometric: int, samples: int, bits: int) -> Alpha:
 
 def _png(data: bytes) -> Header:
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    orientation, has_alpha, animated = 1, colour in (4, 6), False
+    if bits not in (1, 2, 4, 8, 16):
+        raise ValueError(f"{bits} bits a sample")
+    orientation, has_alpha, animated, transparent_grey = 1, colour in (4, 6), False, None
     for name, start, end in _png_chunks(data):
         if name == b"eXIf":
             orientation = exif_orientation(data[start:end])
-        has_alpha |= name == b"tRNS"
+        if name == b"tRNS":
+            has_alpha = True
+            if colour == 0:
+                white = (1 << bits) - 1  # greys of fewer than 8 bits are stretched to them
+                transparent_grey = (_be16(data, start) & white) * (1 if bits == 16 else 255 // white)
         animated |= name == b"acTL" and _be32(data, start) > 1
     alpha: Alpha = "straight" if has_alpha else "none"
-    return Header("PNG", width, height, orientation, alpha, deep=bits == 16, multi_frame=animated)
+    return Header(
+        "PNG",
+        width,
+        height,
+        orientation,
+        alpha,
+        deep=bits == 16,
+        multi_frame=animated,
+        transparent_grey=transparent_grey,
+    )
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -199,6 +199,8 @@ def _to_rgb8(decoded: NDArray[Any], header: Header) -> tuple[UInt8, tuple[str, .
     elif decoded.dtype != np.uint8:
         raise ImageError("unsupported", f"{header.kind} with {decoded.dtype} samples; convert it to 8 bit")
     rgb = cv2.cvtColor(colours, cv2.COLOR_GRAY2RGB) if colours.ndim == 2 else colours
+    if decoded.ndim == 2 and header.transparent_grey is not None:
+        alpha = np.where(decoded == header.transparent_grey, 0, 255).astype(np.uint8)[..., None]
     if alpha is not None and alpha.size and int(alpha.min()) < 255:
         rgb = _over_white(rgb, alpha, premultiplied=header.alpha == "premultiplied")
         notes.append("alpha_composited")

@@ -65,8 +65,8 @@ def tiff(pixels, photometric, extra=None, *, in_planes=False):
     return start + struct.pack("<H", len(tags)) + entries + bytes(4) + far
 
 
-def png(width, height, *chunks):
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+def png(width, height, *chunks, bits=8, colour=2):
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     rows = b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         for name, body in ((b"IHDR", header), *chunks, (b"IEND", b""))
@@ -158,6 +158,22 @@ def test_a_transparent_palette_entry_is_laid_on_white():
     image, info = decode_rgb(encoded(np.full((4, 4), 3, np.uint8), "PNG", "P", transparency=3), max_pixels=MANY)
     assert info.notes == ("alpha_composited",)
     assert (image == 255).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_is_laid_on_white(bits):
+    white = (1 << bits) - 1
+    greys = [0, white, white // 3]
+    row = int("".join(f"{grey:0{bits}b}" for grey in greys).ljust(48, "0"), 2).to_bytes(6, "big")[
+        : -(-3 * bits // 8)
+    ]
+    rows = (b"IDAT", zlib.compress(b"\0" + row))
+    for transparent in greys:
+        data = png(3, 1, (b"tRNS", struct.pack(">H", transparent)), rows, bits=bits, colour=0)
+        image, info = decode_rgb(data, max_pixels=3)
+        assert info.notes[-1] == "alpha_composited"
+        shown = [255 if grey == transparent else 255 * grey // white for grey in greys]
+        assert image[0].tolist() == [[grey] * 3 for grey in shown]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
@@ -305,6 +321,7 @@ def test_a_broken_exif_block_means_upright():
         (png(100_000, 100_000), "too_large"),
         (png(1001, 1000), "too_large"),
         (png(5, 5), "corrupt"),
+        (png(5, 5, (b"tRNS", b"\0\0"), bits=0, colour=0), "corrupt"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
