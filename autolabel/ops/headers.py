@@ -132,15 +132,17 @@ def _le24(data: bytes, at: int) -> int:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment's payload, up to and with the first scan (0xDA)."""
+    """Marker, start and end of each segment's payload, up to and with the first scan (0xDA). Bytes between segments
+    are passed over, as libjpeg does."""
     at = 2
     while True:
-        if data[at] != 0xFF:
-            raise ValueError(f"no marker at byte {at}")
+        at = data.find(b"\xff", at)
+        if at < 0:
+            raise IndexError("no further marker")
         while data[at] == 0xFF:
             at += 1
         marker, at = data[at], at + 1
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
+        if marker <= 0x01 or 0xD0 <= marker <= 0xD7:
             continue
         end = at + _be16(data, at)
         yield marker, at + 2, end

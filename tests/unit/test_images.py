@@ -294,6 +294,16 @@ def test_bytes_behind_the_end_of_a_jpeg_do_no_harm():
     assert (image == plain).all()
 
 
+@pytest.mark.parametrize("stray", [b"\0", b"stray", b"\xff\0", b"\0\xff\xff"])
+def test_bytes_between_the_segments_of_a_jpeg_do_no_harm(stray):
+    data = encoded(RGB, "JPEG")
+    plain, _ = decode_rgb(data, max_pixels=MANY)
+    for marker in (b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", b"\xff\xda"):
+        at = data.index(marker)
+        image, _ = decode_rgb(data[:at] + stray + data[at:], max_pixels=MANY)
+        assert (image == plain).all()
+
+
 def test_a_broken_exif_block_means_upright():
     data = encoded(RGB, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x00garbage")
     assert decode_rgb(data, max_pixels=MANY)[1].orientation == 1
