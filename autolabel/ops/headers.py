@@ -37,7 +37,8 @@ class Header:
     """Stored (not upright) size in pixels. `alpha` is how the decoder hands the transparency on, `dropped` a channel
     beside the colours that it does not, or of which nobody says that it is alpha; `deep` says more than 8 bits a
     channel, `orientation_at` where a TIFF keeps its tag's value (offset, struct format). `transparent_grey` is a grey,
-    as it is decoded, that stands for nothing there: the decoder hands it on as if it were a colour."""
+    as it is decoded, that stands for nothing there: the decoder hands it on as if it were a colour. `unusual` is
+    what not every build of the decoder reads: where it fails, the file need not be damaged."""
 
     kind: str
     width: int
@@ -48,6 +49,7 @@ class Header:
     multi_frame: bool = False
     orientation_at: tuple[int, str] | None = None
     transparent_grey: int | None = None
+    unusual: str = ""
 
 
 def read_header(data: bytes) -> Header:
@@ -153,15 +155,17 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _jpeg(data: bytes) -> Header:
     size: tuple[int, int] | None = None
-    orientation = 0
+    orientation, unusual = 0, ""
     for marker, start, end in jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = _be16(data, start + 3), _be16(data, start + 1)
+            if marker > 0xC2 or data[start] != 8:
+                unusual = f"coding process {marker - 0xC0}, {data[start]}-bit samples"
         elif marker == 0xE1 and not orientation and data[start : start + 6] == b"Exif\0\0":
             orientation = exif_orientation(data[start + 6 : end])
     if size is None:
         raise ValueError("no frame before the first scan")
-    return Header("JPEG", *size, orientation or 1)
+    return Header("JPEG", *size, orientation or 1, unusual=unusual)
 
 
 def jpeg_is_complete(data: bytes) -> bool:
@@ -179,6 +183,22 @@ _ORIENTATION = 0x0112
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
 _TIFF_COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
 """Samples of a colour by photometric interpretation (RGB, CMYK, YCbCr, CIELab); of all others one."""
+_TIFF_PHOTOMETRICS = (0, 1, 2, 3, 5, 6, 8)
+_TIFF_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946)
+"""None, CCITT, LZW, JPEG, Deflate and PackBits: every build of libtiff knows them."""
+_TIFF_RARE_COMPRESSIONS = {
+    6: "old JPEG",
+    32766: "NeXT",
+    32809: "ThunderScan",
+    34661: "JBIG",
+    34676: "SGILog",
+    34677: "SGILog",
+    34887: "LERC",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+}
+"""A build of libtiff without them says that it cannot; of any other (34712, JPEG 2000, is one) OpenCV makes black."""
 _DEEP_LAYOUTS = {(1, 1), (1, 2), (2, 3), (2, 4), (8, 3)}
 """Photometric interpretation and samples a pixel of the TIFFs over 8 bits that OpenCV reads as they are meant. Of
 others it makes pictures too: of white-is-zero the negative, of a palette its numbers, of bands of grey colours."""
@@ -232,7 +252,12 @@ def _tiff(data: bytes) -> Header:
 
     bits, photometric, samples = tag(258, 1), tag(262, 1), tag(277, 1)
     if tag(339, 1) != 1 or bits > 16:
-        raise ImageError("unsupported", f"TIFF with {bits}-bit or float samples; convert it to 8 or 16 bit")
+        raise ImageError(
+            "unsupported", f"TIFF with {bits}-bit, signed or float samples; convert it to 8 or 16 bit"
+        )
+    compression = tag(259, 1)
+    if compression not in _TIFF_COMPRESSIONS and compression not in _TIFF_RARE_COMPRESSIONS:
+        raise ImageError("unsupported", f"TIFF of compression {compression}; convert it to an 8-bit PNG or JPEG")
     in_planes = tag(284, 1) == 2 and samples > 1
     if bits > 8 and (in_planes or (photometric, samples) not in _DEEP_LAYOUTS):
         form = f"photometric {photometric}, {samples} a pixel{', in planes' * in_planes}"
@@ -248,7 +273,18 @@ def _tiff(data: bytes) -> Header:
         deep=bits > 8,
         multi_frame=ifd.next_at != 0,
         orientation_at=ifd.places.get(_ORIENTATION),
+        unusual=_tiff_unusual(compression, photometric, samples, bits),
     )
+
+
+def _tiff_unusual(compression: int, photometric: int, samples: int, bits: int) -> str:
+    if compression in _TIFF_RARE_COMPRESSIONS:
+        return f"{_TIFF_RARE_COMPRESSIONS[compression]} compression"
+    if samples > 4:
+        return f"{samples} samples a pixel"
+    if photometric not in _TIFF_PHOTOMETRICS:
+        return f"photometric {photometric}"
+    return "" if bits in (1, 8, 16) else f"{bits}-bit samples"
 
 
 def _tiff_alpha(ifd: _Ifd, photometric: int, samples: int, bits: int) -> Alpha:
@@ -397,17 +433,25 @@ def _pnm(data: bytes) -> Header:
     return Header("PNM", fields[0], fields[1], deep=white > 255)
 
 
+_JP2_COLOURS = (16, 17, 18)
+"""sRGB, grey and sYCC."""
+
+
 def _jpeg2000(data: bytes) -> Header:
     # The codestream's SIZ marker is the truth in both the raw and the boxed form.
     siz = data.index(b"\xff\x4f\xff\x51") + 8
     right, bottom, left, top = struct.unpack_from(">IIII", data, siz)
     channels, depth = _be16(data, siz + 32), (data[siz + 34] & 0x7F) + 1
     alpha: Alpha = "none" if channels in (1, 3) else "dropped"
+    steps = {data[at] for at in range(siz + 35, siz + 34 + 3 * channels, 3)}
+    unusual = f"{channels} components" if channels > 4 else "components of unequal size" if steps != {1} else ""
     for name, start, end in _jp2_boxes(data):
+        if name == b"colr" and data[start] == 1 and _be32(data, start + 3) not in _JP2_COLOURS:
+            unusual = f"colour space {_be32(data, start + 3)}"
         if name == b"cdef" and channels == 4:
             kinds = {_be16(data, at) for at in range(start + 4, end, 6)}
             alpha = "straight" if 1 in kinds else "premultiplied" if 2 in kinds else "dropped"
-    return Header("JPEG2000", right - left, bottom - top, alpha=alpha, deep=depth > 8)
+    return Header("JPEG2000", right - left, bottom - top, alpha=alpha, deep=depth > 8, unusual=unusual)
 
 
 def _jp2_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -7,7 +7,8 @@ Transparent pictures are laid on white, as viewers show them (`alpha_composited`
 not known to be alpha, near infrared say, is left out (`alpha_dropped`). 16-bit pictures keep their
 high byte (`16bit_reduced`), unless no value reaches 4096: then they are 12-bit data in 16-bit clothes and
 bits 4..11 are kept (`12bit_scaled`). Of several frames or pages the first is taken (`multi_frame`).
-Damage inside a JPEG or WebP cannot be seen by decoding; the sha256 of the bytes is there to notice it.
+Damage inside a JPEG, a WebP or the pixels of a TIFF cannot be seen by decoding; the sha256 of the bytes is there to
+notice it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_FILE_BYTES = 1 << 30
 """No picture file is larger; what is, is not read into memory."""
+LONGEST_SIDE = 1_000_000
+"""Pixels. libpng reads no longer side, OpenCV none over 2^20."""
 
 _CODES = {
     errno.ENOENT: "missing",
@@ -162,13 +165,26 @@ def _decode_opencv(data: bytes, header: Header) -> NDArray[Any]:
     try:
         decoded = cv2.imdecode(_without_tiff_orientation(data, header), flags)
     except cv2.error as e:
-        raise ImageError("corrupt", f"{header.kind}: {e.err or e}") from e
+        raise _undecodable(header, f"{header.kind}: {e.err or e}") from e
     if decoded is None:
-        raise ImageError("corrupt", f"the {header.kind} data cannot be decoded; damaged or cut short")
+        raise _undecodable(header, f"the {header.kind} data cannot be decoded; damaged or cut short")
     if decoded.ndim == 2:
         return decoded
     order = cv2.COLOR_BGRA2RGBA if decoded.shape[2] == 4 else cv2.COLOR_BGR2RGB
     return cv2.cvtColor(decoded, order)
+
+
+def _undecodable(header: Header, detail: str) -> ImageError:
+    """Whoever hears "damaged" looks for a better copy; where there need be none, what to do is another thing."""
+    if header.unusual:
+        found = f"{header.kind} with {header.unusual} cannot be decoded"
+        return ImageError("unsupported", f"{found}; if other programs show it, convert it to an 8-bit PNG or JPEG")
+    if max(header.width, header.height) >= LONGEST_SIDE:
+        size = f"{header.width}x{header.height}"
+        return ImageError(
+            "unsupported", f"{size} {header.kind}: too long a side for the decoder; cut it into pieces"
+        )
+    return ImageError("corrupt", detail)
 
 
 def _without_tiff_orientation(data: bytes, header: Header) -> UInt8:

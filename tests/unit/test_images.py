@@ -339,6 +339,45 @@ def test_a_bad_picture_has_one_code(data, code):
     assert code_of(data) == code
 
 
+def with_tag(data, number, value):
+    """A TIFF whose tag, of one 32-bit value, has another."""
+    entry = struct.pack("<HHI", number, 4, 1)
+    at = data.index(entry) + len(entry)
+    return data[:at] + struct.pack("<I", value) + data[at + 4 :]
+
+
+@pytest.mark.parametrize("compression", [0, 9, 33003, 34712, 50002])
+def test_a_tiff_whose_compression_would_come_out_black_is_refused(compression):
+    with pytest.raises(ImageError, match=f"unsupported: TIFF of compression {compression}; convert it"):
+        decode_rgb(with_tag(tiff(RGB, 2), 259, compression), max_pixels=MANY)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (with_tag(tiff(RGB, 2), 259, 50000), "Zstandard compression"),
+        (with_tag(tiff(RGB[..., 0], 1), 258, 4), "4-bit samples"),
+        (tiff(np.dstack([RGB, RGB]), 2, 0), "6 samples"),
+        (tiff(RGB, 32803), "photometric 32803"),
+        (encoded(RGB, "JPEG2000", "CMYK"), "colour space 12"),
+        (encoded(RGB, "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc3\0\x11\x08"), "coding process 3, 8-bit"),
+        (encoded(RGB, "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), "coding process 1, 12-bit"),
+    ],
+)
+def test_what_the_decoder_does_not_read_is_not_called_damaged(data, reason):
+    with pytest.raises(ImageError, match=f"unsupported: .* with .*{reason}.* cannot be decoded; .*convert it"):
+        decode_rgb(data, max_pixels=MANY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "height", "width"), [("PNG", 1, 1_000_001), ("PNG", 1_000_001, 1), ("BMP", 2**20 + 1, 1)]
+)
+def test_a_side_too_long_for_the_decoder_is_not_called_damaged(kind, height, width):
+    data = encoded(np.zeros((height, width), np.uint8), kind)
+    with pytest.raises(ImageError, match=f"unsupported: {width}x{height} {kind}: too long a side.*cut it"):
+        decode_rgb(data, max_pixels=2 * MANY)
+
+
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
