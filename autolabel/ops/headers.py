@@ -36,9 +36,10 @@ PILLOW_ERRORS = (OSError, SyntaxError, ValueError, MemoryError, RuntimeError, Ov
 class Header:
     """Stored (not upright) size in pixels. `alpha` is how the decoder hands the transparency on, `dropped` a channel
     beside the colours that it does not, or of which nobody says that it is alpha; `deep` says more than 8 bits a
-    channel, `orientation_at` where a TIFF keeps its tag's value (offset, struct format). `transparent_grey` is a grey,
-    as it is decoded, that stands for nothing there: the decoder hands it on as if it were a colour. `unusual` is
-    what not every build of the decoder reads: where it fails, the file need not be damaged."""
+    channel, `ycc` that it hands on brightness, blue and red difference as R, G and B. `transparent_grey` is a grey,
+    as it is decoded, that stands for nothing there: the decoder hands it on as if it were a colour. `edit` are bytes
+    that the decoder must see otherwise, or it turns or colours the picture or takes another one: start, end, and what
+    to put there. `unusual` is what not every build of it reads: where it fails, the file need not be damaged."""
 
     kind: str
     width: int
@@ -47,7 +48,8 @@ class Header:
     alpha: Alpha = "none"
     deep: bool = False
     multi_frame: bool = False
-    orientation_at: tuple[int, str] | None = None
+    ycc: bool = False
+    edit: tuple[int, int, bytes] | None = None
     transparent_grey: int | None = None
     unusual: str = ""
 
@@ -206,7 +208,8 @@ others it makes pictures too: of white-is-zero the negative, of a palette its nu
 
 @dataclass(frozen=True, slots=True)
 class _Ifd:
-    """Integer tags of one TIFF directory, where each value stands, and the offset of the next directory."""
+    """Integer tags of one TIFF directory, where each value stands and in which struct format, and the offset of the
+    next directory."""
 
     values: dict[int, tuple[int, ...]]
     places: dict[int, tuple[int, str]]
@@ -263,7 +266,11 @@ def _tiff(data: bytes) -> Header:
         form = f"photometric {photometric}, {samples} a pixel{', in planes' * in_planes}"
         way = "convert it to RGB or grey (0 is black) with the samples of a pixel side by side"
         raise ImageError("unsupported", f"TIFF with {bits}-bit samples in an unusual order ({form}); {way}")
-    orientation = tag(_ORIENTATION, 1)
+    orientation, edit = tag(_ORIENTATION, 1), None
+    if _ORIENTATION in ifd.places:  # OpenCV would turn it, whatever the flags say
+        where, fmt = ifd.places[_ORIENTATION]
+        upright = struct.pack(fmt[0] + fmt[-1], 1)
+        edit = where, where + len(upright), upright
     return Header(
         "TIFF",
         tag(256, 0),
@@ -272,7 +279,7 @@ def _tiff(data: bytes) -> Header:
         alpha=_tiff_alpha(ifd, photometric, samples, bits),
         deep=bits > 8,
         multi_frame=ifd.next_at != 0,
-        orientation_at=ifd.places.get(_ORIENTATION),
+        edit=edit,
         unusual=_tiff_unusual(compression, photometric, samples, bits),
     )
 
@@ -304,7 +311,7 @@ def _png(data: bytes) -> Header:
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if bits not in (1, 2, 4, 8, 16):
         raise ValueError(f"{bits} bits a sample")
-    orientation, has_alpha, animated, transparent_grey = 1, colour in (4, 6), False, None
+    orientation, has_alpha, animated, transparent_grey, edit = 1, colour in (4, 6), False, None, None
     for name, start, end in _png_chunks(data):
         if name == b"eXIf":
             orientation = exif_orientation(data[start:end])
@@ -313,7 +320,9 @@ def _png(data: bytes) -> Header:
             if colour == 0:
                 white = (1 << bits) - 1  # greys of fewer than 8 bits are stretched to them
                 transparent_grey = (_be16(data, start) & white) * (1 if bits == 16 else 255 // white)
-        animated |= name == b"acTL" and _be32(data, start) > 1
+        if name == b"acTL":
+            animated |= _be32(data, start) > 1
+            edit = start - 8, end + 4, b""  # or OpenCV takes the first frame in place of the file's own picture
     alpha: Alpha = "straight" if has_alpha else "none"
     return Header(
         "PNG",
@@ -323,6 +332,7 @@ def _png(data: bytes) -> Header:
         alpha,
         deep=bits == 16,
         multi_frame=animated,
+        edit=edit,
         transparent_grey=transparent_grey,
     )
 
@@ -433,8 +443,8 @@ def _pnm(data: bytes) -> Header:
     return Header("PNM", fields[0], fields[1], deep=white > 255)
 
 
-_JP2_COLOURS = (16, 17, 18)
-"""sRGB, grey and sYCC."""
+_SRGB, _GREY, _SYCC = 16, 17, 18
+"""Colour spaces of a JP2."""
 
 
 def _jpeg2000(data: bytes) -> Header:
@@ -445,29 +455,38 @@ def _jpeg2000(data: bytes) -> Header:
     alpha: Alpha = "none" if channels in (1, 3) else "dropped"
     steps = {data[at] for at in range(siz + 35, siz + 34 + 3 * channels, 3)}
     unusual = f"{channels} components" if channels > 4 else "components of unequal size" if steps != {1} else ""
-    for name, start, end in _jp2_boxes(data):
-        if name == b"colr" and data[start] == 1 and _be32(data, start + 3) not in _JP2_COLOURS:
-            unusual = f"colour space {_be32(data, start + 3)}"
-        if name == b"cdef" and channels == 4:
-            kinds = {_be16(data, at) for at in range(start + 4, end, 6)}
-            alpha = "straight" if 1 in kinds else "premultiplied" if 2 in kinds else "dropped"
-    return Header("JPEG2000", right - left, bottom - top, alpha=alpha, deep=depth > 8, unusual=unusual)
+    boxes = _jp2_boxes(data)
+    if b"cdef" in boxes and channels == 4:
+        start, end = boxes[b"cdef"]
+        kinds = {_be16(data, at) for at in range(start + 4, end, 6)}
+        alpha = "straight" if 1 in kinds else "premultiplied" if 2 in kinds else "dropped"
+    colours = boxes.get(b"colr", (0, 0))[0] + 3  # behind method, precedence and approximation
+    space = _be32(data, colours) if colours > 3 and data[colours - 3] == 1 else _SRGB
+    ycc = space == _SYCC and channels > 2
+    return Header(
+        "JPEG2000",
+        right - left,
+        bottom - top,
+        alpha=alpha,
+        deep=depth > 8,
+        ycc=ycc,
+        # OpenCV takes these colours for those of analogue television.
+        edit=(colours, colours + 4, struct.pack(">I", _SRGB)) if ycc else None,
+        unusual=unusual if space in (_SRGB, _GREY, _SYCC) else f"colour space {space}",
+    )
 
 
-def _jp2_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of what the header of a JP2 holds; none of a raw codestream."""
-    at, outer_end = 0, len(data)
-    while data[4:8] == b"jP  " and at + 8 <= outer_end:
+def _jp2_boxes(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """Start and end of the first box of each name in a JP2, and in its header; a raw codestream has none."""
+    found: dict[bytes, tuple[int, int]] = {}
+    at = 0
+    while data[4:8] == b"jP  " and at + 8 <= len(data) and b"jp2c" not in found:
         length, name = _be32(data, at), data[at + 4 : at + 8]
-        if name == b"jp2c":
-            return
-        if name == b"jp2h":
-            at, outer_end = at + 8, at + length
-            continue
         if length < 8:  # of 64 bits, or to the end: no box that matters here is so large
-            return
-        yield name, at + 8, at + length
-        at += length
+            break
+        found.setdefault(name, (at + 8, at + length))
+        at += 8 if name == b"jp2h" else length
+    return found
 
 
 def _avif(data: bytes) -> Header:

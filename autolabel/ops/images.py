@@ -17,7 +17,6 @@ import errno
 import hashlib
 import os
 import stat
-import struct
 from typing import Any
 
 import cv2
@@ -163,7 +162,7 @@ def _decode_opencv(data: bytes, header: Header) -> NDArray[Any]:
     if header.alpha in ("straight", "premultiplied"):
         flags = cv2.IMREAD_UNCHANGED
     try:
-        decoded = cv2.imdecode(_without_tiff_orientation(data, header), flags)
+        decoded = cv2.imdecode(_for_opencv(data, header), flags)
     except cv2.error as e:
         raise _undecodable(header, f"{header.kind}: {e.err or e}") from e
     if decoded is None:
@@ -187,14 +186,11 @@ def _undecodable(header: Header, detail: str) -> ImageError:
     return ImageError("corrupt", detail)
 
 
-def _without_tiff_orientation(data: bytes, header: Header) -> UInt8:
-    """The bytes for OpenCV, which rotates a TIFF whatever the flags say; so its tag is set to 1 in a copy."""
-    if header.kind != "TIFF" or header.orientation_at is None:
-        return np.frombuffer(data, np.uint8)
-    where, fmt = header.orientation_at
-    copy = bytearray(data)
-    struct.pack_into(fmt[0] + fmt[-1], copy, where, 1)
-    return np.frombuffer(copy, np.uint8)
+def _for_opencv(data: bytes, header: Header) -> UInt8:
+    if header.edit is not None:
+        start, end, instead = header.edit
+        data = b"".join((data[:start], instead, data[end:]))
+    return np.frombuffer(data, np.uint8)
 
 
 def _decode_avif(data: bytes) -> NDArray[Any]:
@@ -215,6 +211,8 @@ def _to_rgb8(decoded: NDArray[Any], header: Header) -> tuple[UInt8, tuple[str, .
     elif decoded.dtype != np.uint8:
         raise ImageError("unsupported", f"{header.kind} with {decoded.dtype} samples; convert it to 8 bit")
     rgb = cv2.cvtColor(colours, cv2.COLOR_GRAY2RGB) if colours.ndim == 2 else colours
+    if header.ycc:
+        rgb = cv2.cvtColor(rgb[..., [0, 2, 1]], cv2.COLOR_YCrCb2RGB)
     if decoded.ndim == 2 and header.transparent_grey is not None:
         alpha = np.where(decoded == header.transparent_grey, 0, 255).astype(np.uint8)[..., None]
     if alpha is not None and alpha.size and int(alpha.min()) < 255:

@@ -287,6 +287,19 @@ def test_of_several_frames_the_first_is_taken_and_said(kind):
     assert np.abs(image.astype(int) - on_white(data)).max() <= 2
 
 
+def test_the_picture_of_an_animated_png_that_is_none_of_its_frames_is_taken():
+    frames = [Image.fromarray(np.roll(RGB, shift, 1)) for shift in (5, 6)]
+    data = encoded(RGB, "PNG", save_all=True, default_image=True, append_images=frames)
+    assert (decode_rgb(data, max_pixels=MANY)[0] == RGB).all()
+
+
+def test_a_jpeg_2000_of_brightness_and_differences_has_the_colours_of_pillow():
+    data = encoded(RGB, "JPEG2000", "YCbCr")
+    image, info = decode_rgb(data, max_pixels=MANY)
+    assert info.notes == ()
+    assert np.abs(image.astype(int) - on_white(data)).max() <= 2
+
+
 def test_bytes_behind_the_end_of_a_jpeg_do_no_harm():
     data = encoded(RGB, "JPEG")
     plain, _ = decode_rgb(data, max_pixels=MANY)
