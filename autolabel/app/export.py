@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from autolabel.app.compose import build_all, compose, parse
-from autolabel.app.publish import address_of, published
+from autolabel.app.publish import address_of, exported
 from autolabel.app.run_directory import existing_run
-from autolabel.core.errors import ConfigError, ExportOutdated, StoreError
+from autolabel.core.errors import ConfigError, ExportOutdated, StoreError, told
 from autolabel.core.protocols import RoundTrip
 from autolabel.core.text import printable
 from autolabel.store.lock import exclusive, shared
@@ -52,15 +52,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path, address: str | None = None) -> int:
-    """Exit code 2 when pictures are missing: they failed, are not labelled yet, or are not what they were then."""
-    lost = any(status.startswith(("failed", "pending")) for status in reader.counts())
-    for name, exporter in exporters.items():
+    """Exit code 2 when pictures are missing (they failed, are not labelled yet, or are not what they were then), or a
+    format; 1 when there is no format at all. Raises the error of one that stands alone."""
+    written, lost = 0, any(status.startswith(("failed", "pending")) for status in reader.counts())
+    for name, outcome in exported(reader, exporters, directory, address):
+        if isinstance(outcome, Exception):
+            if len(exporters) == 1:
+                raise outcome
+            sys.stderr.write(f"autolabel: export={name}: {told(outcome)}\n")
+            continue
+        written += 1
         target = directory / "export" / name
-        report = published({name: exporter.export(reader, target)}, directory, address)[name]
-        sys.stdout.write(f"written    {target}: {report.instances} instances of {report.images} images\n")
-        sys.stdout.writelines(f"           {note}\n" for note in report.notes)
-        lost |= any(report.counts.get(key) for key in LOST)
-    return 2 if lost else 0
+        sys.stdout.write(f"written    {target}: {outcome.instances} instances of {outcome.images} images\n")
+        sys.stdout.writelines(f"           {note}\n" for note in outcome.notes)
+        lost |= any(outcome.counts.get(key) for key in LOST)
+    if not written:
+        return 1
+    return 2 if lost or written < len(exporters) else 0
 
 
 def verify(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:

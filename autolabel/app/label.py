@@ -28,7 +28,7 @@ from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
-from autolabel.app.publish import address_of, published
+from autolabel.app.publish import address_of, exported
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.run_directory import (
     default_run,
@@ -45,8 +45,8 @@ from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
-from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreFull, of_system
-from autolabel.core.protocols import Engine, Source
+from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreFull, exit_code_of, told
+from autolabel.core.protocols import ClassChecker, Engine, Exporter, Source
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.listing import Listing
@@ -109,10 +109,9 @@ def attempt(request: Request, overrides: Sequence[str]) -> int:
     """One run of a sweep; what one value makes impossible, the next may not."""
     try:
         return one_run(request, overrides)
-    except (AutolabelError, OSError) as error:  # a disk that is full, a name that is too long
-        told = of_system(error) if isinstance(error, OSError) else error
-        sys.stderr.write(f"autolabel: {told}\n")
-        return told.exit_code
+    except (AutolabelError, OSError) as error:  # of the system: a disk that is full, a name that is too long
+        sys.stderr.write(f"autolabel: {told(error)}\n")
+        return exit_code_of(error)
 
 
 def one_run(request: Request, overrides: Sequence[str]) -> int:
@@ -168,6 +167,7 @@ def label(config: DictConfig) -> Summary:
         with open_store(directory, rollback=rollback_journal(values)) as store:
             settle_precision(engine, config, source.categories, refs, store)
             labeler, categories = labeler_for(engine, config, source.categories, refs)
+            check_formats(exporters, categories)
             if isinstance(labeler, PipelineLabeler):
                 check_prompts(labeler.prompter, refs, config, source.categories)
             store.claim(fingerprint(plain(config), labeler.identities, labeler.refiners, categories))
@@ -186,10 +186,10 @@ def label(config: DictConfig) -> Summary:
             )
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
-            reports = {} if stop.asked else published(export_all(reader, exporters, directory), directory, address)
+            outcomes = {} if stop.asked else dict(exported(reader, exporters, directory, address))
             summary = summarise(
                 reader,
-                reports,
+                outcomes,
                 labelled=done,
                 seconds=seconds,
                 ignored=dict(source.ignored),
@@ -297,9 +297,11 @@ def say_kind(source: Source, count: int) -> None:
         sys.stderr.write(f"source: {kind} ({reason}), {count} pictures\n")
 
 
-def export_all(reader: Any, exporters: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Each format into `export/<name>` of the run directory."""
-    return {name: exporter.export(reader, directory / "export" / name) for name, exporter in exporters.items()}
+def check_formats(exporters: Mapping[str, Exporter], categories: Sequence[Category]) -> None:
+    """Raises ExportError for a format that cannot hold the classes: now, and not after hours of labelling."""
+    for exporter in exporters.values():
+        if isinstance(exporter, ClassChecker):
+            exporter.check_classes(categories)
 
 
 def rollback_journal(values: Mapping[str, Any]) -> bool:

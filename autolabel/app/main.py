@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from autolabel.app.streams import unheard_is_no_error
-from autolabel.core.errors import AutolabelError, of_system
+from autolabel.core.errors import AutolabelError, exit_code_of, told
 
 COMMANDS = {
     "demo": "label the sample photographs with the shipped nano models, offline",
@@ -60,8 +60,8 @@ options
   --debug             show the traceback of an error
   --version, --help
 
-exit code: 0 all pictures labelled, 2 finished but some pictures failed (they are listed), 1 could not run,
-3 the disk is full, 130 stopped before the end (the same command continues)
+exit code: 0 all pictures labelled, 2 finished but some pictures failed or a format could not be written (they are
+listed), 1 could not run, 3 the disk is full, 130 stopped before the end (the same command continues)
 """
 
 
@@ -107,16 +107,15 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         if debug:
             raise
         sys.stderr.write(f"autolabel: {error}\n")
-        return error.exit_code
+        return exit_code_of(error)
     except KeyboardInterrupt:
         sys.stderr.write("autolabel: stopped\n")
         return 130
     except OSError as error:
         if debug:
             raise
-        told = of_system(error)
-        sys.stderr.write(f"autolabel: {told} (--debug shows where)\n")
-        return told.exit_code
+        sys.stderr.write(f"autolabel: {told(error)} (--debug shows where)\n")
+        return exit_code_of(error)
 
 
 def usage() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from autolabel.core.errors import ConfigError, SourceError, StoreError, StoreFull
+from autolabel.core.errors import ConfigError, SourceError, StoreError, StoreFull, is_disk_full
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRef
 from autolabel.ops.storage import absolute, is_url, redact
@@ -61,7 +60,7 @@ def preflight(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise StoreFull(f"{directory}: the disk is full; make room or choose another with run=...") from error
         raise StoreError(
             f"{directory} cannot be written: {error.strerror}; choose another with run=..."

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from autolabel.app.publish import Outcome
 from autolabel.app.run_directory import write_text
+from autolabel.core.errors import told
 from autolabel.core.protocols import ExportReport
 from autolabel.core.text import printable
 from autolabel.core.types import MAX_DET, UNLABELLED
@@ -49,7 +51,8 @@ class Summary:
     """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
     time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
     empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number. In
-    `limited` ones the detector, or the model, found all that it may. `skipped` counts by code."""
+    `limited` ones the detector, or the model, found all that it may. `skipped` counts by code. `unwritten` formats, by
+    name, say why."""
 
     run: str
     status: Mapping[str, int]
@@ -67,13 +70,14 @@ class Summary:
     vanished: int = 0
     limited: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    unwritten: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
-        """130 when stopped before the end (of the exports too), 2 when some pictures failed, else 0."""
+        """130 when stopped before the end (of the exports too), 2 when some pictures failed, or a format, else 0."""
         if self.pending or self.stopped:
             return STOPPED
-        return 2 if self.failures else 0
+        return 2 if self.failures or self.unwritten else 0
 
     def text(self) -> str:
         return "\n".join(self._lines()) + "\n"
@@ -121,6 +125,10 @@ class Summary:
         for name, report in self.exports.items():
             lines.append(f"written    {run}/export/{name}: {report.instances} instances of {report.images} images")
             lines += [f"           {printable(note)}" for note in report.notes]
+        lines += [
+            f"failed     export={name}: {printable(why)} (all labels are safe in {run})"
+            for name, why in self.unwritten.items()
+        ]
         lines.append(f"next       {self._next()}")
         return lines
 
@@ -183,7 +191,7 @@ def read_cost(directory: Path) -> Cost | None:
 
 def summarise(
     reader: RunReader,
-    exports: Mapping[str, ExportReport],
+    outcomes: Mapping[str, Outcome],
     *,
     labelled: int,
     seconds: float,
@@ -217,13 +225,14 @@ def summarise(
         labelled=labelled,
         seconds=seconds,
         ignored=ignored,
-        exports=exports,
+        exports={name: one for name, one in outcomes.items() if isinstance(one, ExportReport)},
         stopped=stopped,
         stages=stages or {},
         precision=reader.meta("precision") or "",
         vanished=sum(1 for _ in reader.gone()),
         limited=limited,
         skipped=dict(skipped.most_common()),
+        unwritten={name: told(one) for name, one in outcomes.items() if not isinstance(one, ExportReport)},
     )
 
 

@@ -93,8 +93,23 @@ class MissingExtra(AutolabelError):
     """An optional package is not installed; the message names the extra."""
 
 
-def of_system(error: OSError) -> AutolabelError:
-    """A full disk (StoreFull), a file system that went read-only: whatever met it, it is the user's to mend."""
+def told(error: AutolabelError | OSError) -> str:
+    """What went wrong, for the line that says so; of an error of the system with the file."""
+    if not isinstance(error, OSError):
+        return str(error)
     where = "" if error.filename is None else f"{error.filename}: "
-    kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else AutolabelError
-    return kind(f"{where}{error.strerror or error}")
+    return f"{where}{error.strerror or error}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk, or somebody's share of it, had no room left; also where that is behind an error of ours."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return error.__cause__ is not None and is_disk_full(error.__cause__)
+
+
+def exit_code_of(error: AutolabelError | OSError) -> int:
+    """What a command ends with for it."""
+    if is_disk_full(error):
+        return StoreFull.exit_code
+    return error.exit_code if isinstance(error, AutolabelError) else AutolabelError.exit_code

@@ -257,3 +257,11 @@ class Exporter(Protocol):
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """Read `directory` as the format's consumer does and compare each object's mask with the run's."""
+
+
+@runtime_checkable
+class ClassChecker(Protocol):
+    """An Exporter whose format cannot hold whatever classes there are."""
+
+    def check_classes(self, categories: Sequence[Category]) -> None:
+        """Raises ExportError for classes of which `export` could write nothing."""

@@ -8,7 +8,7 @@ comes after them; with a single class, 0 is the background and 1 the class, whic
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,6 +93,10 @@ class SemanticPngExporter:
             group_by=group_by,
         )
 
+    def check_classes(self, categories: Sequence[Category]) -> None:
+        """Raises ExportError for more than the PNGs have numbers for."""
+        _classes(categories, has_background=self._has_background)
+
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`. The records are read three times: splits, names, masks."""
         counts: Counter[str] = Counter()
@@ -161,7 +165,7 @@ class _Classes:
     background: int
 
 
-def _classes(categories: tuple[Category, ...], *, has_background: bool) -> _Classes:
+def _classes(categories: Sequence[Category], *, has_background: bool) -> _Classes:
     ordered = sorted(categories, key=lambda category: category.id)
     names = tuple(utf8(category.name) for category in ordered)
     numbers = {category.id: number for number, category in enumerate(ordered)}
@@ -175,7 +179,9 @@ def _classes(categories: tuple[Category, ...], *, has_background: bool) -> _Clas
     else:
         found = _Classes((*names, _BACKGROUND), numbers, len(names))
     if len(found.names) > _IGNORE:
-        raise ExportError(f"numbers of 8 bits hold {_IGNORE} classes, this would be {len(found.names)}")
+        raise ExportError(
+            f"{_KEY} numbers hold {_IGNORE} classes, this would be {len(found.names)}; export instance_png instead"
+        )
     return found
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -105,8 +105,16 @@ class VocExporter:
             group_by=group_by,
         )
 
+    def check_classes(self, categories: Sequence[Category]) -> None:
+        """Raises ExportError for more than the PNGs have numbers for."""
+        if len(categories) > _MOST:
+            raise ExportError(
+                f"VOC numbers hold {_MOST} classes, the run has {len(categories)}; export coco instead"
+            )
+
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the devkit into `directory`. The records are read three times: splits, names, annotations."""
+        self.check_classes(run.categories)
         counts: Counter[str] = Counter()
         classes = _Classes(run.categories, counts)
         lists = _Lists()
@@ -236,8 +244,6 @@ class _Classes:
 
     def __init__(self, categories: Iterable[Category], counts: Counter[str]) -> None:
         ordered = sorted(categories, key=lambda category: category.id)
-        if len(ordered) > _MOST:
-            raise ExportError(f"VOC numbers hold {_MOST} classes, the run has {len(ordered)}; export coco instead")
         self._numbers = {category.id: number for number, category in enumerate(ordered, 1)}
         self._names = label_names(ordered, counts)
         counts["labelmap_names_changed"] += sum(_line_name(name) != name for name in self._names.values())

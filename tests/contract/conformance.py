@@ -5,6 +5,7 @@ from __future__ import annotations
 from autolabel.app.earlier import EarlierRun
 from autolabel.app.recipe import RemoteEngine
 from autolabel.core.protocols import (
+    ClassChecker,
     ColumnReader,
     Detector,
     Engine,
@@ -157,6 +158,7 @@ EXPORTERS: list[type[Exporter]] = [
     YoloDetectExporter,
     YoloObbExporter,
 ]
+CLASS_CHECKERS: list[type[ClassChecker]] = [SemanticPngExporter, VocExporter]
 MODELS: list[type[InstanceModel]] = [MappedModel, Sam3Model]
 LABELERS: list[type[Labeler]] = [OneStepLabeler, PipelineLabeler]
 SINKS: list[type[RecordSink]] = [RunStore, MemoryStore]

@@ -25,6 +25,7 @@ import autolabel
 from autolabel.app.main import main
 from autolabel.core.errors import ExportError
 from autolabel.core.types import Category
+from autolabel.export import atomic, pictures
 from autolabel.store.run import open_reader
 from tests.fakes import album, draw
 
@@ -184,6 +185,57 @@ def test_export_says_by_its_exit_code_that_pictures_are_missing(label, tmp_path)
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     assert label(tmp_path / "in") == 2
     assert main(["export", str(tmp_path / "run"), "export=[coco]"]) == 2
+
+
+def test_a_format_that_cannot_be_written_stops_no_other_and_not_the_summary(label, tmp_path, capsys):
+    album(tmp_path / "in", 3)
+    run = tmp_path / "run"
+    (run / "export" / "voc").mkdir(parents=True)
+    (run / "export" / "voc" / "mine.txt").write_text("somebody's own")
+    assert label(tmp_path / "in", "export=[voc,coco]") == 2
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed ")]
+    assert line.startswith(f"failed     export=voc: {run}/export/voc holds files that are no export of autolabel;")
+    assert line.endswith(f"(all labels are safe in {run})")
+    summary = json.loads((run / "summary.json").read_text())
+    assert (list(summary["exports"]), list(summary["unwritten"]), summary["exit_code"]) == (["coco"], ["voc"], 2)
+    assert (run / "export" / "coco" / "instances.json").is_file()
+    assert line in (run / "autolabel.log").read_text()
+    assert main(["export", str(run), "export=[voc]"]) == 1
+    assert main(["export", str(run), "export=[voc,yolo]"]) == 2
+    assert capsys.readouterr().err.count("export=voc: ") == 1
+    assert (run / "export" / "yolo" / "data.yaml").is_file()
+    (run / "export" / "voc" / "mine.txt").unlink()
+    assert label(tmp_path / "in", "export=[voc,coco]") == 0
+
+
+@pytest.mark.parametrize(("name", "most"), [("voc", 254), ("semantic_png", 254)])
+def test_a_format_that_cannot_hold_the_classes_is_said_before_anything_is_labelled(
+    label, tmp_path, capsys, name, most
+):
+    album(tmp_path / "in", 1)
+    for count, code in ((most, 0), (most + 1, 1)):
+        classes = [{"id": number + 1, "name": f"class {number}"} for number in range(count)]
+        images = [{"id": 1, "file_name": "0/picture 000.png", "width": 64, "height": 48}]
+        labels = tmp_path / f"{count}.json"
+        labels.write_text(json.dumps({"images": images, "annotations": [], "categories": classes}))
+        settings = [f"source.images_dir={tmp_path / 'in'}", f"export=[coco,{name}]"]
+        assert label(labels, *settings, run=f"run {count}", detect="labels") == code
+    assert f"{name} numbers hold".lower() in capsys.readouterr().err.splitlines()[-1].lower()
+    with open_reader(tmp_path / f"run {most + 1}") as reader:
+        assert list(reader.records()) == []
+
+
+def test_a_disk_that_is_full_while_exporting_has_its_own_exit_code(label, tmp_path, monkeypatch, capsys):
+    album(tmp_path / "in", 3)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic, "_sync_tree", full)
+    assert label(tmp_path / "in") == 3
+    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.setattr(pictures.Draft, "copy", full)  # which the exporters put into words of their own
+    assert main(["export", str(tmp_path / "run"), "export=[yolo,coco]"]) == 3
 
 
 def test_pictures_that_are_not_labelled_yet_are_missing_too(label, tmp_path, capsys):
