@@ -18,6 +18,7 @@ import itertools
 import json
 import logging
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -171,10 +172,13 @@ def replaced(directory: Path, run: RecordReader | None = None) -> Iterator[Draft
         _put_in_place(draft, directory, aside)
     finally:
         writer.abandon()
-        _remove(draft)
-        # A folder left aside goes only when another one is in its place.
-        if directory.exists():
-            _retire(aside, directory, draft)
+        try:
+            _remove(draft)
+            # A folder left aside goes only when another one is in its place.
+            if directory.exists():
+                _retire(aside, directory, draft)
+        except ExportError as error:  # what was to be written is there, or has an error of its own
+            logger.warning("%s", error)
 
 
 def _shown(path: str) -> str:
@@ -238,8 +242,29 @@ def _retire(aside: Path, directory: Path, draft: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Also one that somebody protected from writing. Raises ExportError when it cannot be."""
+    if not folder.exists():
+        return
+    try:
+        try:
+            shutil.rmtree(folder)
+        except PermissionError:
+            _allow_writing(folder)
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise ExportError(
+            f"{folder} is left of an earlier export and cannot be removed ({error.strerror}); nothing in it is needed: "
+            f"chmod -R u+w {shlex.quote(str(folder))}, and remove it"
+        ) from error
+
+
+def _allow_writing(folder: Path) -> None:
+    """In every folder of the tree, none of them behind a link."""
+    folder.chmod(0o700)
+    for path, folders, _ in os.walk(folder):
+        for inner in (Path(path, name) for name in folders):
+            if not inner.is_symlink():
+                inner.chmod(0o700)
 
 
 def _exchanged(a: Path, b: Path) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from autolabel.core.errors import ExportError
@@ -80,9 +80,10 @@ def is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
 
 
-def present_files(directory: Path) -> Iterator[str]:
-    """Every file that is there but the manifest, and but what readers and desktops leave beside the files they show."""
-    for folder, folders, names in os.walk(directory):
+def present_files(directory: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[str]:
+    """Every file that is there but the manifest, and but what readers and desktops leave beside the files they show.
+    Folders that cannot be looked into are `onerror`'s."""
+    for folder, folders, names in os.walk(directory, onerror=onerror):
         folders[:] = sorted(set(folders) - {_CACHE_FOLDER})
         inside = Path(folder).relative_to(directory).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
@@ -98,11 +99,11 @@ def edited_files(directory: Path) -> list[str]:
     An unchanged file costs an lstat: only what is not older than the manifest is read. Memory grows with the folders
     and with what is found.
     """
-    added = Counter(map(_folder, present_files(directory)))
-    if not added:
-        return []
     changed = []
     try:
+        added = Counter(map(_folder, present_files(directory, _raised)))
+        if not added:
+            return []
         written_ns = (directory / MANIFEST).lstat().st_mtime_ns
         for path, entry in listed_files(directory):
             if _folder(path) not in added:  # missing, or a name that leads out of the export
@@ -143,6 +144,10 @@ def _added_files(directory: Path, folders: set[str]) -> list[str]:
     for path, _ in listed_files(directory):
         added.discard(path)
     return sorted(added)
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def _folder(path: str) -> str:

@@ -1,11 +1,13 @@
 """What somebody did in the folder of an export outlives the next export, whatever stops that."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from autolabel.core.errors import ExportError
 from autolabel.export import atomic, manifest
 from autolabel.export.atomic import replaced
 from autolabel.export.verify import check_files
@@ -100,6 +102,68 @@ def test_a_file_that_is_older_than_the_manifest_is_not_read(tmp_path, monkeypatc
     monkeypatch.setattr(manifest, "file_sha256", lambda path: pytest.fail(f"{path} was read"))
     write(out, b"new")
     assert kept(out) == []
+
+
+@pytest.fixture
+def no_root(monkeypatch):
+    """Folders are protected as they are from everybody but root, who tests may be."""
+    rmtree, scandir = shutil.rmtree, os.scandir
+
+    def removing(folder):
+        for path in (folder, *(p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink())):
+            if not path.stat().st_mode & 0o200:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        rmtree(folder)
+
+    def listing(folder):
+        if not os.stat(folder).st_mode & 0o400:  # noqa: PTH116 - a path or an open folder
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    monkeypatch.setattr(os, "scandir", listing)
+
+
+def test_a_folder_that_is_protected_from_writing_is_replaced_and_what_it_links_to_stays(tmp_path, caplog, no_root):
+    (tmp_path / "elsewhere").mkdir(mode=0o555)
+    out = write(tmp_path / "out", b"old")
+    (out / "__pycache__").symlink_to(tmp_path / "elsewhere")
+    for folder in (out / "sub", out):
+        folder.chmod(0o555)
+    for text in (b"new", b"newer"):
+        write(out, text)
+        assert (out / "x.json").read_bytes() == text
+        assert check_files(out) == []
+    assert ([p.name for p in tmp_path.iterdir()], caplog.messages) == (["elsewhere", "out"], [])
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o555
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_removed(tmp_path, no_root):
+    out = write(tmp_path / "out", b"old")
+    (out / "sub" / "mine.json").write_bytes(b"a day's work")
+    (out / "sub").chmod(0)
+    write(out, b"new")
+    (old,) = kept(out)
+    (old / "sub").chmod(0o700)
+    assert (old / "sub" / "mine.json").read_bytes() == b"a day's work"
+
+
+def test_what_cannot_be_removed_is_a_warning_once_the_new_folder_is_there(tmp_path, caplog, monkeypatch):
+    def removing(folder):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+
+    out = write(tmp_path / "out", b"old")
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    write(out, b"new")
+    assert (out / "x.json").read_bytes() == b"new"
+    (line,) = caplog.messages
+    assert f"chmod -R u+w {tmp_path}/.out.draft" in line
+    with pytest.raises(ExportError, match=r"\.out\.draft is left of an earlier export and cannot be removed"):
+        write(out, b"newer")
+    assert (out / "x.json").read_bytes() == b"new"
+    monkeypatch.undo()
+    write(out, b"newer")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 class Killed(BaseException):
