@@ -24,7 +24,6 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Float32, ImageRecord, Instance, Polygon, Rle
 from autolabel.export.policy import (
     POLICY_NOTES,
-    explained,
     fraction_of,
     mask_of,
     noted,
@@ -35,9 +34,8 @@ from autolabel.export.raster import class_number
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
-from autolabel.ops.masks import encode, iou
 from autolabel.ops.outline import centre_texts
-from autolabel.ops.polygons import YoloRing, yolo_iou, yolo_rasterize, yolo_ring
+from autolabel.ops.polygons import YoloRing, yolo_iou, yolo_ring
 from autolabel.ops.simplify import Points, simplify_rings
 
 _KEY = "yolo"
@@ -109,16 +107,11 @@ class YoloExporter:
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks that the ultralytics loader makes of the rows."""
 
-        def compared(record: ImageRecord, instance: Instance, read: Loaded, row: int) -> tuple[float, str]:
-            given = mask_of(instance)
-            found = encode(yolo_rasterize(read.segments[row], given.size_hw))
-            own = next(i for i in record.instances if i.index == instance.index)
-            expected = given if self._policy.parts == "split" else mask_of(own)
-            words = [*explained(record, self._policy)[1].get(instance.index, ())] if given != expected else []
-            words += [self._why(instance)] if found != given else []
-            return iou(found, expected), "; ".join(words)
+        def fit(instance: Instance, read: Loaded, row: int) -> float:
+            return yolo_iou(read.segments[row], mask_of(instance))
 
-        return self._tree.read_back(run, directory, self._policy, compared)
+        as_given = self._policy.parts == "split"
+        return self._tree.read_back(run, directory, self._policy, fit, self._why, as_given=as_given)
 
     def _plain_texts(self, objects: Sequence[Instance]) -> list[str | None]:
         """The points of objects of one part without holes, for which the row is exact and need not be measured; None

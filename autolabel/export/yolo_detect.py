@@ -75,14 +75,16 @@ class YoloDetectExporter:
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The boxes as the ultralytics loader reads them, against the boxes that were to be written."""
 
-        def compared(record: ImageRecord, instance: Instance, read: Loaded, row: int) -> tuple[float, str]:
+        def fit(instance: Instance, read: Loaded, row: int) -> float:
             found = scale_normalized(cxcywh_to_xyxy(read.boxes_cxcywh[row : row + 1]), mask_of(instance).size_hw)
             wanted = np.array([self._box(instance)], np.float32)
-            iou = float(iou_xyxy(wanted, found)[0, 0])
             exact = np.abs(found - wanted).max() < 0.01  # px; the loader's fractions are float32
-            return (1.0 if exact else iou), "the loader reads another box"
+            return 1.0 if exact else float(iou_xyxy(wanted, found)[0, 0])
 
-        return self._tree.read_back(run, directory, self._policy, compared)
+        def why(instance: Instance) -> str:
+            return "the loader reads another box"
+
+        return self._tree.read_back(run, directory, self._policy, fit, why, as_given=True)
 
     def _row(self, instance: Instance, record: ImageRecord, classes: Mapping[int, int]) -> str:
         height, width = mask_of(instance).size_hw

@@ -82,7 +82,7 @@ class YoloObbExporter:
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The rectangles as the loader makes them of the rows, against the smallest around each mask."""
-        return self._tree.read_back(run, directory, self._policy, _compared)
+        return self._tree.read_back(run, directory, self._policy, _fit, _why, as_given=True)
 
 
 class _Filled:
@@ -131,7 +131,7 @@ def _is_taken(corners: Float64) -> bool:
     return bool(values.min() >= -_OUTSIDE and values.max() <= 1 + _OUTSIDE)
 
 
-def _compared(record: ImageRecord, instance: Instance, read: Loaded, row: int) -> tuple[float, str]:
+def _fit(instance: Instance, read: Loaded, row: int) -> float:
     corners = read.segments[row] * np.array(mask_of(instance).size_hw[::-1], np.float32)
     found = cv2.boxPoints(cv2.minAreaRect(corners))  # the loader makes its centre, size and angle of the same
     hull = hull_xy(mask_of(instance)).astype(np.float32)
@@ -140,4 +140,8 @@ def _compared(record: ImageRecord, instance: Instance, read: Loaded, row: int) -
     held = cv2.intersectConvexConvex(hull, found)[0] / cv2.contourArea(hull)
     iou = min(1.0, held) * min(1.0, cv2.contourArea(smallest) / cv2.contourArea(found))
     shortest = max(1.0, min(cv2.minAreaRect(hull)[1]))
-    return (1.0 if iou > 1 - _ROUNDING_PX / shortest else float(iou)), "not the smallest box"
+    return 1.0 if iou > 1 - _ROUNDING_PX / shortest else float(iou)
+
+
+def _why(instance: Instance) -> str:
+    return "not the smallest box"

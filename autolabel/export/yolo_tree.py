@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.protocols import Deviation, ExportReport, RecordReader, RoundTrip
 from autolabel.core.text import printable
@@ -20,11 +22,21 @@ from autolabel.core.types import Category, ImageRecord, Instance
 from autolabel.export.atomic import Draft
 from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import LISTING_NOTES, Policy, explained, labelled, noted, prepared, reported
+from autolabel.export.policy import (
+    LISTING_NOTES,
+    Policy,
+    explained,
+    labelled,
+    mask_of,
+    noted,
+    prepared,
+    reported,
+)
 from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, named, with_suffix
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
-from autolabel.ops.masks import area_px
+from autolabel.ops.boxes import cxcywh_to_xyxy, scale_normalized
+from autolabel.ops.masks import area_px, bounds_xyxy
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +60,11 @@ class Place:
     label: str
 
 
-Compared = Callable[[ImageRecord, Instance, Loaded, int], tuple[float, str]]
-"""The IoU of an object with that row of what was read, and why it is not 1 when it is not."""
+Fit = Callable[[Instance, Loaded, int], float]
+"""How well that row of what was read fits an object, as IoU."""
+
+Why = Callable[[Instance], str]
+"""What the format did to an object that it was given, where what is read is not the very same."""
 
 
 class YoloTree:
@@ -88,8 +103,11 @@ class YoloTree:
         not there. Reads the records twice."""
         return self._places(self._listed(run, Counter()), Counter())
 
-    def read_back(self, run: RecordReader, directory: Path, policy: Policy, compared: Compared) -> RoundTrip:
-        """Read every label file with the ultralytics loader, where each object that `policy` keeps has a row."""
+    def read_back(
+        self, run: RecordReader, directory: Path, policy: Policy, fit: Fit, why: Why, *, as_given: bool
+    ) -> RoundTrip:
+        """Read every label file with the ultralytics loader, where each object that `policy` keeps has a row. With
+        `as_given` that is compared with the object as `policy` made it, not as the run has it."""
         classes, objects, deviations = class_numbers(run), 0, []
         places = self.places(run)
         for record in labelled(run):
@@ -108,7 +126,15 @@ class YoloTree:
                     if not wanted:  # no object can tell of it
                         logger.warning("%s: %s", printable(record.image_id), error)
                     continue
-                deviations += _deviations(record, rows, read, classes, compared)
+                found = _Matching(rows, [class_number(classes, i, record) for i in rows], read, fit).rows()
+                own = {} if as_given else {i.index: i for i in wanted}
+                for at, given in enumerate(rows):
+                    if at not in found:
+                        deviations.append(_lost(record, given, "its row is equal to another; the loader drops it"))
+                    elif (iou := fit(own.get(given.index, given), read, found[at])) < 1.0:
+                        words = list(reasons.get(given.index, ()))
+                        words += [] if fit(given, read, found[at]) == 1.0 else [why(given)]
+                        deviations.append(Deviation(record.image_id, given.index, iou, "; ".join(words)))
             deviations += _left_out(record, wanted, rows, reasons)
         return RoundTrip(objects, tuple(deviations))
 
@@ -192,24 +218,46 @@ def _has_images(files: Iterable[str], side: str) -> bool:
     return any(file.startswith(f"images/{side}/") for file in files)
 
 
-def _deviations(
-    record: ImageRecord, rows: Sequence[Instance], read: Loaded, classes: Mapping[int, int], compared: Compared
-) -> list[Deviation]:
-    """Row by row; the loader sorts the rows when it drops one that is there twice, then by best fit."""
-    in_order = len(rows) == len(read.classes)
-    unread = set(range(len(read.classes)))
-    found = []
-    for at, instance in enumerate(rows):
-        number = class_number(classes, instance, record)
-        choice = [row for row in ([at] if in_order else sorted(unread)) if read.classes[row] == number]
-        if not choice:
-            found.append(_lost(record, instance, "its row is equal to another; the loader drops it"))
-            continue
-        iou, reason, row = max((*compared(record, instance, read, row), row) for row in choice)
-        unread.discard(row)
-        if iou < 1.0:
-            found.append(Deviation(record.image_id, instance.index, iou, reason))
-    return found
+class _Matching:
+    """Which row each object of an image is."""
+
+    def __init__(self, objects: Sequence[Instance], numbers: Sequence[int], read: Loaded, fit: Fit) -> None:
+        """`numbers` are the objects' classes in the file."""
+        self._objects, self._numbers, self._read, self._fit = objects, numbers, read, fit
+
+    def rows(self) -> dict[int, int]:
+        """By the object's place; of some there is none. The loader sorts the rows when it drops one that is there
+        twice: an object then takes the row that fits it exactly, and of what is left the best fit goes first."""
+        places = range(len(self._objects))
+        if len(places) == len(self._read.classes):
+            return {at: at for at in places if self._read.classes[at] == self._numbers[at]}
+        found: dict[int, int] = {}
+        taken: set[int] = set()
+        for at in places:
+            row = self._nearest(at)
+            if row is not None and row not in taken and self._value(at, row) == 1.0:
+                found[at] = row
+                taken.add(row)
+        left = ((at, row) for at in places if at not in found for row in self._of_class(at) if row not in taken)
+        for _, at, row in sorted((-self._value(at, row), at, row) for at, row in left):
+            if at not in found and row not in taken:
+                found[at] = row
+                taken.add(row)
+        return found
+
+    def _value(self, at: int, row: int) -> float:
+        return self._fit(self._objects[at], self._read, row)
+
+    def _of_class(self, at: int) -> list[int]:
+        return np.flatnonzero(self._read.classes == self._numbers[at]).tolist()
+
+    def _nearest(self, at: int) -> int | None:
+        """Of the rows of its class that with the box most like its own; the first of several that are."""
+        rows, mask = self._of_class(at), mask_of(self._objects[at])
+        if not rows:
+            return None
+        boxes = scale_normalized(cxcywh_to_xyxy(self._read.boxes_cxcywh[rows]), mask.size_hw)
+        return rows[int(np.abs(boxes - np.array(bounds_xyxy(mask), np.float32)).sum(axis=1).argmin())]
 
 
 def _left_out(

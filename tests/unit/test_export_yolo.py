@@ -9,7 +9,9 @@ import yaml
 from PIL import Image
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.core.types import Category, ImageInfo
+from autolabel.core.types import Category, ImageInfo, Verdict
+from autolabel.export import yolo_tree
+from autolabel.export.policy import explained
 from autolabel.export.yolo import YoloExporter
 from autolabel.ops.masks import decode, encode
 from autolabel.ops.polygons import yolo_rasterize
@@ -410,6 +412,27 @@ def test_what_the_loader_does_not_give_back_is_listed_with_its_reason(tmp_path, 
         ("a.png", 4, "not written: 1 px, under min_area_px"),
         ("b.png", 0, "hole filled"),
     ]
+
+
+def test_objects_that_a_policy_cut_are_told_apart_where_the_loader_drops_a_row(tmp_path, make, monkeypatch):
+    """And what the policy did to an image is found out once, not for each of its objects."""
+    discs = [disc(120, 160, x, 60, 20) for x in (40, 60, 80, 120)]
+    item = make("a.png", [discs[0], discs[1], discs[3], discs[2]])
+    twin = replace(item.candidates[2], index=4, detector_score=0.9, crowd=True)  # crowds take no part in overlaps
+    candidates = tuple(replace(one, category_id=3) for one in (*item.candidates, twin))
+    item = replace(item, candidates=candidates, verdicts=(Verdict(),) * 5)
+    changes = {"overlaps": "score", "crowd": "keep"}
+    report = export([item], tmp_path / "yolo", **changes)
+    assert report.counts["same_row_twice"] == 1
+    asked = []
+    monkeypatch.setattr(
+        yolo_tree, "explained", lambda record, policy: asked.append(record) or explained(record, policy)
+    )
+    found = YoloExporter(**{**SETTINGS, **changes}).read_back(ListReader([item]), tmp_path / "yolo").deviations
+    assert len(asked) == 1
+    assert [d.index for d in found if not d.iou] == [4]
+    assert {d.index for d in found if d.iou} == {1, 3}
+    assert all(d.iou > 0.5 and d.reason.startswith("overlap: ") for d in found if d.iou)
 
 
 def test_a_test_side_is_a_folder_and_a_line_of_data_yaml(tmp_path, make):

@@ -157,6 +157,14 @@ def test_what_is_not_written_is_listed_with_its_reason(tmp_path, make):
     assert counts.items() <= report.counts.items()
 
 
+def test_a_row_that_the_loader_drops_costs_no_other_object_its_own(tmp_path, make):
+    mask = disc(120, 160, 60, 60, 30)
+    item = make("a.png", [mask, mask, disc(120, 160, 70, 65, 30), disc(120, 160, 20, 20, 10)])
+    item = replace(item, candidates=tuple(replace(one, category_id=3) for one in item.candidates))
+    _, back = exported([item], tmp_path / "out")
+    assert [(d.index, d.iou) for d in back.deviations] == [(1, 0.0)]
+
+
 def test_an_image_without_objects_has_an_empty_label_file(tmp_path, make):
     exported([make("a.png"), make("b.png", [SHAPES["disc"]])], tmp_path / "out")
     labels = {p.stem: p.read_bytes() for p in (tmp_path / "out" / "labels").rglob("*.txt")}
