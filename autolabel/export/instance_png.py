@@ -33,11 +33,12 @@ from autolabel.export.raster import (
     paint,
     picture_path,
     place_of,
+    regions,
     with_suffix,
 )
 from autolabel.export.reading import compare
 from autolabel.ops.index_png import encode_index_png
-from autolabel.ops.masks import area_px, bounds_xyxy, encode
+from autolabel.ops.masks import area_px, bounds_xyxy
 
 _KEY = "instance_png"
 _MOST = (1 << 16) - 1
@@ -91,7 +92,10 @@ class InstancePngExporter:
             data = np.frombuffer(file.read_bytes(), np.uint8)
             ids = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE)
             objects = json.loads(file.with_suffix(".json").read_bytes())["objects"]
-            return [(row["index"], encode(ids == row["id"])) for row in objects]
+            if ids is None:
+                raise ExportError(f"{file} cannot be read as a PNG")
+            found = regions(ids)
+            return [(row["index"], found[row["id"]]) for row in objects if row["id"] in found]
 
         return compare(run, read, self._policy, lambda record, instance: "objects lie over the crowd")
 

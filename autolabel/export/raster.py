@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.protocols import RecordReader
-from autolabel.core.types import ImageRecord, Instance, Verdict
+from autolabel.core.types import ImageRecord, Instance, Rle, Verdict
 from autolabel.export.coco_rows import unknown_fields
 from autolabel.export.names import NamesApart, TreeNames, safe_path, utf8_id
 from autolabel.export.pictures import Pictures
 from autolabel.export.policy import Policy, labelled, mask_of, policy_of, prepared
 from autolabel.ops.index_png import Ids
-from autolabel.ops.masks import decode_crop
+from autolabel.ops.masks import decode_crop, encode_crop
 
 T = TypeVar("T")
 
@@ -148,6 +148,36 @@ def paint(canvas: NDArray[np.integer], objects: Iterable[tuple[Instance, int]]) 
     for instance, number in sorted(objects, key=lambda pair: not pair[0].crowd):
         crop, x0, y0 = decode_crop(mask_of(instance))
         canvas[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]][crop > 0] = number
+
+
+def regions(ids: NDArray[np.integer]) -> dict[int, Rle]:
+    """The pixels of every number but 0 that an image (H, W) holds. Costs what the image costs, and for each number what
+    its box costs."""
+    height, width = ids.shape
+    flat = ids.ravel()
+    starts = np.ones(flat.size, bool)  # of runs of one number within a row
+    starts[1:] = flat[1:] != flat[:-1]
+    starts[::width] = True
+    begin = np.flatnonzero(starts)
+    end = np.append(begin[1:], flat.size)
+    begin, end = begin[flat[begin] != 0], end[flat[begin] != 0]
+    order = np.argsort(flat[begin], kind="stable")
+    begin, end = begin[order], end[order]
+    numbers, first = np.unique(flat[begin], return_index=True)
+    if not len(numbers):
+        return {}
+    rows = begin // width
+    boxes = zip(
+        np.minimum.reduceat(begin - rows * width, first).tolist(),
+        np.minimum.reduceat(rows, first).tolist(),
+        np.maximum.reduceat(end - rows * width, first).tolist(),
+        (np.maximum.reduceat(rows, first) + 1).tolist(),
+        strict=True,
+    )
+    return {
+        number: encode_crop((ids[y0:y1, x0:x1] == number).astype(np.uint8), x0, y0, (height, width))
+        for number, (x0, y0, x1, y1) in zip(numbers.tolist(), boxes, strict=True)
+    }
 
 
 def outlines(ids: Ids, width_px: int) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported
+from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported, union
 from autolabel.export.raster import (
     RASTER_NOTES,
     check_choice,
@@ -38,7 +38,7 @@ from autolabel.export.reading import compare
 from autolabel.export.splits import SPLIT_NOTES, Splits
 from autolabel.export.ultralytics_reader import read_class_mask
 from autolabel.ops.index_png import encode_index_png
-from autolabel.ops.masks import decode, encode
+from autolabel.ops.masks import decode_crop, encode, encode_crop, is_empty
 
 _KEY = "semantic_png"
 _IGNORE = 255
@@ -186,12 +186,19 @@ def _classes(categories: Sequence[Category], *, has_background: bool) -> _Classe
 
 
 def _objects(record: ImageRecord, ids: UInt8, classes: _Classes) -> Iterator[tuple[int, Rle]]:
-    objects = [one for one in record.instances if one.mask is not None]
+    objects = [
+        (one, class_number(classes.numbers, one, record)) for one in record.instances if one.mask is not None
+    ]
     unclaimed: dict[int, NDArray[np.bool_]] = {classes.background: np.zeros(ids.shape, bool)}
-    for one in objects:
-        number = class_number(classes.numbers, one, record)
+    seen: list[list[Rle]] = []
+    for one, number in objects:
+        crop, x0, y0 = decode_crop(mask_of(one))
+        window = (slice(y0, y0 + crop.shape[0]), slice(x0, x0 + crop.shape[1]))
+        seen.append([encode_crop(crop & (ids[window] == number), x0, y0, ids.shape)])
         if number != classes.background:
-            unclaimed.setdefault(number, ids == number)[decode(mask_of(one)) > 0] = False
-    for one in objects:
-        number = class_number(classes.numbers, one, record)
-        yield one.index, encode(((ids == number) & (decode(mask_of(one)) > 0)) | unclaimed[number])
+            unclaimed.setdefault(number, ids == number)[window][crop > 0] = False
+    strays = {number: [encode(pixels)] for number, pixels in unclaimed.items() if pixels.any()}
+    for (one, number), own in zip(objects, seen, strict=True):
+        found = union([*own, *strays.get(number, [])])
+        if found is not None and not is_empty(found):
+            yield one.index, found

@@ -39,6 +39,7 @@ from autolabel.export.raster import (
     painting_of,
     picture_path,
     place_of,
+    regions,
     visible,
     with_suffix,
 )
@@ -46,7 +47,7 @@ from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
 from autolabel.export.tools import label_names
 from autolabel.ops.index_png import Ids, encode_index_png, voc_palette
-from autolabel.ops.masks import bounds_xyxy, encode
+from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.xml_json import Json, add_json
 
 _KEY = "voc"
@@ -135,22 +136,26 @@ class VocExporter:
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """SegmentationObject read by Pillow, as the devkit's Python readers do; object k is the XML's k-th."""
-        place = place_of(run, self._path)
+        place, crowded = place_of(run, self._path), set[str]()
 
         def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
             path = place(record)
             if not (directory / with_suffix("Annotations" / path, ".xml")).is_file():
                 return None
             file = directory / with_suffix("SegmentationObject" / path, ".png")
-            numbers = _read_png(file) if file.is_file() else np.zeros((1, 1), np.uint8)
+            found = regions(_read_png(file)) if file.is_file() else {}
             objects = prepared(record, self._painting.own, Counter())
-            return [(one.index, encode(numbers == k)) for k, one in enumerate(objects, 1) if (numbers == k).any()]
+            if len(objects) > _MOST:
+                crowded.add(record.image_id)
+            return [(one.index, found[k]) for k, one in enumerate(objects, 1) if k in found]
 
-        return compare(run, read, self._painting.policy, self._why)
+        def why(record: ImageRecord, instance: Instance) -> str:
+            many = record.image_id in crowded
+            return "more than 254 objects: not in SegmentationObject" if many else self._why(instance)
 
-    def _why(self, record: ImageRecord, instance: Instance) -> str:
-        if len(prepared(record, self._painting.own, Counter())) > _MOST:
-            return "more than 254 objects: not in SegmentationObject"
+        return compare(run, read, self._painting.policy, why)
+
+    def _why(self, instance: Instance) -> str:
         if instance.crowd and self._painting.crowds_are_void:
             return "a crowd: written as void"
         return "void border" if self._painting.border_px else "objects lie over the crowd"

@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from autolabel.core.errors import ConfigError
 from autolabel.export.instance_png import InstancePngExporter
-from autolabel.ops.masks import area_px, bounds_xyxy, decode
+from autolabel.export.raster import regions
+from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode
 from autolabel.source.infer import AutoSource
 from autolabel.source.png_masks import PngMaskSource
 from tests.rasters import is_red, noise, owners, photo, turned
@@ -44,6 +47,12 @@ def source(root):
         objects="class", classes=None, background=None, ignore=None, divisor=None,
     )  # fmt: skip
     return {ref.image_id: ref for ref in found.images()}, found
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.uint16, array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.integers(0, 4)))
+def test_regions_are_the_pixels_of_each_number(numbers):
+    assert regions(numbers) == {n: encode(numbers == n) for n in np.unique(numbers).tolist() if n}
 
 
 def test_every_shape_comes_back_exactly(tmp_path):
