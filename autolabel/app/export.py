@@ -6,20 +6,24 @@ as the format's consumer does and compared with the run.
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autolabel.app.compose import build_all, compose, parse
-from autolabel.app.publish import address_of, exported
+from autolabel.app.compose import build_all, compose, parse, plain, quoted
+from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.run_directory import existing_run
 from autolabel.core.errors import ConfigError, ExportOutdated, StoreError, told
 from autolabel.core.protocols import RoundTrip
-from autolabel.core.text import printable
+from autolabel.core.text import one_line, printable
 from autolabel.store.lock import exclusive, shared
 from autolabel.store.run import RunReader, open_reader
 
+Settings = Mapping[str, Mapping[str, object]]
+"""Of each format, by its name."""
 LISTED = 20
 """Deviations spelled out for each format; the rest is counted."""
 LOST = ("images_missing", "images_changed")
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
     directory = existing_run(request.path, config.run, "export")
-    exporters = build_all("export", config.get("export"))
+    exporters, settings = build_all("export", config.get("export")), settings_of(plain(config))
     if not exporters:
         raise ConfigError("no format is chosen; for example export=[coco,yolo]")
     address = None if request.flag else address_of(config.export_to)
@@ -47,15 +51,17 @@ def main(arguments: Sequence[str]) -> int:
         if pending:
             sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")
         if request.flag:
-            return verify(reader, exporters, directory)
-        return write(reader, exporters, directory, address)
+            return verify(reader, exporters, settings, directory)
+        return write(reader, exporters, settings, directory, address)
 
 
-def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path, address: str | None = None) -> int:
+def write(
+    reader: RunReader, exporters: Mapping[str, Any], settings: Settings, directory: Path, address: str | None
+) -> int:
     """Exit code 2 when pictures are missing (they failed, are not labelled yet, or are not what they were then), or a
     format; 1 when there is no format at all. Raises the error of one that stands alone."""
     written, lost = 0, any(status.startswith(("failed", "pending")) for status in reader.counts())
-    for name, outcome in exported(reader, exporters, directory, address):
+    for name, outcome in exported(reader, exporters, settings, directory, address):
         if isinstance(outcome, Exception):
             if len(exporters) == 1:
                 raise outcome
@@ -71,43 +77,71 @@ def write(reader: RunReader, exporters: Mapping[str, Any], directory: Path, addr
     return 2 if lost or written < len(exporters) else 0
 
 
-def verify(reader: RunReader, exporters: Mapping[str, Any], directory: Path) -> int:
-    """Exit code 0 when all files are as they were written, 2 when one is torn, edited, missing or too many, or when
-    the export is of other records than the run has now: their objects are not compared."""
-    from autolabel.export.manifest import records_digest
-    from autolabel.export.verify import check_files
-
-    bad = False
+def verify(reader: RunReader, exporters: Mapping[str, Any], settings: Settings, directory: Path) -> int:
+    """Exit code 0 when all files are as they were written and every object comes back, but for what the settings or the
+    format's limits account for. 2 when a file is torn, edited, missing or too many, when an object is lost or changed
+    beyond that, or when nothing was compared: the export is of other records than the run has now, or was written with
+    other settings."""
+    good = True
     for name, exporter in exporters.items():
-        target = directory / "export" / name
-        if not target.is_dir():
-            raise StoreError(f"there is no {target}; write it first: autolabel export {directory} export=[{name}]")
-        faults = check_files(target)
-        sys.stdout.writelines(f"damaged    {printable(fault)}\n" for fault in faults)
-        bad |= bool(faults)
-        if faults:
-            continue
-        again = f"export again: autolabel export {directory} export=[{name}]"
-        if records_digest(target) not in (None, reader.digest()):
-            sys.stdout.write(f"outdated   {target}: the records changed since it was written; {again}\n")
-            bad = True
-            continue
-        try:
-            text = round_trip_text(target, exporter.read_back(reader, target))
-        except ExportOutdated as error:
-            why = f"was written from other records or with other settings ({error})"
-            text, bad = f"outdated   {target}: {printable(why)}; {again}\n", True
+        text, is_good = verified(reader, name, exporter, settings[name], directory)
         sys.stdout.write(text)
-    return 2 if bad else 0
+        good &= is_good
+    return 0 if good else 2
+
+
+def verified(
+    reader: RunReader, name: str, exporter: Any, settings: Mapping[str, object], directory: Path
+) -> tuple[str, bool]:
+    """What there is to say of one format, and whether that is good."""
+    from autolabel.export.manifest import RECORDS, SETTINGS, origin_of
+    from autolabel.export.verify import check_files
+    from autolabel.ops.drawn import BadShape
+
+    target, command = directory / "export" / name, f"autolabel export {directory} export=[{name}]"
+    if not target.is_dir():
+        raise StoreError(f"there is no {target}; write it first: {command}")
+    if faults := check_files(target):
+        return "".join(f"damaged    {printable(fault)}\n" for fault in faults), False
+    origin = origin_of(target)
+    if origin.get(RECORDS) not in (None, reader.digest()):
+        why = "the records changed since it was written"
+        return f"outdated   {target}: {why}; export again: {command}\n", False
+    if others := other_settings(name, origin.get(SETTINGS, {}), settings):
+        why = f"it was written with {', '.join(others)}"
+        do = f"to compare its objects, name that: {command} {' '.join(map(shlex.quote, others))} --verify"
+        return printable(f"settings   {target}: {why}; {do}") + "\n", False
+    try:
+        found = exporter.read_back(reader, target)
+    except (ExportOutdated, BadShape, LookupError, FileNotFoundError) as error:
+        said = str(error) if isinstance(error, ExportOutdated) else one_line(error)
+        why = f"was written from other records or with other settings ({said})"
+        return f"outdated   {target}: {printable(why)}; export again: {command}\n", False
+    return round_trip_text(target, found), all(deviation.expected for deviation in found.deviations)
+
+
+def other_settings(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """What an export was written with and is not set now, as settings of the command line. One that only this version
+    knows, or only an earlier one did, says nothing."""
+    return [
+        f"export.{name}.{key}={quoted(value) if isinstance(value, str) else json.dumps(value)}"
+        for key, value in then.items()
+        if key in now and now[key] != value
+    ]
 
 
 def round_trip_text(target: Path, found: RoundTrip) -> str:
+    """The objects that no setting accounts for come first."""
     exact = found.objects - len(found.deviations)
     lines = [f"verified   {target}: files as written, {exact} of {found.objects} objects come back pixel by pixel"]
+    ordered = sorted(found.deviations, key=lambda deviation: deviation.expected)
+    if lost := sum(not deviation.expected for deviation in ordered):
+        lines.append(
+            f"lost       {lost} objects are not as they were, and neither settings nor the format's limits say why"
+        )
     lines += [
-        f"           {d.iou:.3f} {printable(d.image_id)} object {d.index}: {d.reason}"
-        for d in found.deviations[:LISTED]
+        f"           {d.iou:.3f} {printable(d.image_id)} object {d.index}: {d.reason}" for d in ordered[:LISTED]
     ]
-    if len(found.deviations) > LISTED:
-        lines.append(f"           ... and {len(found.deviations) - LISTED} more")
+    if len(ordered) > LISTED:
+        lines.append(f"           ... and {len(ordered) - LISTED} more")
     return "\n".join(lines) + "\n"

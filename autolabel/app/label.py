@@ -28,7 +28,7 @@ from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
-from autolabel.app.publish import address_of, exported
+from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.run_directory import (
     default_run,
@@ -186,7 +186,9 @@ def label(config: DictConfig) -> Summary:
             )
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
-            outcomes = {} if stop.asked else dict(exported(reader, exporters, directory, address))
+            outcomes = (
+                {} if stop.asked else dict(exported(reader, exporters, settings_of(values), directory, address))
+            )
             summary = summarise(
                 reader,
                 outcomes,

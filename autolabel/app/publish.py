@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from autolabel.core.errors import AutolabelError, is_disk_full
-from autolabel.core.protocols import Exporter, ExportReport, RecordReader
+from autolabel.core.protocols import Exporter, ExportReport
+from autolabel.core.types import Category, Columns, ImageRecord
+from autolabel.store.run import RunReader
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +27,51 @@ def address_of(value: object) -> str | None:
     return None if value is None else check_address(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A run in the hands of an exporter: it tells the manifest the settings, too."""
+
+    run: RunReader
+    settings: Mapping[str, object]
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        return self.run.categories
+
+    @property
+    def document(self) -> str:
+        return self.run.document
+
+    def records(self) -> Iterator[ImageRecord]:
+        return self.run.records()
+
+    def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
+        return self.run.columns()
+
+    def digest(self) -> str:
+        return self.run.digest()
+
+
+def settings_of(values: Mapping[str, Any]) -> dict[str, dict[str, object]]:
+    """The settings of each format in a configuration, as JSON holds them."""
+    chosen = {name: one for name, one in (values.get("export") or {}).items() if one is not None}
+    found: dict[str, dict[str, object]] = json.loads(json.dumps(chosen, sort_keys=True, default=str))
+    return found
+
+
 def exported(
-    run: RecordReader, exporters: Mapping[str, Exporter], directory: Path, address: str | None
+    run: RunReader,
+    exporters: Mapping[str, Exporter],
+    settings: Mapping[str, Mapping[str, object]],
+    directory: Path,
+    address: str | None,
 ) -> Iterator[tuple[str, Outcome]]:
     """Each format, written into `export/<name>` of the run directory and put at `<address>/<name>`; or why that cannot
     be, which is no reason for another format not to be there. A full disk is: that is raised."""
     for name, exporter in exporters.items():
         target = directory / "export" / name
         try:
-            report = exporter.export(run, target)
+            report = exporter.export(Told(run, settings[name]), target)
             outcome: Outcome = report if address is None else _published(report, target, f"{address}/{name}")
         except (AutolabelError, OSError) as error:
             if is_disk_full(error):

@@ -214,6 +214,15 @@ class DigestReader(Protocol):
         """A checksum of all that `records` gives; equal records have equal ones, wherever the run is."""
 
 
+@runtime_checkable
+class SettingsReader(Protocol):
+    """A RecordReader in the hands of an exporter whose settings the export's manifest is to tell."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """As in the exporter's configuration: plain values."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """What an exporter wrote, and what its format could not hold.
@@ -233,12 +242,13 @@ class ExportReport:
 @dataclass(frozen=True, slots=True)
 class Deviation:
     """An object that a format did not give back pixel by pixel: `iou` with the run's mask (0: it is not there),
-    and why."""
+    and why. `expected` where settings or the format's limits, which the export's report tells, account for it."""
 
     image_id: str
     index: int
     iou: float
     reason: str
+    expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

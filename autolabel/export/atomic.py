@@ -21,14 +21,23 @@ import os
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from autolabel.core.errors import ExportError
-from autolabel.core.protocols import DigestReader, RecordReader
+from autolabel.core.protocols import DigestReader, RecordReader, SettingsReader
 from autolabel.core.text import printable
-from autolabel.export.manifest import HEAD, MANIFEST, RECORDS, SEAL, edited_files, is_export
+from autolabel.export.manifest import (
+    HEAD,
+    MANIFEST,
+    RECORDS,
+    SEAL,
+    SETTINGS,
+    edited_files,
+    is_export,
+    origin_line,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +53,10 @@ class Draft:
     file can be taken back.
     """
 
-    def __init__(self, root: Path, records: str | None = None) -> None:
-        """`records`: the checksum of what is exported, for the manifest."""
+    def __init__(self, root: Path, origin: Mapping[str, object]) -> None:
+        """`origin`: what is exported, for the manifest."""
         self.root = root
-        self._records = records
+        self._origin = origin
         self._held: Counter[str] = Counter()
         self._folders = {root}
         self._last: tuple[str, dict[str, object]] | None = None
@@ -112,8 +121,8 @@ class Draft:
         """Complete the manifest and sync everything to disk."""
         self._flush_entry()
         self._append(b"\n},\n")
-        if self._records is not None:
-            self._append(f'"{RECORDS}":"{self._records}",\n'.encode())
+        if self._origin:
+            self._append(origin_line(self._origin))
         self._manifest.write(
             json.dumps(SEAL).encode() + b":" + json.dumps(self._digest.hexdigest()).encode() + b"}\n"
         )
@@ -151,7 +160,7 @@ class Draft:
 @contextmanager
 def replaced(directory: Path, run: RecordReader | None = None) -> Iterator[Draft]:
     """A draft that becomes `directory` when the block ends well, and vanishes when it does not. Its manifest tells
-    the records of `run` from others where the run can.
+    the records of `run`, and the settings, from others where the run can.
 
     An old folder with files that somebody changed or added is kept as `<name>.edited-1` (-2, ...), and a warning says
     so. Raises ExportError when `directory` holds something that is not an export of ours.
@@ -165,7 +174,7 @@ def replaced(directory: Path, run: RecordReader | None = None) -> Iterator[Draft
     _remove(draft)
     _retire(aside, directory, draft)
     draft.mkdir()
-    writer = Draft(draft, run.digest() if isinstance(run, DigestReader) else None)
+    writer = Draft(draft, _origin(run))
     try:
         yield writer
         writer.finish()
@@ -179,6 +188,13 @@ def replaced(directory: Path, run: RecordReader | None = None) -> Iterator[Draft
                 _retire(aside, directory, draft)
         except ExportError as error:  # what was to be written is there, or has an error of its own
             logger.warning("%s", error)
+
+
+def _origin(run: RecordReader | None) -> dict[str, object]:
+    if not isinstance(run, DigestReader):
+        return {}
+    settings = {SETTINGS: run.settings} if isinstance(run, SettingsReader) else {}
+    return {RECORDS: run.digest(), **settings}
 
 
 def _shown(path: str) -> str:

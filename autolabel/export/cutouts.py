@@ -29,7 +29,7 @@ from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured, png_bytes
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import RASTER_NOTES, check_choice, check_width, class_number, named, utf8, with_suffix
-from autolabel.export.reading import compare
+from autolabel.export.reading import NOT_THERE, compare
 from autolabel.ops.images import upright_rgb
 from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop
 
@@ -100,7 +100,7 @@ class CutoutsExporter:
         return compare(run, read, self._policy, self._why)
 
     def _why(self, record: ImageRecord, instance: Instance) -> str:
-        return "not written: under min_side_px" if self._is_small(instance) else "the picture could not be read"
+        return "not written: under min_side_px" if self._is_small(instance) else NOT_THERE
 
     def _rows(
         self,

@@ -36,7 +36,7 @@ from autolabel.export.raster import (
     regions,
     with_suffix,
 )
-from autolabel.export.reading import compare
+from autolabel.export.reading import NOT_AS_WRITTEN, compare
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.masks import area_px, bounds_xyxy
 
@@ -97,7 +97,14 @@ class InstancePngExporter:
             found = regions(ids)
             return [(row["index"], found[row["id"]]) for row in objects if row["id"] in found]
 
-        return compare(run, read, self._policy, lambda record, instance: "objects lie over the crowd")
+        def why(record: ImageRecord, instance: Instance) -> str:
+            return "objects lie over the crowd" if instance.crowd else NOT_AS_WRITTEN
+
+        def limit(record: ImageRecord) -> str:
+            many = len(prepared(record, self._policy, Counter())) > _MOST
+            return "not written: more than 65535 objects" if many else ""
+
+        return compare(run, read, self._policy, why, limit)
 
     def _path(self, record: ImageRecord) -> str:
         return picture_path(record, self._pictures)

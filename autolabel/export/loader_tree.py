@@ -14,6 +14,7 @@ from autolabel.export.raster import picture_path, utf8
 from autolabel.export.splits import SIDES, SplitPlan
 
 YAML = "data.yaml"
+TOO_SMALL = "not written: a side under 10 px, which the loader refuses"
 _SMALLEST_PX = 10
 
 LOADER_NOTES: dict[str, str] = {

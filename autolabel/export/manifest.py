@@ -8,8 +8,9 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from autolabel.core.errors import ExportError
 
@@ -17,7 +18,10 @@ MANIFEST = "manifest.json"
 SEAL = "sha256_of_the_above"
 """The manifest's last key: the checksum of its own bytes up to that line."""
 RECORDS = "sha256_of_the_records"
-"""The key before it, where known: the checksum of the records that the export was written from."""
+"""The key before it, where known: the checksum of the records that the export was written from. On the same line, where
+earlier versions pass over it, is what follows."""
+SETTINGS = "settings"
+"""Where known: the exporter's settings, as in its configuration."""
 HEAD = b'{"autolabel_export": 1, "files": {\n'
 
 _RECORDS_LINE = f'"{RECORDS}":"'.encode()
@@ -66,14 +70,20 @@ def listed_files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:
     raise ExportError(f"{directory / MANIFEST} is torn or edited; write the export again")
 
 
-def records_digest(directory: Path) -> str | None:
-    """The checksum of the records that the export was written from; None for one that does not say, as those of
-    earlier versions."""
+def origin_of(directory: Path) -> dict[str, Any]:
+    """What the export was written from: RECORDS and SETTINGS, each where the manifest says it, which those of earlier
+    versions do not."""
     with (directory / MANIFEST).open("rb") as file:
         for line in file:
             if line.startswith(_RECORDS_LINE):
-                return line[len(_RECORDS_LINE) :].partition(b'"')[0].decode()
-    return None
+                found: dict[str, Any] = json.loads(b"{" + line.rstrip(b",\n") + b"}")
+                return found
+    return {}
+
+
+def origin_line(origin: Mapping[str, object]) -> bytes:
+    """What `origin_of` reads, RECORDS first."""
+    return json.dumps(origin, separators=(",", ":")).encode("ascii")[1:-1] + b",\n"
 
 
 def is_entry(entry: object) -> bool:

@@ -17,11 +17,21 @@ Read = Callable[[ImageRecord], Iterable[tuple[int, Rle]] | None]
 """What the format's reader finds of an image: the masks with the index of the object that each is (an object may
 have several), in any order; None when the image is not in the export."""
 
+NOT_AS_WRITTEN, NOT_THERE = "not as written", "the image is not in the export"
+"""The reasons of what should not be."""
+
 Why = Callable[[ImageRecord, Instance], str]
-"""Why the format changed an object that it was given as `Instance`; called where that mask does not come back."""
+"""Why the format changed, or left out, an object that it was given as `Instance`; called where that mask does not come
+back. NOT_AS_WRITTEN where neither its settings nor its limits, which the export's report tells, account for that."""
 
 
-def compare(run: RecordReader, read: Read, policy: Policy, why: Why | None = None) -> RoundTrip:
+Limit = Callable[[ImageRecord], str]
+"""Why an image may not be in the export, though it can be read; else ""."""
+
+
+def compare(
+    run: RecordReader, read: Read, policy: Policy, why: Why | None = None, limit: Limit = lambda _: ""
+) -> RoundTrip:
     """Every object of the run that has a pixel, against what is read; `iou` is with the run's own mask.
 
     The reason of a deviation names what the policy did, and then, in the words of `why`, what the format did.
@@ -32,8 +42,14 @@ def compare(run: RecordReader, read: Read, policy: Policy, why: Why | None = Non
         wanted = [i for i in record.instances if i.mask is not None and area_px(i.mask)]
         objects += len(wanted)
         if wanted:
-            deviations += _of_image(record, wanted, read(record), policy, why)
+            deviations += _of_image(record, wanted, read(record), policy, why, limit)
     return RoundTrip(objects, tuple(deviations))
+
+
+def deviation(record: ImageRecord, instance: Instance, iou: float, words: Sequence[str]) -> Deviation:
+    """Of an object, with all that was done to it; expected when that says why it is not as it was."""
+    expected = bool(words) and not {NOT_AS_WRITTEN, NOT_THERE} & set(words)
+    return Deviation(record.image_id, instance.index, iou, "; ".join(words) or NOT_AS_WRITTEN, expected)
 
 
 def in_turn(record: ImageRecord, objects: Sequence[Instance], found: Sequence[T]) -> Iterator[tuple[Instance, T]]:
@@ -50,11 +66,15 @@ def _of_image(
     read: Iterable[tuple[int, Rle]] | None,
     policy: Policy,
     why: Why | None,
+    limit: Limit,
 ) -> Iterator[Deviation]:
-    if read is None:
-        yield from (Deviation(record.image_id, i.index, 0.0, "the image is not in the export") for i in wanted)
-        return
     kept, reasons = explained(record, policy)
+    if read is None:
+        written, missing = {i.index for i in kept}, limit(record) or NOT_THERE
+        for one in wanted:
+            words = [missing] if one.index in written else reasons.get(one.index, ())
+            yield deviation(record, one, 0.0, words)
+        return
     given = {i.index: i for i in kept}
     given_masks, found = _by_index((i.index, mask_of(i)) for i in kept), _by_index(read)
     for instance in wanted:
@@ -64,8 +84,10 @@ def _of_image(
             continue
         words = list(reasons.get(index, ()))
         if index in given and _iou(found.get(index), given_masks[index]) < 1.0:
-            words.append("not as written" if why is None else why(record, given[index]))
-        yield Deviation(record.image_id, index, value, "; ".join(words) or "not as written")
+            words.append(NOT_AS_WRITTEN if why is None else why(record, given[index]))
+            if index in found and not value:  # no reason makes another object of it
+                words.append(NOT_AS_WRITTEN)
+        yield deviation(record, instance, value, list(dict.fromkeys(words)))
 
 
 def _by_index(masks: Iterable[tuple[int, Rle]]) -> Mapping[int, Rle]:

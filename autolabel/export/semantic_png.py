@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
-from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
+from autolabel.export.loader_tree import (
+    LOADER_NOTES,
+    TOO_SMALL,
+    YAML,
+    data_yaml,
+    is_too_small,
+    side_folders,
+    side_path,
+)
 from autolabel.export.pictures import PICTURE_NOTES, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported, union
 from autolabel.export.raster import (
@@ -34,7 +42,7 @@ from autolabel.export.raster import (
     visible,
     with_suffix,
 )
-from autolabel.export.reading import compare
+from autolabel.export.reading import NOT_AS_WRITTEN, compare
 from autolabel.export.splits import SPLIT_NOTES, Splits
 from autolabel.export.ultralytics_reader import read_class_mask
 from autolabel.ops.index_png import encode_index_png
@@ -130,12 +138,15 @@ class SemanticPngExporter:
             file = directory / with_suffix("masks" / place(record), ".png")
             return list(_objects(record, read_class_mask(file), classes)) if file.is_file() else None
 
-        return compare(run, read, self._painting.policy, self._why)
+        def limit(record: ImageRecord) -> str:
+            return TOO_SMALL if is_too_small(record) else ""
+
+        return compare(run, read, self._painting.policy, self._why, limit)
 
     def _why(self, record: ImageRecord, instance: Instance) -> str:
         if instance.crowd:
             return "a crowd: not labelled" if self._painting.crowds_are_void else "objects lie over the crowd"
-        return "border that is not labelled" if self._painting.border_px else "not as written"
+        return "border that is not labelled" if self._painting.border_px else NOT_AS_WRITTEN
 
     def _map(self, record: ImageRecord, classes: _Classes, counts: Counter[str]) -> UInt8:
         """(H, W) class numbers."""

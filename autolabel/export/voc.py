@@ -43,7 +43,7 @@ from autolabel.export.raster import (
     visible,
     with_suffix,
 )
-from autolabel.export.reading import compare
+from autolabel.export.reading import NOT_AS_WRITTEN, compare
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
 from autolabel.export.tools import label_names
 from autolabel.ops.index_png import Ids, encode_index_png, voc_palette
@@ -158,7 +158,9 @@ class VocExporter:
     def _why(self, instance: Instance) -> str:
         if instance.crowd and self._painting.crowds_are_void:
             return "a crowd: written as void"
-        return "void border" if self._painting.border_px else "objects lie over the crowd"
+        if self._painting.border_px:
+            return "void border"
+        return "objects lie over the crowd" if instance.crowd else NOT_AS_WRITTEN
 
     def _path(self, record: ImageRecord) -> str:
         """Below JPEGImages. An id that comes from such a folder does not get a second one."""

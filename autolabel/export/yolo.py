@@ -31,6 +31,7 @@ from autolabel.export.policy import (
     prepared,
 )
 from autolabel.export.raster import class_number
+from autolabel.export.reading import NOT_AS_WRITTEN
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
@@ -158,7 +159,7 @@ class YoloExporter:
         words += ["far part left out"] if ring.left_out else []
         words += ["simplified"] if self._least_iou is not None else []
         words += ["the source's own polygon"] if _own_polygon(instance) is not None else []
-        return ", ".join(words) or "the loader paints another mask"
+        return ", ".join(words) or NOT_AS_WRITTEN
 
 
 class _Tally:

@@ -19,6 +19,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Float32, ImageRecord, Instance
 from autolabel.export.policy import POLICY_NOTES, mask_of, noted, policy_of, prepared
 from autolabel.export.raster import check_choice, class_number
+from autolabel.export.reading import NOT_AS_WRITTEN
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
@@ -81,10 +82,7 @@ class YoloDetectExporter:
             exact = np.abs(found - wanted).max() < 0.01  # px; the loader's fractions are float32
             return 1.0 if exact else float(iou_xyxy(wanted, found)[0, 0])
 
-        def why(instance: Instance) -> str:
-            return "the loader reads another box"
-
-        return self._tree.read_back(run, directory, self._policy, fit, why, as_given=True)
+        return self._tree.read_back(run, directory, self._policy, fit, lambda _: NOT_AS_WRITTEN, as_given=True)
 
     def _row(self, instance: Instance, record: ImageRecord, classes: Mapping[int, int]) -> str:
         height, width = mask_of(instance).size_hw

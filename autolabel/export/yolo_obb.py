@@ -21,6 +21,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance
 from autolabel.export.policy import POLICY_NOTES, mask_of, noted, policy_of, prepared
 from autolabel.export.raster import class_number
+from autolabel.export.reading import NOT_AS_WRITTEN
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
@@ -144,4 +145,4 @@ def _fit(instance: Instance, read: Loaded, row: int) -> float:
 
 
 def _why(instance: Instance) -> str:
-    return "not the smallest box"
+    return NOT_AS_WRITTEN if _box(instance)[1] else "not the smallest box"

@@ -20,7 +20,15 @@ from autolabel.core.protocols import Deviation, ExportReport, RecordReader, Roun
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRecord, Instance
 from autolabel.export.atomic import Draft
-from autolabel.export.loader_tree import LOADER_NOTES, YAML, data_yaml, is_too_small, side_folders, side_path
+from autolabel.export.loader_tree import (
+    LOADER_NOTES,
+    TOO_SMALL,
+    YAML,
+    data_yaml,
+    is_too_small,
+    side_folders,
+    side_path,
+)
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
@@ -33,6 +41,7 @@ from autolabel.export.policy import (
     reported,
 )
 from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, named, with_suffix
+from autolabel.export.reading import NOT_AS_WRITTEN, NOT_THERE, deviation
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
 from autolabel.ops.boxes import cxcywh_to_xyxy, scale_normalized
@@ -47,6 +56,8 @@ TREE_NOTES: dict[str, str] = {
     "same_row_twice": "{} rows are equal to another of their image; the loader drops them",
 }
 """Counts that `YoloTree.export` makes, and what they mean."""
+
+_DROPPED = "its row is equal to another; the loader drops it"
 
 Rows = Callable[[ImageRecord], list[str]]
 """The rows of one picture's label file, without line ends. Called once for each picture that is in the tree."""
@@ -117,12 +128,13 @@ class YoloTree:
             if self._is_listed(record):
                 _, place = next(places)
                 if not (directory / place.image).exists():
-                    deviations += [_lost(record, i, "the picture is not in the set") for i in wanted]
+                    why_not = TOO_SMALL if is_too_small(record) else NOT_THERE
+                    deviations += [deviation(record, i, 0.0, [why_not]) for i in wanted]
                     continue
                 try:
                     read = read_labels(directory / place.image, directory / place.label, num_classes=len(classes))
                 except ExportError as error:
-                    deviations += [_lost(record, i, str(error)) for i in wanted]
+                    deviations += [deviation(record, i, 0.0, [str(error), NOT_AS_WRITTEN]) for i in wanted]
                     if not wanted:  # no object can tell of it
                         logger.warning("%s: %s", printable(record.image_id), error)
                     continue
@@ -130,11 +142,12 @@ class YoloTree:
                 own = {} if as_given else {i.index: i for i in wanted}
                 for at, given in enumerate(rows):
                     if at not in found:
-                        deviations.append(_lost(record, given, "its row is equal to another; the loader drops it"))
+                        deviations.append(deviation(record, given, 0.0, [_DROPPED]))
                     elif (iou := fit(own.get(given.index, given), read, found[at])) < 1.0:
                         words = list(reasons.get(given.index, ()))
                         words += [] if fit(given, read, found[at]) == 1.0 else [why(given)]
-                        deviations.append(Deviation(record.image_id, given.index, iou, "; ".join(words)))
+                        words += [] if iou else [NOT_AS_WRITTEN]
+                        deviations.append(deviation(record, given, iou, words))
             deviations += _left_out(record, wanted, rows, reasons)
         return RoundTrip(objects, tuple(deviations))
 
@@ -268,11 +281,7 @@ def _left_out(
 ) -> list[Deviation]:
     written = {instance.index for instance in rows}
     return [
-        _lost(record, instance, "; ".join(reasons.get(instance.index, ())))
+        deviation(record, instance, 0.0, reasons.get(instance.index, ()))
         for instance in wanted
         if instance.index not in written
     ]
-
-
-def _lost(record: ImageRecord, instance: Instance, reason: str) -> Deviation:
-    return Deviation(record.image_id, instance.index, 0.0, reason)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,43 @@ def test_refined_to_and_fro_an_export_is_as_good_as_before(label, tmp_path, caps
     assert verified(tmp_path / "run", ["coco"], capsys)[0] == 2
     main(["refine", str(tmp_path / "run"), "refine=default"])
     assert verified(tmp_path / "run", ["coco"], capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("yolo", "val_fraction=0.9"),
+        ("voc", 'overlaps="score"'),
+        ("label_studio", 'image_root="http://x y/"'),
+        ("label_studio", 'data_key="img"'),
+        ("fiftyone", 'label_field="gt"'),
+        ("cutouts", 'index="json"'),
+        ("yolo", "simplify_iou=0.9"),
+    ],
+)
+def test_an_export_is_verified_with_the_settings_that_it_was_written_with(label, tmp_path, capsys, name, setting):
+    run, given = tmp_path / "run", f"export.{name}.{setting}"
+    assert label("run", f"export=[{name}]", given) == 0
+    code, (line,) = verified(run, [name], capsys)
+    assert code == 2
+    assert line.startswith(f"settings   {run}/export/{name}: it was written with {given}; ")
+    command = shlex.split(line.partition(", name that: ")[2])
+    assert command[0] == "autolabel"
+    assert main(command[1:]) == 0
+    assert "verified" in capsys.readouterr().out
+
+
+def test_an_object_that_no_setting_lost_is_a_fault(label, tmp_path, capsys):
+    run = tmp_path / "run"
+    label("run", "export=[yolo,voc]")
+    lost = next(record.path for record in records(run) if record.instances)
+    Path(lost).write_bytes(b"another picture")
+    assert main(["export", str(run), "export=[yolo]"]) == 2
+    code, lines = verified(run, ["voc", "yolo"], capsys)
+    assert code == 2
+    assert [line.split()[0] for line in lines[:3]] == ["verified", "verified", "lost"]
+    assert lines[3].endswith("the image is not in the export")
+    assert verified(run, ["voc"], capsys)[0] == 0
 
 
 def test_an_export_whose_manifest_tells_no_records_is_not_compared_by_place_with_fewer(label, tmp_path, capsys):

@@ -131,7 +131,7 @@ def test_a_picture_that_is_gone_or_another_one_is_counted_with_its_objects(tmp_p
     expected = {"images_missing": 1, "images_changed": 1, "objects_without_picture": 3, "images_left_out": 1}
     assert {key: report.counts[key] for key in expected} == expected
     assert [(d.image_id, d.reason) for d in back.deviations] == [
-        ("gone.png", "the picture could not be read"), *[("other.png", "the picture could not be read")] * 2,
+        ("gone.png", "the image is not in the export"), *[("other.png", "the image is not in the export")] * 2,
     ]  # fmt: skip
 
 

@@ -106,9 +106,28 @@ def test_reading_back_compares_with_the_runs_own_mask_and_gives_the_reason():
     assert 0.8 < found.deviations[0].iou < 1.0
     worse = compare(run, lambda one: [(1, encode(BIG * 0 + 1))], policy, lambda _, __: "simplified")
     assert worse.deviations[1].reason == "simplified"
-    assert {d.reason for d in compare(run, lambda _: None, policy).deviations} == {
-        "the image is not in the export"
-    }
+    absent = compare(run, lambda _: None, policy).deviations
+    assert [(d.reason, d.expected) for d in absent] == [
+        *[("the image is not in the export", False)] * 2, ("not written: crowd", True),
+    ]  # fmt: skip
+
+
+def test_a_deviation_is_expected_where_policy_format_or_its_limits_account_for_it():
+    run, policy = ListReader([record("a.jpg", [instance(SHAPES["ring"])])]), policy_of("x", holes="fill")
+    written = prepared(run.items[0], policy, Counter())[0].mask
+    nowhere, smaller = encode(BIG * 0), encode(SHAPES["disc"])
+
+    def told(read, **ways):
+        (found,) = compare(run, lambda _: read, policy, **ways).deviations
+        return found.expected, found.reason
+
+    assert told([(0, written)]) == (True, "hole filled")
+    assert told([(0, smaller)]) == (False, "hole filled; not as written")
+    assert told([(0, smaller)], why=lambda *_: "simplified") == (True, "hole filled; simplified")
+    assert told([(0, nowhere)], why=lambda *_: "simplified") == (False, "hole filled; simplified; not as written")
+    assert told([], why=lambda *_: "not written: small") == (True, "hole filled; not written: small")
+    assert told(None, why=lambda *_: "simplified") == (False, "the image is not in the export")
+    assert told(None, limit=lambda _: "not written: too many") == (True, "not written: too many")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import Category
+from autolabel.export.loader_tree import TOO_SMALL
 from autolabel.export.semantic_png import SemanticPngExporter
 from tests.rasters import is_red, noise, photo, turned
 from tests.records import ListReader, disc, failed, instance, record, shapes, tree_bytes
@@ -179,7 +180,8 @@ def test_what_the_loader_refuses_is_left_out_and_counted(tmp_path):
     report, root, back = export(items, tmp_path)
     assert [image.name for image in images(root)] == ["c.png"]
     assert (report.images, report.counts["images_too_small"], report.counts["images_left_out"]) == (1, 1, 1)
-    assert [(d.iou, d.reason) for d in back.deviations] == [(0.0, "the image is not in the export")]
+    (small,) = back.deviations
+    assert (small.iou, small.reason, small.expected) == (0.0, TOO_SMALL, True)
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from autolabel.core.errors import ExportError
 from autolabel.export.atomic import replaced
-from autolabel.export.manifest import RECORDS, SEAL, edited_files, listed_files, records_digest
+from autolabel.export.manifest import RECORDS, SEAL, edited_files, listed_files, origin_of
 from autolabel.export.verify import check_files
 from autolabel.store.memory import MemoryStore
 from tests.records import picture
@@ -54,15 +54,26 @@ class Told(MemoryStore):
         return "ab" * 32
 
 
-def test_the_manifest_tells_the_records_where_the_run_can(tmp_path):
-    for name, run in (("told", Told()), ("untold", MemoryStore())):
-        with replaced(tmp_path / name, run) as draft:
-            draft.write(RECORDS, [b"a file of that name"])
-        assert check_files(tmp_path / name) == []
-        assert edited_files(tmp_path / name) == []
-        assert [path for path, _ in listed_files(tmp_path / name)] == [RECORDS]
-    assert records_digest(tmp_path / "told") == "ab" * 32
-    assert records_digest(tmp_path / "untold") is None
+class ToldAll(Told):
+    settings = {"min_area_px": 1, "name": 'a"}\n\udce9', "files": {"sha256": "no file"}, "none": None}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("run", "origin"),
+    [
+        (MemoryStore(), {}),
+        (Told(), {RECORDS: "ab" * 32}),
+        (ToldAll(), {RECORDS: "ab" * 32, "settings": ToldAll.settings}),
+    ],
+)
+def test_the_manifest_tells_the_records_and_the_settings_where_the_run_can(tmp_path, run, origin):
+    with replaced(tmp_path / "out", run) as draft:
+        draft.write(RECORDS, [b"a file of that name"])
+        draft.write("settings", [b"and of that one"])
+    assert check_files(tmp_path / "out") == []
+    assert edited_files(tmp_path / "out") == []
+    assert [path for path, _ in listed_files(tmp_path / "out")] == [RECORDS, "settings"]
+    assert origin_of(tmp_path / "out") == origin
 
 
 def test_a_torn_or_edited_manifest_is_named(exported):

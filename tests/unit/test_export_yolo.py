@@ -10,8 +10,7 @@ from PIL import Image
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import Category, ImageInfo, Verdict
-from autolabel.export import yolo_tree
-from autolabel.export.policy import explained
+from autolabel.export import policy
 from autolabel.export.yolo import YoloExporter
 from autolabel.ops.masks import decode, encode
 from autolabel.ops.polygons import yolo_rasterize
@@ -424,10 +423,8 @@ def test_objects_that_a_policy_cut_are_told_apart_where_the_loader_drops_a_row(t
     changes = {"overlaps": "score", "crowd": "keep"}
     report = export([item], tmp_path / "yolo", **changes)
     assert report.counts["same_row_twice"] == 1
-    asked = []
-    monkeypatch.setattr(
-        yolo_tree, "explained", lambda record, policy: asked.append(record) or explained(record, policy)
-    )
+    asked, cut = [], policy._without_overlaps
+    monkeypatch.setattr(policy, "_without_overlaps", lambda *given: asked.append(given) or cut(*given))
     found = YoloExporter(**{**SETTINGS, **changes}).read_back(ListReader([item]), tmp_path / "yolo").deviations
     assert len(asked) == 1
     assert [d.index for d in found if not d.iou] == [4]

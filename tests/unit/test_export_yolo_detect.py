@@ -145,7 +145,7 @@ def test_what_is_not_written_is_listed_with_its_reason(tmp_path, make):
         2: "not written: 2 px, under min_area_px",
         3: "its row is equal to another; the loader drops it",
     }
-    assert [d.reason for d in back.deviations if d.image_id == "gone.png"] == ["the picture is not in the set"]
+    assert [d.reason for d in back.deviations if d.image_id == "gone.png"] == ["the image is not in the export"]
     assert all(d.iou == 0 for d in back.deviations)
     counts = {
         "images_left_out": 1,
