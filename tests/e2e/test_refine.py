@@ -91,7 +91,7 @@ def test_refined_to_and_fro_an_export_is_as_good_as_before(label, tmp_path, caps
     ("name", "setting"),
     [
         ("yolo", "val_fraction=0.9"),
-        ("voc", 'overlaps="score"'),
+        ("voc", 'overlaps="smallest"'),
         ("label_studio", 'image_root="http://x y/"'),
         ("label_studio", 'data_key="img"'),
         ("fiftyone", 'label_field="gt"'),
@@ -143,6 +143,18 @@ def forget_the_records(manifest):
     assert RECORDS.encode() in records
     body = b"".join(lines)
     manifest.write_bytes(body + f'"{SEAL}":"{hashlib.sha256(body).hexdigest()}"}}\n'.encode())
+
+
+@pytest.mark.parametrize("setting", ["label_studio.data_key=img", "fiftyone.label_field=gt", "cutouts.index=json"])
+def test_an_export_that_tells_no_settings_and_cannot_be_read_with_these_says_so(label, tmp_path, capsys, setting):
+    run, name = tmp_path / "run", setting.partition(".")[0]
+    label("run", f"export=[{name}]", f"export.{setting}")
+    forget_the_records(run / "export" / name / "manifest.json")
+    code, (line,) = verified(run, [name], capsys)
+    assert code == 2
+    assert line.startswith(
+        f"outdated   {run}/export/{name}: was written from other records or with other settings ("
+    )
 
 
 def test_the_same_with_a_floor_for_the_quality(label, tmp_path):
