@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections import Counter
@@ -25,6 +26,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import json_array
+from autolabel.export.csv_rows import csv_line
 from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured, png_bytes
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
@@ -185,15 +187,8 @@ def _row(
 
 def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     """UTF-8; bytes of an image id that are none come out as they are on disk."""
-    yield _csv_line(_COLUMNS)
-    for row in rows:
-        yield _csv_line(row.values())
-
-
-def _csv_line(values: Iterable[object]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerow("" if value is None else value for value in values)
-    return text.getvalue().encode(errors="surrogateescape")
+    for cells in itertools.chain([_COLUMNS], (row.values() for row in rows)):
+        yield csv_line(cells).encode(errors="surrogateescape")
 
 
 def _json(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:

@@ -7,9 +7,8 @@ from the source's own, and boxes that never became a mask.
 
 from __future__ import annotations
 
-import csv
 import heapq
-import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageInfo, ImageRecord, Instance
 from autolabel.export.atomic import replaced
+from autolabel.export.csv_rows import csv_line
 from autolabel.ops.box_fit import box_fit
 from autolabel.ops.masks import area_px
 
@@ -129,15 +129,8 @@ def _rounded(iou: float | None) -> float | None:
 
 
 def _csv(found: Iterable[Finding]) -> Iterator[bytes]:
-    yield _line(COLUMNS)
-    for one in found:
-        yield _line(tuple(_cell(value) for value in one.cells))
-
-
-def _line(cells: tuple[str, ...]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    for cells in itertools.chain([COLUMNS], (map(_cell, one.cells) for one in found)):
+        yield csv_line(cells).encode("utf-8", "backslashreplace")
 
 
 def _cell(value: str | int | float | None) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,18 @@ def test_hostile_class_names_make_folders_that_stay_inside_and_apart(tmp_path):
         assert [row["image"] for row in rows(root)] == [item.image_id] * len(names)
         assert rows(root)[11]["category"] == names[11]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut", "photos"]
+
+
+def test_a_carriage_return_in_a_name_ends_no_row(tmp_path):
+    categories = (Category(3, "car\r"), Category(7, "\rbus"))
+    path = photo(tmp_path, "0.png", [SHAPES["disc"]] * 2)
+    items = [replace(path, image_id=name) for name in ("a\rb.png", "c.png", "\r.png")]
+    _, root, back = export(items, tmp_path, categories)
+    assert back.deviations == ()
+    assert [(row["image"], row["category"]) for row in rows(root)] == [
+        (item.image_id, category.name) for item in items for category in categories
+    ]
+    assert (root / "index.csv").read_bytes().count(b"\n") == 7
 
 
 def test_an_empty_run_has_an_empty_index(tmp_path):

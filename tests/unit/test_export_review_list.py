@@ -33,6 +33,12 @@ def test_a_mask_that_fits_its_box_is_not_listed(tmp_path):
     assert (report.images, report.instances, report.notes) == (1, 0, ())
 
 
+def test_a_carriage_return_in_a_name_ends_no_row(tmp_path):
+    doubtful = instance(SQUARE, 0, box_xyxy=(30, 20, 80, 100))
+    _, table, _ = listed(tmp_path, [record("a\rb.jpg", [doubtful])], (Category(3, "car\r"),))
+    assert [(row["image"], row["class"]) for row in table] == [("a\rb.jpg", "car\r")]
+
+
 def test_the_worst_comes_first_with_its_numbers(tmp_path):
     doubtful = [
         instance(SQUARE, 0, box_xyxy=(30, 20, 80, 100), source_id=70),
