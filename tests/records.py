@@ -13,6 +13,7 @@ import numpy as np
 
 from autolabel.core.types import Category, ImageInfo, ImageRecord, Instance, Rle, Verdict
 from autolabel.ops.masks import bounds_xyxy, encode
+from autolabel.ops.polygons import yolo_rasterize, yolo_ring
 
 CATEGORIES = (Category(3, "cat"), Category(7, 'dog: "big"'))
 
@@ -72,6 +73,22 @@ def twelve_parts() -> np.ndarray:
     for i in range(12):
         mask |= disc(120, 160, 20 + 40 * (i % 4), 20 + 40 * (i // 4), 14)
     return mask
+
+
+def drawn_for_yolo() -> list[Instance]:
+    """Objects as a YOLO source gives them: polygons through the centres of pixels, and what its loader makes of them.
+    pycocotools makes another mask of all but the largest, and none of a pixel or a line."""
+    masks = [*shapes().values(), *(disc(120, 160, 80, 60, r) for r in (1, 2, 5, 12, 58))]
+    rings = [yolo_ring(encode(mask)).points_xy for mask in masks]
+    return [
+        instance(
+            yolo_rasterize(ring / [160, 120], (120, 160)),
+            index,
+            origin="label",
+            polygons=(tuple(ring.ravel().tolist()),),
+        )
+        for index, ring in enumerate(rings)
+    ]
 
 
 def instance(mask: np.ndarray | Rle, index: int = 0, **changes: Any) -> Instance:

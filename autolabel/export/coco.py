@@ -47,6 +47,7 @@ from autolabel.export.policy import (
 )
 from autolabel.export.raster import check_choice, check_classes, named, picture_path
 from autolabel.export.reading import compare, in_turn
+from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons_that_stay
 from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
 from autolabel.ops.annotation_rows import AnnotationRows
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
@@ -72,7 +73,7 @@ _ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segm
 
 class CocoExporter:
     """See configs/export/coco.yaml for the settings. Polygons that came with the source are written as they came,
-    unless a policy changes the mask."""
+    unless a policy changes the mask, or pycocotools makes another one of them (`warn_iou`)."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class CocoExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
         simplify_iou: float | None,
+        warn_iou: float,
         split_files: bool,
         val_fraction: float,
         test_fraction: float,
@@ -109,6 +111,7 @@ class CocoExporter:
         self._keep_ids = ids == "source"
         self._drop_empty = empty_images == "drop"
         self._least_iou = None if simplify_iou is None else fraction_of(_KEY, "simplify_iou", simplify_iou)
+        self._warn_iou = fraction_of(_KEY, "warn_iou", warn_iou)
         self._traces = self._polygons and simplify_iou is None
         self._pictures = None if images == "none" else Pictures(key=_KEY, mode=images)
         splits = Splits(
@@ -245,41 +248,31 @@ class CocoExporter:
 
     def _geometry(self, instance: Instance, tally: _Tally) -> bytes:
         mask = mask_of(instance)
-        if self._traces and not instance.crowd and not instance.polygons:
+        own = coco_polygons_that_stay(instance, self._warn_iou, tally.counts)
+        if own is None and self._traces and not instance.crowd:
             return annotation_text(mask)
+        if own is not None:
+            tally.lowest_source = min(tally.lowest_source, own[1])
         bounds = bounds_xyxy(mask)
         assert bounds is not None, "prepared objects have pixels"
         x0, y0, x1, y1 = bounds
+        shape = self._segmentation(instance, mask, tally) if own is None else own[0]
         return b'"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"segmentation":%b' % (
-            x0, y0, x1 - x0, y1 - y0, area_px(mask), json_bytes(self._segmentation(instance, mask, tally))
+            x0, y0, x1 - x0, y1 - y0, area_px(mask), json_bytes(shape)
         )  # fmt: skip
 
     def _segmentation(self, instance: Instance, mask: Rle, tally: _Tally) -> object:
-        if own_polygons(instance):
-            assert instance.polygons is not None, "checked in own_polygons"
-            tally.source_polygons(instance.polygons, mask)
-            return instance.polygons
         if not self._polygons:
             return {"size": list(mask.size_hw), "counts": mask.counts.decode("ascii")}
         if instance.crowd:  # readers that know crowds expect the plain run lengths
             return {"size": list(mask.size_hw), "counts": run_lengths(mask).tolist()}
-        polygons = coco_polygons(mask)
-        return polygons if self._least_iou is None else _simplified(polygons, mask, self._least_iou, tally)
+        assert self._least_iou is not None, "exact outlines are traced as text"
+        return _simplified(coco_polygons(mask), mask, self._least_iou, tally)
 
     def _why(self, record: ImageRecord, instance: Instance) -> str:
-        if own_polygons(instance):
+        if coco_polygons_that_stay(instance, self._warn_iou, Counter()) is not None:
             return "the source's own polygon"
         return "not as written" if self._least_iou is None else "simplified"
-
-
-def own_polygons(instance: Instance) -> bool:
-    """Whether the source's polygons still describe the object and can be read: pycocotools raises on fewer than
-    three points, and reads four numbers as a box."""
-    return (
-        instance.origin == "label"
-        and bool(instance.polygons)
-        and all(len(p) >= 6 and len(p) % 2 == 0 and all(map(math.isfinite, p)) for p in instance.polygons or ())
-    )
 
 
 def own_ids(objects: Sequence[Instance]) -> Iterator[int | None]:
@@ -373,24 +366,20 @@ class _Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._lowest_source = 1.0
+        self.lowest_source = 1.0
         self._lowest_simplified = 1.0
-
-    def source_polygons(self, polygons: tuple[Polygon, ...], mask: Rle) -> None:
-        self.counts["source_polygons"] += 1
-        self._lowest_source = min(self._lowest_source, iou(from_polygons(polygons, mask.size_hw), mask))
 
     def simplified(self, found: float) -> None:
         self.counts["simplified"] += found < 1.0
         self._lowest_simplified = min(self._lowest_simplified, found)
 
     def report(self, files: tuple[str, ...]) -> ExportReport:
-        notes = noted(self.counts, LISTING_NOTES, SPLIT_NOTES, POLICY_NOTES, PICTURE_NOTES, _NOTES)
-        if self._lowest_source < 1.0:
-            kept = self.counts["source_polygons"]
+        tables = (LISTING_NOTES, SPLIT_NOTES, POLICY_NOTES, PICTURE_NOTES, SOURCE_POLYGON_NOTES, _NOTES)
+        notes = noted(self.counts, *tables)
+        if self.lowest_source < 1.0:
             notes.append(
-                f"{kept} polygons of the source are written as they came; read by pycocotools, the lowest IoU "
-                f"with their mask is {self._lowest_source:.3f}"
+                "read by pycocotools, the lowest IoU of polygons of the source with their mask is "
+                f"{self.lowest_source:.3f}"
             )
         if self._lowest_simplified < 1.0:
             notes.append(

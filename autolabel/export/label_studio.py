@@ -18,6 +18,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote
@@ -25,7 +26,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
-from autolabel.core.types import ImageRecord, Instance, Rle
+from autolabel.core.types import ImageRecord, Instance, Polygon, Rle
 from autolabel.export.atomic import Draft
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
@@ -40,6 +41,7 @@ from autolabel.export.policy import (
 )
 from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, fields_of, named, picture_path
 from autolabel.export.reading import compare
+from autolabel.export.source_polygons import own_polygons
 from autolabel.export.tools import TOOL_NOTES, InOrder, Outlines, label_names, read_objects, scores_of
 from autolabel.ops.brush import encode_brush
 from autolabel.ops.drawn import Drawn, joined
@@ -65,6 +67,7 @@ class LabelStudioExporter:
         image_root: str | None,
         shape: Literal["brush", "polygon"],
         simplify_iou: float | None,
+        warn_iou: float,
         from_name: str,
         to_name: str,
         data_key: str,
@@ -84,7 +87,7 @@ class LabelStudioExporter:
             raise ConfigError(f"export.{_KEY}.image_root must be null or a text, got {image_root!r}")
         _check_count("images_per_file", images_per_file)
         self._kind = check_choice(f"export.{_KEY}.shape", shape, ("brush", "polygon"))
-        self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou)
+        self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou, warn_iou=warn_iou)
         self._pictures = Pictures(key=_KEY, mode=images)
         self._in_place = images == "none"
         self._root, self._data_key, self._model_version = image_root, data_key, model_version
@@ -128,7 +131,7 @@ class LabelStudioExporter:
             objects = prepared(record, self._policy, Counter())
             return read_objects(record, joined(shapes, record.info.size_hw), objects)
 
-        return compare(run, read, self._policy, lambda _, instance: self._outlines.why(instance))
+        return compare(run, read, self._policy, lambda _, instance: self._outlines.why(_as_read(instance)))
 
     def _addressed(self, run: RecordReader, counts: Counter[str]) -> Iterator[tuple[ImageRecord, str, str]]:
         """Each labelled image, its path in the export, and its address."""
@@ -234,11 +237,8 @@ class LabelStudioExporter:
         if self._kind == "brush":
             yield {"format": "rle", "rle": list(encode_brush(mask))}
             return
-        height, width = mask.size_hw
-        for ring in self._outlines.of(instance, counts):
-            pairs = zip(ring[0::2], ring[1::2], strict=True)
-            points = [[round(100 * x / width, _DIGITS), round(100 * y / height, _DIGITS)] for x, y in pairs]
-            yield {"points": points, "closed": True}
+        for ring in self._outlines.of(_as_read(instance), counts):
+            yield {"points": _percentages(ring, mask.size_hw), "closed": True}
 
     def _config(self, labels: Iterable[str]) -> bytes:
         """The labelling interface: paste it into the project's settings."""
@@ -250,6 +250,23 @@ class LabelStudioExporter:
             SubElement(tools, "Label", value=label)
         indent(view)
         return tostring(view, encoding="utf-8") + b"\n"
+
+
+def _percentages(ring: Polygon, size_hw: tuple[int, int]) -> list[list[float]]:
+    height, width = size_hw
+    pairs = zip(ring[0::2], ring[1::2], strict=True)
+    return [[round(100 * x / width, _DIGITS), round(100 * y / height, _DIGITS)] for x, y in pairs]
+
+
+def _as_read(instance: Instance) -> Instance:
+    """With the source's polygons as they come back from percentages: a point between two pixels can go to the other."""
+    polygons = own_polygons(instance)
+    if polygons is None:
+        return instance
+    height, width = mask_of(instance).size_hw
+    rings = (_percentages(ring, (height, width)) for ring in polygons)
+    read = (tuple(v for x, y in ring for v in (x * width / 100, y * height / 100)) for ring in rings)
+    return replace(instance, polygons=tuple(read))
 
 
 def _served(record: ImageRecord) -> tuple[Path, str]:

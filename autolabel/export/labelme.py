@@ -60,6 +60,7 @@ class LabelMeExporter:
         images: Literal["copy", "link", "upright", "none"],
         shape: Literal["mask", "polygon"],
         simplify_iou: float | None,
+        warn_iou: float,
         holes: Literal["keep", "fill"],
         parts: Literal["keep", "largest", "split"],
         overlaps: Literal["keep", "score", "smallest"],
@@ -67,7 +68,7 @@ class LabelMeExporter:
         crowd: Literal["keep", "drop"],
     ) -> None:
         self._as_masks = check_choice(f"export.{_KEY}.shape", shape, ("mask", "polygon")) == "mask"
-        self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou)
+        self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou, warn_iou=warn_iou)
         self._pictures = Pictures(key=_KEY, mode=images)
         self._in_place = images == "none"
         self._policy = policy_of(

@@ -12,8 +12,9 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import Category, ImageRecord, Instance, Polygon, Rle
-from autolabel.export.policy import mask_of
+from autolabel.export.policy import fraction_of, mask_of
 from autolabel.export.reading import in_turn
+from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons_that_stay
 from autolabel.ops.drawn import Drawn
 from autolabel.ops.drawn import mask_of as drawn_mask
 from autolabel.ops.masks import from_polygons, iou
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 TOOL_NOTES: dict[str, str] = {
     "names_changed": "{} class names hold characters that the tool cannot, or are there twice; they are changed",
-    "source_polygons": "{} objects have the polygons of the source as they came",
+    **SOURCE_POLYGON_NOTES,
     "simplified": "{} objects have fewer points than their exact outline",
     "fields_left_out": "{} fields of the source have no place in the format and are left out",
 }
@@ -33,12 +34,13 @@ TOOL_NOTES: dict[str, str] = {
 
 class Outlines:
     """Masks as polygons along pixel corners, one a part, holes reached over keyholes: what a reader that fills them
-    by the even-odd rule gives back pixel by pixel. Polygons of the source are written as they came.
+    by the even-odd rule gives back pixel by pixel. Polygons of the source are written as they came where they come back
+    with an IoU of `warn_iou` or more.
 
     With `simplify_iou` an object has as few points as keep its IoU at least there. `lowest` is the lowest IoU so far.
     """
 
-    def __init__(self, *, key: str, simplify_iou: float | None) -> None:
+    def __init__(self, *, key: str, simplify_iou: float | None, warn_iou: float) -> None:
         if simplify_iou is not None and (
             isinstance(simplify_iou, bool)
             or not isinstance(simplify_iou, int | float)
@@ -46,20 +48,22 @@ class Outlines:
         ):
             raise ConfigError(f"export.{key}.simplify_iou must be null or in (0, 1], got {simplify_iou!r}")
         self._least_iou = simplify_iou
+        self._warn_iou = fraction_of(key, "warn_iou", warn_iou)
         self.lowest = 1.0
 
     def of(self, instance: Instance, counts: Counter[str]) -> list[Polygon]:
+        own = coco_polygons_that_stay(instance, self._warn_iou, counts)
+        if own is not None:
+            polygons, found = own
+            self.lowest = min(self.lowest, found)
+            return list(polygons)
         mask = mask_of(instance)
-        if instance.origin == "label" and instance.polygons and all(map(_is_readable, instance.polygons)):
-            counts["source_polygons"] += 1
-            self.lowest = min(self.lowest, iou(from_polygons(instance.polygons, mask.size_hw), mask))
-            return list(instance.polygons)
         exact = coco_polygons(mask)
         return exact if self._least_iou is None else self._simplified(exact, mask, self._least_iou, counts)
 
     def why(self, instance: Instance) -> str:
         """Why an object does not come back as it is."""
-        if instance.origin == "label" and instance.polygons:
+        if coco_polygons_that_stay(instance, self._warn_iou, Counter()) is not None:
             return "the source's own polygons"
         return "simplified" if self._least_iou is not None else "not as written"
 
@@ -130,7 +134,3 @@ def changed_fields(extra: Mapping[str, object], held: Iterable[str], counts: Cou
 
 def _polygon(ring: Points) -> Polygon:
     return tuple(float(v) for v in ring.ravel())
-
-
-def _is_readable(polygon: Polygon) -> bool:
-    return len(polygon) >= 6 and len(polygon) % 2 == 0 and all(map(math.isfinite, polygon))

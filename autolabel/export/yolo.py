@@ -9,7 +9,6 @@ With `link`, such a picture is copied all the same.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
-from autolabel.core.types import Float32, ImageRecord, Instance, Polygon, Rle
+from autolabel.core.types import Float32, ImageRecord, Instance, Rle
 from autolabel.export.policy import (
     POLICY_NOTES,
     fraction_of,
@@ -32,6 +31,7 @@ from autolabel.export.policy import (
 )
 from autolabel.export.raster import class_number
 from autolabel.export.reading import NOT_AS_WRITTEN
+from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, own_polygons, stay
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
@@ -125,14 +125,11 @@ class YoloExporter:
 
     def _points(self, instance: Instance, tally: _Tally, image_id: str) -> str:
         mask = mask_of(instance)
-        own = _own_polygon(instance)
+        own = self._as_it_came(instance, tally.counts)
         if own is not None:
-            text, found = _written(own, mask, "%.9g")
-            # The person's own points, as long as this loader makes about the same mask of them.
-            if found >= self._warn_iou:
-                tally.counts["source_polygons"] += 1
-                tally.measured(found, image_id)
-                return text
+            text, found = own
+            tally.measured(found, image_id)
+            return text
         ring = yolo_ring(mask, keep_far_parts=self._keep_far_parts)
         tally.counts["bridged_objects"] += ring.bridge_px > 0
         tally.counts["parts_left_out"] += ring.left_out
@@ -144,6 +141,14 @@ class YoloExporter:
         tally.measured(found, image_id)
         return text
 
+    def _as_it_came(self, instance: Instance, counts: Counter[str]) -> tuple[str, float] | None:
+        """The source's own polygon as a row, where it stays, and the IoU of what the loader makes of it."""
+        own = _own_polygon(instance)
+        if own is None:
+            return None
+        text, found = _written(own, mask_of(instance), "%.9g")
+        return (text, found) if stay(found, self._warn_iou, counts) else None
+
     def _simplified(self, points_xy: Points, mask: Rle) -> Points:
         if self._least_iou is None:
             return points_xy
@@ -154,11 +159,12 @@ class YoloExporter:
         return simplify_rings([points_xy], self._least_iou, measure)[0][0]
 
     def _why(self, instance: Instance) -> str:
+        if self._as_it_came(instance, Counter()) is not None:
+            return "the source's own polygon"
         ring = yolo_ring(mask_of(instance), keep_far_parts=self._keep_far_parts)
         words = ["parts joined by lines"] if ring.bridge_px else []
         words += ["far part left out"] if ring.left_out else []
         words += ["simplified"] if self._least_iou is not None else []
-        words += ["the source's own polygon"] if _own_polygon(instance) is not None else []
         return ", ".join(words) or NOT_AS_WRITTEN
 
 
@@ -176,7 +182,7 @@ class _Tally:
 
     def notes(self) -> list[str]:
         low = {"below_warn_iou": f"{{}} objects come back from the loader with an IoU below {self._warn_iou:g}"}
-        lines = noted(self.counts, POLICY_NOTES, _NOTES, low)
+        lines = noted(self.counts, POLICY_NOTES, SOURCE_POLYGON_NOTES, _NOTES, low)
         if self._lowest[0] < 1.0:
             lines.append(f"lowest IoU through the loader: {self._lowest[0]:.3f} in {self._lowest[1]!r}")
         return lines
@@ -184,16 +190,10 @@ class _Tally:
 
 def _own_polygon(instance: Instance) -> NDArray[np.float64] | None:
     """The source's own polygon where one row can hold it: a single one."""
-    if instance.origin != "label" or instance.polygons is None or len(instance.polygons) != 1:
+    polygons = own_polygons(instance)
+    if polygons is None or len(polygons) != 1:
         return None
-    (polygon,) = instance.polygons
-    return _as_points(polygon)
-
-
-def _as_points(polygon: Polygon) -> NDArray[np.float64] | None:
-    if len(polygon) < 6 or len(polygon) % 2 or not all(map(math.isfinite, polygon)):
-        return None
-    return np.array(polygon, np.float64).reshape(-1, 2)
+    return np.array(polygons[0], np.float64).reshape(-1, 2)
 
 
 @lru_cache(maxsize=16)

@@ -12,9 +12,20 @@ from pycocotools.cocoeval import COCOeval
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import Columns, ImageInfo, Rle
 from autolabel.export.coco import CocoExporter
-from autolabel.ops.masks import area_px, bounds_xyxy, encode, from_polygons
+from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode, from_polygons
 from tests.rasters import is_red, turned
-from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
+from tests.records import (
+    CATEGORIES,
+    ListReader,
+    disc,
+    drawn_for_yolo,
+    failed,
+    instance,
+    picture,
+    record,
+    shapes,
+    tree_bytes,
+)
 
 EMPTY = np.zeros((120, 160), np.uint8)
 TRIANGLE = (10.25, 10.5, 60.75, 12.0, 30.0, 70.125)
@@ -38,6 +49,7 @@ SETTINGS = {
     "min_area_px": 1,
     "crowd": "keep",
     "simplify_iou": None,
+    "warn_iou": 0.98,
     "split_files": False,
     "val_fraction": 0.5,
     "test_fraction": 0.0,
@@ -152,6 +164,48 @@ def test_polygons_of_the_source_come_out_unchanged(tmp_path):
     assert annotation["source_id"] == 4711
     _, path = export(ListReader([record("a.jpg", [replace(own, polygons=((1.0, 1.0, 5.0, 5.0),))])]), tmp_path)
     assert len(load(path)["annotations"][0]["segmentation"][0]) > 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "lowest"),
+    [
+        ({}, 0.98),
+        ({"segmentation": "rle"}, 0.98),
+        ({"simplify_iou": 0.99}, 0.98),
+        ({"warn_iou": 1}, 1.0),
+        ({"warn_iou": 0}, 0.01),
+    ],
+)
+def test_polygons_that_another_reader_draws_are_outlined_anew_where_pycocotools_makes_another_mask(
+    tmp_path, changes, lowest
+):
+    objects = drawn_for_yolo()
+    crowd = replace(objects[0], index=len(objects), crowd=True)
+    run = ListReader([record("a.jpg", [*objects, crowd])])
+    report, path = export(run, tmp_path, **changes)
+    coco = COCO(path)
+    masks = [coco.annToRLE(annotation) for annotation in coco.anns.values()]
+    assert all(area_px(Rle(tuple(mask["size"]), _bytes(mask["counts"]))) for mask in masks)
+    found = exporter(**changes).read_back(run, tmp_path / "coco").deviations
+    assert all(one.iou >= lowest for one in found)
+    assert {one.reason for one in found} <= {"the source's own polygon", "simplified"}
+    counts = report.counts
+    assert counts.get("source_polygons", 0) + counts["polygons_redrawn"] == len(objects) + 1
+    assert f"{counts['polygons_redrawn']} objects are outlined anew" in " ".join(report.notes)
+    shapes_of = [annotation["segmentation"] for annotation in load(path)["annotations"]]
+    came = [[list(one.polygons[0])] for one in (*objects, crowd)]
+    assert sum(shape == own for shape, own in zip(shapes_of, came, strict=True)) == counts.get(
+        "source_polygons", 0
+    )
+
+
+def test_a_polygon_that_is_too_long_for_pycocotools_is_outlined_anew(tmp_path):
+    """The loader of YOLO draws it, whatever it is."""
+    there_and_back = (0.0, 0.0, 160.0, 0.0, 160.0, 120.0, 0.0, 120.0) * 2000
+    own = instance(shapes()["full"], origin="label", polygons=(there_and_back,))
+    report, path = export(ListReader([record("a.jpg", [own])]), tmp_path)
+    assert load(path)["annotations"][0]["segmentation"] == [[160, 0, 160, 120, 0, 120, 0, 0]]
+    assert report.counts["polygons_redrawn"] == 1
 
 
 @pytest.mark.parametrize("segmentation", ["polygon", "rle"])
@@ -342,7 +396,7 @@ def test_everything_that_coco_can_hold_is_read_back_without_a_deviation(tmp_path
 
 def test_what_does_not_come_back_is_listed_with_its_reason(tmp_path):
     triangle = instance(from_polygons((TRIANGLE,), (120, 160)), 0, origin="label", polygons=(TRIANGLE,))
-    loose = replace(triangle, index=1, mask=instance(shapes()["disc"]).mask)
+    loose = replace(triangle, index=1, mask=encode(np.maximum(decode(triangle.mask), disc(120, 160, 30, 70, 3))))
     objects = [triangle, loose, instance(shapes()["ring"], 2), instance(shapes()["pixel"], 3)]
     run, changes = ListReader([record("a.jpg", objects)]), {"holes": "fill", "min_area_px": 2}
     export(run, tmp_path, **changes)
@@ -402,6 +456,7 @@ def test_a_picture_that_is_gone_is_not_listed_when_pictures_are_written(tmp_path
         ("images", "move"),
         ("empty_images", 0),
         ("simplify_iou", 2),
+        ("warn_iou", "most"),
         ("split_files", 1),
         ("crowd", "x"),
     ],

@@ -18,13 +18,14 @@ from autolabel.export.label_studio import LabelStudioExporter
 from autolabel.ops.masks import decode, from_polygons
 from autolabel.source.label_studio import LabelStudioSource
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import CATEGORIES, ListReader, failed, instance, record, shapes, tree_bytes
+from tests.records import CATEGORIES, ListReader, drawn_for_yolo, failed, instance, record, shapes, tree_bytes
 
 SETTINGS = {
     "images": "none",
     "image_root": "/data/local-files/?d=",
     "shape": "brush",
     "simplify_iou": None,
+    "warn_iou": 0.98,
     "from_name": "label",
     "to_name": "image",
     "data_key": "image",
@@ -214,6 +215,15 @@ def test_fewer_points_keep_the_iou_that_was_asked_for(tmp_path):
     assert (deviation.reason, report.counts["simplified"]) == ("simplified", 1)
 
 
+def test_polygons_that_another_reader_draws_are_outlined_anew_where_they_come_back_as_another_mask(tmp_path):
+    objects = drawn_for_yolo()
+    report, back = exported([record("a.png", objects)], tmp_path / "out", shape="polygon")
+    assert all(one.iou >= 0.98 and one.reason == "the source's own polygons" for one in back.deviations)
+    counts = report.counts
+    assert (counts["source_polygons"], counts["polygons_redrawn"]) == (2, len(objects) - 2)
+    assert f"{len(objects) - 2} objects are outlined anew" in " ".join(report.notes)
+
+
 def test_numbers_that_are_not_finite_are_never_written(tmp_path):
     exported([record("a.png", [instance(SHAPES["disc"], detector_score=math.nan)])], tmp_path / "out")
     (task,) = tasks(tmp_path / "out")
@@ -240,6 +250,7 @@ def test_a_class_without_name_is_an_error(tmp_path):
         ("images", "move"),
         ("image_root", 3),
         ("shape", "box"),
+        ("warn_iou", True),
         ("from_name", ""),
         ("images_per_file", 0),
         ("holes", 1),

@@ -17,12 +17,23 @@ from autolabel.export.labelme import LabelMeExporter
 from autolabel.ops.masks import decode, from_polygons
 from autolabel.source.labelme import LabelMeSource
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import CATEGORIES, ListReader, failed, instance, picture, record, shapes, tree_bytes
+from tests.records import (
+    CATEGORIES,
+    ListReader,
+    drawn_for_yolo,
+    failed,
+    instance,
+    picture,
+    record,
+    shapes,
+    tree_bytes,
+)
 
 SETTINGS = {
     "images": "copy",
     "shape": "mask",
     "simplify_iou": None,
+    "warn_iou": 0.98,
     "holes": "keep",
     "parts": "keep",
     "overlaps": "keep",
@@ -152,6 +163,21 @@ def test_polygons_of_the_source_come_out_unchanged(tmp_path):
     assert (report.counts["source_polygons"], back.deviations) == (1, ())
 
 
+def test_polygons_that_another_reader_draws_are_outlined_anew_where_they_come_back_as_another_mask(tmp_path):
+    objects = drawn_for_yolo()
+    item = record("a.png", objects, picture(tmp_path / "a.png"))
+    report, back = exported([item], tmp_path / "out", shape="polygon")
+    assert all(one.iou >= 0.98 and one.reason == "the source's own polygons" for one in back.deviations)
+    counts = report.counts
+    assert (counts["source_polygons"], counts["polygons_redrawn"]) == (2, len(objects) - 2)
+    assert f"{len(objects) - 2} objects are outlined anew" in " ".join(report.notes)
+    ref, *_ = LabelMeSource(path=str(tmp_path / "out"), images_dir=None, join_groups=True).images()
+    assert len(ref.labels) == len(objects)
+    report, back = exported([item], tmp_path / "out", shape="polygon", warn_iou=0)
+    assert all(one.iou > 0 for one in back.deviations)
+    assert len(back.deviations) == report.counts["source_polygons"]
+
+
 def test_pictures_that_stay_where_they_are_are_named_from_the_json(tmp_path):
     item = photo(tmp_path, "deep/er/a.png", [SHAPES["disc"]])
     exported([item], tmp_path / "out", images="none")
@@ -200,7 +226,14 @@ def test_classes_of_one_name_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("shape", "box"), ("images", "move"), ("simplify_iou", 2), ("holes", "x"), ("min_area_px", 0)],
+    [
+        ("shape", "box"),
+        ("images", "move"),
+        ("simplify_iou", 2),
+        ("warn_iou", -1),
+        ("holes", "x"),
+        ("min_area_px", 0),
+    ],
 )
 def test_a_wrong_setting_names_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"export\.labelme\.{key}"):

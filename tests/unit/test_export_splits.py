@@ -17,7 +17,8 @@ SETTINGS = {
 }
 COCO = {
     "segmentation": "rle", "ids": "new", "images": "none", "empty_images": "keep", "holes": "keep", "parts": "keep",
-    "overlaps": "keep", "min_area_px": 1, "crowd": "keep", "simplify_iou": None, "split_files": True,
+    "overlaps": "keep", "min_area_px": 1, "crowd": "keep", "simplify_iou": None, "warn_iou": 0.98,
+    "split_files": True,
     "val_fraction": 1.0, "test_fraction": 0.0, "seed": 0, "stratify": False, "group_by": None,
 }  # fmt: skip
 DISC = disc(120, 160, 30, 30, 5)

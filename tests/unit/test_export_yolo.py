@@ -13,7 +13,7 @@ from autolabel.core.types import Category, ImageInfo, Verdict
 from autolabel.export import policy
 from autolabel.export.yolo import YoloExporter
 from autolabel.ops.masks import decode, encode
-from autolabel.ops.polygons import yolo_rasterize
+from autolabel.ops.polygons import coco_polygons, yolo_rasterize
 from tests.rasters import is_red, turned
 from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
 
@@ -302,6 +302,19 @@ def test_the_persons_own_polygon_comes_out_unchanged(tmp_path, make):
     written = np.array(label_of(image).read_text().split()[1:], float).reshape(-1, 2)
     assert np.allclose(written, own, atol=1e-8)
     assert report.counts["source_polygons"] == 1
+
+
+def test_a_polygon_that_the_loader_draws_otherwise_is_outlined_anew(tmp_path, make):
+    """Along corners, as COCO has it: the loader paints a disc half a pixel larger."""
+    labelled = make("a.png", [SHAPES["disc"]])
+    (one,) = labelled.candidates
+    corners = replace(one, origin="label", polygons=tuple(coco_polygons(one.mask)))
+    run = ListReader([replace(labelled, candidates=(corners,))])
+    report = export(run.items, tmp_path / "yolo")
+    assert report.counts["polygons_redrawn"] == 1
+    assert any("1 objects are outlined anew" in note for note in report.notes)
+    back = YoloExporter(**SETTINGS).read_back(run, tmp_path / "yolo")
+    assert (back.objects, back.deviations) == (1, ())
 
 
 def test_what_one_row_cannot_hold_is_counted(tmp_path, make):
