@@ -1,9 +1,10 @@
 """COCO instance segmentation: `instances.json`, or one file a split, exact through pycocotools, streamed to disk.
 
 Every labelled image is listed, also when it holds nothing (unless told otherwise); images that failed are not,
-and are counted. Category ids are kept, image and annotation ids by choice. `area` and `bbox` are those of the
-mask. `score`, `predicted_iou`, `source_id` and `split` are extra keys, there when known; fields of the source
-that have no place of their own stand where they stood.
+and are counted. Category ids are kept, image and annotation ids by choice. An image that is left out takes its id with
+it, so that the COCO formats of a run mean one image by one id. `area` and `bbox` are those of the mask. `score`,
+`predicted_iou`, `source_id` and `split` are extra keys, there when known; fields of the source that have no place
+of their own stand where they stood.
 
 Labels are upright. Readers that rotate pictures as their EXIF tag says (OpenCV) take the originals, which the
 file names by default; for those that do not (torchvision's) `images: upright` writes pictures that fit.
@@ -181,10 +182,12 @@ class CocoExporter:
             count = len(objects if columns is None else columns)
             if self._drop_empty and not count:
                 tally.counts["images_empty"] += 1
+                listed.leave_out(record)
                 continue
             if self._pictures is not None and not self._pictures.write(
                 record, f"images/{name}", draft, tally.counts
             ):
+                listed.leave_out(record)
                 continue
             tally.counts["images"] += 1
             tally.counts["not_utf8"] += not record.image_id.isascii() and not _is_utf8(record.image_id)
@@ -286,7 +289,10 @@ def own_ids(objects: Sequence[Instance]) -> Iterator[int | None]:
 @dataclass(slots=True)
 class _Listed:
     """The images, in order: lines of `images` (the source's id, the number of annotations, the fields). `places` says
-    of each where its split is in SIDES."""
+    of each where its split is in SIDES.
+
+    Those that are left out have a line and a number, too: an image's id is the same in every COCO format of a run.
+    """
 
     images: IO[bytes]
     image_ids: Ids
@@ -310,6 +316,11 @@ class _Listed:
             self.annotation_ids.announce(*[instance.source_id for instance in record.instances])
         self.images.write(b"%b\t%d\t%b\n" % (_told(record.source_id), count, _image_text(record, name)))
         self.next_annotation += count
+
+    def leave_out(self, record: ImageRecord) -> None:
+        self.places.append(_LEFT_OUT)
+        self.image_ids.announce(record.source_id)
+        self.images.write(b"%b\t0\t\n" % _told(record.source_id))
 
     def image_rows(self, side: str) -> Iterator[bytes]:
         """Those of many images at a time."""
@@ -343,12 +354,13 @@ class _Listed:
                 yield b",\n".join(rows)
 
     def _numbered(self, side: str) -> Iterator[tuple[int, int, bytes, bool]]:
-        """Of each image its id, the number of its annotations, its fields, and whether it is of that side."""
+        """Of each image its id, the number of its annotations, its fields, and whether it is listed on that side."""
         number = self.image_ids.numbers()
         self.images.seek(0)
         for line, place in zip(self.images, self.places, strict=True):
             told, count, body = line[:-1].split(b"\t")
-            yield number(int(told) if told else None), int(count), body, not side or SIDES[place] == side
+            wanted = SIDES.index(side) == place if side else place != _LEFT_OUT
+            yield number(int(told) if told else None), int(count), body, wanted
 
 
 def _told(own_id: int | None) -> bytes:
@@ -356,6 +368,7 @@ def _told(own_id: int | None) -> bytes:
 
 
 _NO_SIDE = -1
+_LEFT_OUT = -2
 _BUFFER = 1 << 20
 _TOGETHER = 200
 """Objects, or images, that are written in one go."""

@@ -1,8 +1,8 @@
 """COCO results: one `results.json`, the list of detections that `pycocotools.coco.COCO.loadRes` takes.
 
 For measuring a run against annotations that exist. `image_id` is what the COCO exporter gives with the same
-`ids`: with "source" those of the annotation file that the run was made from. Masks are compressed run lengths,
-exact. No pictures are written; labels are upright.
+`ids`, also where that leaves images out: with "source" those of the annotation file that the run was made from.
+Masks are compressed run lengths, exact. No pictures are written; labels are upright.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pycocotools.coco import COCO
@@ -8,9 +9,11 @@ from pycocotools.cocoeval import COCOeval
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.export.coco import CocoExporter
+from autolabel.export.coco_panoptic import CocoPanopticExporter
 from autolabel.export.coco_results import CocoResultsExporter
-from tests.records import ListReader, failed, instance, record, shapes, tree_bytes
+from tests.records import ListReader, failed, instance, picture, record, shapes, tree_bytes
 from tests.unit.test_export_coco import SETTINGS as COCO_SETTINGS
+from tests.unit.test_export_coco_panoptic import SETTINGS as PANOPTIC_SETTINGS
 
 SETTINGS = {
     "ids": "source",
@@ -49,6 +52,39 @@ def test_pycocotools_scores_the_results_of_a_run_against_its_own_annotations_at_
         evaluation.accumulate()
         evaluation.summarize()
         assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("source_ids", "expected"),
+    [
+        ((None, None, None, None), [2, 3, 4]),
+        ((70, 9, None, None), [9, 71, 72]),
+        ((70, None, None, 3), [71, 72, 3]),
+    ],
+)
+@pytest.mark.parametrize("split_files", [False, True])
+def test_an_image_has_one_id_in_all_formats_whatever_is_left_out(tmp_path, source_ids, expected, split_files):
+    """The first has no object and the second no picture any more."""
+    gone = record("b.jpg", [instance(shapes()["disc"])], path=picture(tmp_path / "b.jpg"))
+    Path(gone.path).unlink()
+    there = [
+        record(f"{name}.jpg", [instance(shapes()["ring"])], path=picture(tmp_path / f"{name}.jpg"))
+        for name in "cd"
+    ]
+    items = [record("a.jpg"), gone, *there]
+    run = ListReader([replace(one, source_id=id_) for one, id_ in zip(items, source_ids, strict=True)])
+    changes = {"empty_images": "drop", "images": "copy", "split_files": split_files}
+    CocoExporter(**{**COCO_SETTINGS, "ids": "source", **changes}).export(run, tmp_path / "coco")
+    files = [json.loads(path.read_bytes()) for path in (tmp_path / "coco").glob("instances*.json")]
+    listed = {image["file_name"]: image["id"] for file in files for image in file["images"]}
+    rows = json.loads(export(run, tmp_path)[1].read_bytes())
+    assert [row["image_id"] for row in rows] == expected
+    assert listed == {"c.jpg": expected[1], "d.jpg": expected[2]}
+    assert {a["image_id"] for file in files for a in file["annotations"]} == set(expected[1:])
+    panoptic = CocoPanopticExporter(**{**PANOPTIC_SETTINGS, "ids": "source"})
+    panoptic.export(run, tmp_path / "panoptic")
+    images = json.loads((tmp_path / "panoptic" / "panoptic.json").read_bytes())["images"]
+    assert [image["id"] for image in images][1:] == expected
 
 
 def test_every_detection_carries_its_images_id_its_score_and_comes_back_exactly(tmp_path):
