@@ -48,6 +48,7 @@ from autolabel.export.policy import (
 from autolabel.export.raster import RASTER_NOTES, class_number, named, picture_path, utf8, utf8_ids
 from autolabel.export.reading import compare
 from autolabel.ops.masks import decode_crop, encode_crop
+from autolabel.ops.storage import is_url
 
 METADATA, SAMPLES = "metadata.json", "samples.json"
 _KEY = "fiftyone"
@@ -149,7 +150,7 @@ class FiftyOneExporter:
         found = prepared(record, self._policy, counts)
         counts["instances"] += len(found)
         return {
-            "filepath": utf8_id(str(Path(record.path).absolute())) if self._refers else path,
+            "filepath": utf8_id(_where(record)) if self._refers else path,
             "tags": [] if record.split is None else [record.split],
             "metadata": {"_cls": "ImageMetadata", "width": record.info.width, "height": record.info.height},
             "image_id": image_id,
@@ -166,6 +167,11 @@ class FiftyOneExporter:
             crop, (x0, y0, x1, y1) = _array(one["mask"]), _drawn_xyxy(one["bounding_box"], size_hw)
             if crop.shape == (y1 - y0, x1 - x0):
                 yield one["index"], encode_crop(crop, x0, y0, size_hw)
+
+
+def _where(record: ImageRecord) -> str:
+    """The picture itself: a full path, or its address."""
+    return record.path if is_url(record.path) else str(Path(record.path).absolute())
 
 
 def _detection(instance: Instance, name: str, counts: Counter[str]) -> dict[str, Any]:

@@ -158,6 +158,9 @@ def test_pictures_can_be_named_where_they_are(tmp_path, make):
     exported([item], tmp_path / "out", images="none")
     assert samples(tmp_path / "out")[0]["filepath"] == item.path
     assert not (tmp_path / "out" / "data").exists()
+    there = record("b.png", [instance(SHAPES["disc"])], "")
+    exported([replace(there, path="s3://bucket/photos/b.png")], tmp_path / "out", images="none")
+    assert samples(tmp_path / "out")[0]["filepath"] == "s3://bucket/photos/b.png"
 
 
 def test_hostile_names_and_images_without_objects(tmp_path, make):
