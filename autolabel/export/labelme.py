@@ -110,12 +110,14 @@ class LabelMeExporter:
         return picture_path(record, self._pictures).replace("\\", "%5C")
 
     def _image_path(self, record: ImageRecord, path: PurePosixPath, directory: Path) -> str:
-        """The picture from the JSON's own folder."""
+        """The picture from the JSON's own folder. Readers follow `..` on the disk, where a linked folder has other ones
+        above it than its name says."""
         if not self._in_place:
             return path.name
         if is_url(record.path):
             return record.path
-        return os.path.relpath(Path(record.path).absolute(), directory.absolute() / path.parent)
+        picture = Path(record.path)
+        return os.path.relpath(picture.parent.resolve() / picture.name, directory.resolve() / path.parent)
 
     def _file(self, record: ImageRecord, image_path: str, names: Mapping[int, str], counts: Counter[str]) -> bytes:
         assert record.info is not None, "checked in labelled"

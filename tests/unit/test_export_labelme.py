@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,23 @@ def test_pictures_that_stay_where_they_are_are_named_from_the_json(tmp_path):
     named = load(tmp_path / "out" / "deep" / "er" / "a.json")["imagePath"]
     assert not Path(named).is_absolute()
     assert (tmp_path / "out" / "deep" / "er" / named).samefile(item.path)
+
+
+@pytest.mark.parametrize("linked", ["out", "photos", "a.png"])
+def test_pictures_that_stay_where_they_are_are_found_through_links(tmp_path, linked):
+    """A folder of runs that is a link to a large disk; a picture that is a link keeps the name that it has."""
+    item, disk = photo(tmp_path, "a.png", [SHAPES["disc"]]), tmp_path / "disks" / "one" / "two"
+    disk.mkdir(parents=True)
+    there = {"out": disk, "photos": Path(item.path).parent, "a.png": Path(item.path)}[linked]
+    link = tmp_path / "in" / linked
+    link.parent.mkdir()
+    link.symlink_to(there)
+    path = {"out": item.path, "photos": link / "a.png", "a.png": link}[linked]
+    out = tmp_path / "in" / "out" / "labelme"
+    exported([replace(item, path=str(path))], out, images="none")
+    named = load(out / "a.json")["imagePath"]
+    assert (out / named).samefile(item.path)
+    assert named.endswith("/a.png")
 
 
 def test_two_pictures_of_one_stem_have_two_files(tmp_path):
