@@ -61,7 +61,8 @@ VOC_NOTES: dict[str, str] = {
     "not_jpg": "{} pictures are not .jpg, the only suffix that the readers of torchvision look for",
     "names_changed": "{} class names hold characters that XML cannot, or are there twice; they are changed",
     "labelmap_names_changed": "{} class names hold characters that labelmap.txt cannot; there they are %XX",
-    "fields_left_out": "{} fields of the source have names that XML cannot hold and are left out",
+    "fields_left_out": "{} fields of the source have names that XML cannot hold, or hold an `object` that readers would take "
+    "for one of the picture; they are left out",
 }
 
 
@@ -295,7 +296,15 @@ def _line_name(name: str) -> str:
 
 def _add_fields(parent: Element, fields: Mapping[str, Json], counts: Counter[str]) -> None:
     for tag, value in fields.items():
-        counts["fields_left_out"] += not add_json(parent, tag, value)
+        counts["fields_left_out"] += _has_object({tag: value}) or not add_json(parent, tag, value)
+
+
+def _has_object(value: Json) -> bool:
+    """Whether an element `object` would come of it: objects are told by their place in the XML, and many readers look
+    for them at any depth."""
+    if isinstance(value, Mapping):
+        return "object" in value or any(map(_has_object, value.values()))
+    return isinstance(value, list) and any(map(_has_object, value))
 
 
 def _png(ids: Ids) -> bytes:

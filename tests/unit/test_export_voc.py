@@ -190,6 +190,19 @@ def test_flags_and_unknown_tags_of_the_source_are_kept(tmp_path):
     assert report.counts["fields_left_out"] == 1
 
 
+def test_a_field_of_the_source_is_never_taken_for_an_object(tmp_path):
+    """Neither by our source, nor by the many scripts that look for objects at any depth."""
+    fields = {"object": {"id": 7}, "nested": {"list": [{"object": "boo"}]}, "kept": {"subject": 1}}
+    one = instance(SHAPES["disc"], extra=json.dumps(fields))
+    item = replace(photo(tmp_path, "a.png", [SHAPES["disc"]]), candidates=(one,), extra=json.dumps(fields))
+    report, root, back = export([item], tmp_path)
+    assert len(list(ElementTree.parse(root / "Annotations" / "a.xml").iter("object"))) == 1
+    (ref,) = source(root)[0].values()
+    assert json.loads(ref.labels.extras[0])["kept"] == json.loads(ref.extra)["kept"] == {"subject": "1"}
+    assert (len(ref.labels), back.deviations) == (1, ())
+    assert report.counts["fields_left_out"] == 4
+
+
 def test_a_crowd_is_void_and_difficult_or_what_is_asked_for(tmp_path):
     crowd, one = instance(SHAPES["full"], 0, crowd=True), instance(SHAPES["disc"], 1)
     item = replace(photo(tmp_path, "a.png", [SHAPES["full"], SHAPES["disc"]]), candidates=(crowd, one))
