@@ -68,7 +68,6 @@ _NOTES = {
     "id_zero": "{} annotations keep their id 0, which COCOeval takes for no match; ids=new numbers from 1",
     "ids_changed": "{} ids of the source are there twice; the later ones are new",
 }
-_IMAGE = ("id", "file_name", "width", "height", "split")
 _ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
 
@@ -435,7 +434,8 @@ def image_fields(record: ImageRecord, name: str) -> dict[str, Any]:
     fields: dict[str, Any] = {"file_name": name, "width": record.info.width, "height": record.info.height}
     if record.split is not None:
         fields["split"] = record.split
-    return fields | unknown_fields(record.extra, _IMAGE, repr(record.image_id))
+    # A `split` of the source that is no text is one of its other fields.
+    return fields | unknown_fields(record.extra, ("id", *fields), repr(record.image_id))
 
 
 def _image_text(record: ImageRecord, name: str) -> bytes:

@@ -342,6 +342,19 @@ def test_unknown_fields_of_the_source_stand_where_they_stood_and_never_over_ours
     assert annotation["area"] == int(shapes()["disc"].sum())
 
 
+@pytest.mark.parametrize("split", [3, ["a"], "", {"a": 1}, None])
+def test_a_split_that_is_no_text_stays_as_the_field_that_it_was(tmp_path, split):
+    extra = json.dumps({"split": split, "id": 5, "width": 1})
+    content = load(export(ListReader([record("a.jpg", extra=extra), record("b.jpg", split="val")]), tmp_path)[1])
+    size = {"width": 160, "height": 120}
+    assert content["images"] == [
+        {"id": 1, "file_name": "a.jpg", **size, "split": split},
+        {"id": 2, "file_name": "b.jpg", **size, "split": "val"},
+    ]
+    _, path = export(ListReader([record("a.jpg", split="val", extra=extra)]), tmp_path)
+    assert load(path)["images"][0]["split"] == "val"
+
+
 def test_ids_are_never_there_twice_whatever_the_source_and_the_policies_bring(tmp_path):
     objects = [instance(shapes()["twelve parts"], 0, source_id=5), instance(shapes()["disc"], 1, source_id=5)]
     twice = [replace(record(f"{n}.jpg", objects), source_id=5) for n in range(2)]
