@@ -18,7 +18,7 @@ import math
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -39,14 +39,13 @@ from autolabel.export.policy import (
     explained,
     fraction_of,
     is_labelled,
-    labelled,
     mask_of,
     noted,
     policy_of,
     prepared,
     reported,
 )
-from autolabel.export.raster import check_choice, check_classes, named, picture_path
+from autolabel.export.raster import apart, check_choice, check_classes, picture_path
 from autolabel.export.reading import compare, in_turn
 from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons_that_stay
 from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
@@ -63,6 +62,8 @@ FILES: dict[str, str] = {"": _ALL, **{side: f"instances_{side}.json" for side in
 
 _NOTES = {
     "images_empty": "{} images without an object are left out",
+    "renamed": "{} pictures have another name in images/ than in the source: of characters that every reader takes, "
+    "not hidden, with the suffix of their format",
     "not_finite": "{} scores that are no finite number are left out",
     "not_utf8": "{} file names are not UTF-8 and carry escaped bytes (Python's surrogateescape)",
     "id_zero": "{} annotations keep their id 0, which COCOeval takes for no match; ids=new numbers from 1",
@@ -155,11 +156,10 @@ class CocoExporter:
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks that pycocotools makes of the annotations, which it holds in memory as a whole."""
         images = {image["file_name"]: (coco, image) for coco in _loaded(directory) for image in coco.imgs.values()}
-        listed = zip(labelled(run), self._names(run), strict=True)
-        names = {record.image_id: name for record, name in listed}
+        name_of = self._names(run)
 
         def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
-            coco, image = images.get(names[record.image_id], (None, None))
+            coco, image = images.get(name_of(record), (None, None))
             if coco is None:
                 return None
             found = [coco.annToRLE(annotation) for annotation in coco.imgToAnns[image["id"]]]
@@ -176,7 +176,11 @@ class CocoExporter:
         """The rows of all annotations, those of many images at a time."""
         plain = AnnotationRows()
         known = {category.id for category in run.categories}
-        for record, columns, name in self._named(run, tally):
+        name_of = self._names(run)
+        for record, columns in self._read(run):
+            if not is_labelled(record, tally.counts):
+                continue
+            name = name_of(record)
             objects, columns = self._objects(record, columns, tally)
             count = len(objects if columns is None else columns)
             if self._drop_empty and not count:
@@ -189,7 +193,8 @@ class CocoExporter:
                 listed.leave_out(record)
                 continue
             tally.counts["images"] += 1
-            tally.counts["not_utf8"] += not record.image_id.isascii() and not _is_utf8(record.image_id)
+            tally.counts["renamed"] += name != record.image_id
+            tally.counts["not_utf8"] += not name.isascii() and not _is_utf8(name)
             check_classes(known, columns.category_ids if columns else [one.category_id for one in objects], record)
             place = _NO_SIDE if plan is None else SIDES.index(plan.side(record))
             tally.counts["instances"] += count
@@ -215,25 +220,17 @@ class CocoExporter:
         objects = prepared(record, self._policy, tally.counts)
         return objects, Columns.of(objects) if self._traces else None
 
-    def _named(self, run: RecordReader, tally: _Tally) -> Iterator[tuple[ImageRecord, Columns | None, str]]:
-        """Every labelled image with its name in the file, its objects in columns where these do."""
-        listed = (found for found in self._read(run) if is_labelled(found[0], tally.counts))
-        if self._pictures is None:
-            return ((record, columns, record.image_id) for record, columns in listed)
-        return ((*found, name) for found, name in zip(listed, self._names(run), strict=True))
-
     def _read(self, run: RecordReader) -> Iterator[tuple[ImageRecord, Columns | None]]:
         if self._traces and self._policy == Policy() and isinstance(run, ColumnReader):
             return run.columns()
         return ((record, None) for record in run.records())
 
-    def _names(self, run: RecordReader) -> Iterator[str]:
+    def _names(self, run: RecordReader) -> Callable[[ImageRecord], str]:
         """The file name of each labelled image: its id, or where its copy is below `images/`."""
-        if self._pictures is None:
-            yield from (record.image_id for record in labelled(run))
-            return
         pictures = self._pictures
-        yield from (str(name) for _, name in named(run, lambda record: picture_path(record, pictures), Counter()))
+        if pictures is None:
+            return lambda record: record.image_id
+        return apart(run, lambda record: picture_path(record, pictures))
 
     def _rows(self, objects: Sequence[Instance], listed: _Listed, tally: _Tally) -> Iterator[bytes]:
         """An image's annotations: that of an object with an id of its own as `_Listed.annotation_rows` expects it."""

@@ -1,6 +1,8 @@
 import json
 import math
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -431,6 +433,25 @@ def test_fewer_points_never_go_below_the_floor_and_the_lowest_iou_is_told(tmp_pa
     assert f"{min(d.iou for d in deviations):.3f}" in report.notes[-1]
     assert report.counts["simplified"] == len(deviations)
     assert "simplified" not in exact.counts
+
+
+def test_copied_pictures_keep_their_names_but_for_those_that_no_reader_takes(tmp_path):
+    ids = ["a.jpg", "a.png", "x/a.jpg", "_.hid.jpg", ".hid.jpg", "x\ry.jpg", "caf\udce9.jpg"]
+    items = [
+        record(name, [instance(disc(120, 160, 60, 60, 9 + n))], path=picture(tmp_path / "photos" / f"{n}.png"))
+        for n, name in enumerate(ids)
+    ]
+    run = ListReader(items)
+    report, path = export(run, tmp_path, images="copy")
+    names = [image["file_name"] for image in load(path)["images"]]
+    assert names[:4] == ids[:4]
+    assert names[5:] == ["x%0Dy.jpg", "caf%E9.jpg"]
+    assert re.fullmatch(r"_\.hid~[0-9a-f]{12}\.jpg", names[4])
+    for name, item in zip(names, items, strict=True):
+        assert (tmp_path / "coco" / "images" / name).read_bytes() == Path(item.path).read_bytes()
+    assert (report.counts["renamed"], report.counts.get("not_utf8", 0)) == (3, 0)
+    assert any("3 pictures have another name" in note for note in report.notes)
+    assert exporter(images="copy").read_back(run, tmp_path / "coco").deviations == ()
 
 
 def as_opencv_reads(path):
