@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autolabel.app.compose import build
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Detector, Prompter
-from autolabel.core.types import Category, ImageRef
+from autolabel.core.types import Category, ImageRef, Labels
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from autolabel.detect.labels import LabelsDetector
+    from autolabel.prompt.mask import MaskPrompter
     from autolabel.prompt.points import PointsPrompter
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def check_pair(detector: Detector, prompter: Prompter) -> None:
     about = getattr(prompter, "about", None)
     hands_on: frozenset[str] = getattr(detector, "hands_on", frozenset())
     if getattr(detector, "class_of_new", None) is not None:
-        if about in ("boxes", "masks"):
+        if about in ("boxes", "masks", "keypoints"):
             raise ConfigError(
                 "detect=none finds no box, and this prompt asks about boxes; use prompt=grid, prompt=points with "
                 "prompt.file, or a detector"
@@ -41,6 +43,11 @@ def check_pair(detector: Detector, prompter: Prompter) -> None:
         raise ConfigError(
             "prompt.file: what this detector finds has no names that clicks could be about; use detect=none for new "
             "objects, or detect=labels detect.keep_masks=false for annotations by their ids"
+        )
+    elif about == "keypoints" and "keypoints" not in hands_on:
+        raise ConfigError(
+            "prompt=points without prompt.file asks with the keypoints of annotations, and there are none; give clicks "
+            "(detect=none prompt=points prompt.file=...), or use detect=labels or prompt=box"
         )
     elif about == "masks" and "masks" not in hands_on:
         raise ConfigError(
@@ -53,7 +60,8 @@ def check_prompts(
     prompter: Prompter, refs: Mapping[str, ImageRef], config: DictConfig, categories: Sequence[Category]
 ) -> None:
     """Says what of a prompter's clicks or earlier run has no part in the labelling of `refs`, a source of
-    `categories`. Raises ConfigError when all of it has none, and for a click about an annotation that is not there."""
+    `categories`, and how many annotations lack what it asks with. Raises ConfigError when all of it has no part, when
+    nothing could be asked at all, and for a click about an annotation that is not there."""
     from autolabel.detect.labels import LabelsDetector
     from autolabel.prompt.mask import MaskPrompter
     from autolabel.prompt.points import PointsPrompter
@@ -62,9 +70,16 @@ def check_prompts(
         _check_run(of_run, refs)
     if isinstance(prompter, PointsPrompter) and prompter.image_ids:
         _check_pictures(prompter.image_ids, refs)
-        detector = build(config.detect)  # none of those that clicks go with loads a model
-        if isinstance(detector, LabelsDetector):
-            _check_names(prompter, detector, build(config.labels).apply(categories).ids, refs)
+    if not isinstance(prompter, PointsPrompter | MaskPrompter) or prompter.about == "boxes":
+        return
+    detector = build(config.detect)  # none of those that these prompts go with loads a model
+    if not isinstance(detector, LabelsDetector):
+        return
+    labelled = build(config.labels).apply(categories).ids
+    if isinstance(prompter, PointsPrompter) and prompter.about == "names":
+        _check_names(prompter, detector, labelled, refs)
+    else:
+        _check_annotations(prompter, detector, labelled, refs)
 
 
 def _check_run(of_run: Iterable[str], refs: Mapping[str, ImageRef]) -> None:
@@ -88,6 +103,44 @@ def _check_pictures(named: frozenset[str], refs: Mapping[str, ImageRef]) -> None
             f"them as the source does, for example {min(refs, default='')!r}"
         )
     logger.warning("prompt.file names %d pictures that are not in the source: %s", len(unknown), shown)
+
+
+def _check_annotations(
+    prompter: PointsPrompter | MaskPrompter,
+    detector: LabelsDetector,
+    labelled: Mapping[int, int],
+    refs: Mapping[str, ImageRef],
+) -> None:
+    """Whether the annotations that want a mask have what the prompter asks with. Where none has, every picture would
+    be labelled as one without objects."""
+    count = Counter(prompter.knows(labels, row) for labels, row in _wanting(detector, labelled, refs.values()))
+    if not count[False]:
+        return
+    what = "mask" if prompter.about == "masks" else "visible keypoint"
+    box_alone = prompter.about == "masks" and prompter.box
+    if not count[True] and not box_alone:
+        raise ConfigError(
+            f"prompt: none of the {count[False]} annotations that want a mask has a {what} to ask with, so nothing "
+            "would be labelled; use prompt=box" + (", or give clicks: prompt.file=..." if what != "mask" else "")
+        )
+    logger.warning(
+        "prompt: %d of %d annotations that want a mask have no %s to ask with: %s",
+        count[False],
+        count.total(),
+        what,
+        "they are asked with their boxes alone" if box_alone else "they are dropped (no_prompt)",
+    )
+
+
+def _wanting(
+    detector: LabelsDetector, labelled: Mapping[int, int], refs: Iterable[ImageRef]
+) -> Iterator[tuple[Labels, int]]:
+    """The annotations whose masks are to be made; no crowd, which is never asked for."""
+    for labels in (ref.labels for ref in refs if ref.labels is not None):
+        for row, category_id in enumerate(labels.category_ids.tolist()):
+            stays = labels.crowd[row] or (detector.keep_masks and labels.shapes[row] is not None)
+            if category_id in labelled and not stays:
+                yield labels, row
 
 
 def _check_names(

@@ -50,7 +50,7 @@ class Detector(Protocol):
     """Pictures to boxes.
 
     It may say `class_of_new`, the id of the class of objects that only prompts find (else nobody may find any), and
-    `hands_on`, what of the source's annotations goes along with its boxes: `ids`, `masks`.
+    `hands_on`, what of the source's annotations goes along with its boxes: `ids`, `keypoints`, `masks`.
     """
 
     @property
@@ -64,9 +64,9 @@ class Detector(Protocol):
     def detect(self, frames: Sequence[Frame]) -> list[Detections]: ...
 
 
-About = Literal["boxes", "masks", "names", "everything"]
-"""What questions are about: the boxes of detections, their masks, objects called by the ids of annotations or by names
-of their own, or whatever is in the picture."""
+About = Literal["boxes", "masks", "keypoints", "names", "everything"]
+"""What questions are about: the boxes of detections, their masks or keypoints, objects called by the ids of annotations
+or by names of their own, or whatever is in the picture."""
 
 
 class Prompter(Protocol):

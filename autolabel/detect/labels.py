@@ -35,8 +35,8 @@ class LabelsDetector:
 
     @property
     def hands_on(self) -> frozenset[str]:
-        """Of the annotations: their ids, and masks that are to be made anew."""
-        return frozenset({"ids"} if self.keep_masks else {"ids", "masks"})
+        """Of the annotations: their ids and keypoints, and masks that are to be made anew."""
+        return frozenset({"ids", "keypoints"} if self.keep_masks else {"ids", "keypoints", "masks"})
 
     @property
     def categories(self) -> tuple[Category, ...] | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from autolabel.core.protocols import About
-from autolabel.core.types import Detections, Float32, Frame, Prompts, Rle
+from autolabel.core.types import Detections, Float32, Frame, Labels, Prompts, Rle
 from autolabel.ops.boxes import iou_xyxy
 from autolabel.ops.settings import flag, fraction
 from autolabel.prompt.box import box_prompts
@@ -40,7 +40,7 @@ class MaskPrompter:
     def __init__(self, *, run: str | None, earlier: EarlierMasks, min_iou: float, box: bool, pad: float) -> None:
         self._earlier = None if run is None else earlier
         self._min_iou = fraction("prompt.min_iou", min_iou)
-        self._box = flag("prompt.box", box)
+        self.box = flag("prompt.box", box)
         self._pad = fraction("prompt.pad", pad)
 
     @property
@@ -51,6 +51,10 @@ class MaskPrompter:
     def image_ids(self) -> Iterator[str] | None:
         """The pictures that the run has masks of; None without a run."""
         return None if self._earlier is None else self._earlier.image_ids
+
+    def knows(self, labels: Labels, row: int) -> bool:
+        """Whether an annotation has a mask to ask with."""
+        return labels.shapes[row] is not None
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -66,7 +70,7 @@ class MaskPrompter:
     def _one(self, frame: Frame, found: Detections, rows: Sequence[int]) -> Prompts:
         known = self._known(frame, found)
         prompts = replace(box_prompts(frame, found, rows, self._pad), masks=tuple(known[row] for row in rows))
-        if self._box:
+        if self.box:
             return prompts
         missing = [row for row in rows if known[row] is None]
         asked = prompts.select([i for i, row in enumerate(rows) if known[row] is not None])

@@ -12,7 +12,7 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import About
-from autolabel.core.types import Detections, Frame, Labels, Prompts
+from autolabel.core.types import Detections, Float32, Frame, Labels, Prompts
 from autolabel.ops.annotations import Canvas
 from autolabel.ops.orientation import upright_points
 from autolabel.ops.points import padded
@@ -39,7 +39,7 @@ class PointsPrompter:
 
     def __init__(self, *, file: str | None, hidden_keypoints: bool, box: bool) -> None:
         self._least = 1 if flag("prompt.hidden_keypoints", hidden_keypoints) else 2
-        self._box = flag("prompt.box", box)
+        self.box = flag("prompt.box", box)
         self.file = file
         self._identity: Mapping[str, str] = {}
         self._of_image: dict[str, list[Clicks]] = {}
@@ -54,12 +54,16 @@ class PointsPrompter:
 
     @property
     def about(self) -> About:
-        return "boxes" if self.file is None else "names"
+        return "keypoints" if self.file is None else "names"
 
     @property
     def image_ids(self) -> frozenset[str]:
         """The pictures that the file says something about."""
         return frozenset(self._of_image)
+
+    def knows(self, labels: Labels, row: int) -> bool:
+        """Whether an annotation has keypoints to ask with."""
+        return bool(len(self._keypoints_in(labels.extras[row])))
 
     def names_in(self, image_id: str) -> list[str]:
         """The objects of an image, as the file calls them."""
@@ -87,7 +91,7 @@ class PointsPrompter:
             added=added,
             refused=dict.fromkeys(sorted(missing), f"no_prompt: {why}"),
         )
-        return self._with_boxes(prompts, found) if self._box else prompts
+        return self._with_boxes(prompts, found) if self.box else prompts
 
     def _clicked(self, image_id: str, found: Detections, rows: Sequence[int]) -> tuple[list[_Asked], int]:
         """The file's objects of an image, and how many of them are new."""
@@ -106,14 +110,16 @@ class PointsPrompter:
         return [one for one in known if len(one.clicks.signs)]
 
     def _visible(self, extra: str, frame: Frame) -> Clicks:
-        """COCO writes x, y, v in turn; v is 0 (not labelled), 1 (covered) or 2 (visible)."""
+        points = self._keypoints_in(extra)
+        return Clicks("", _upright(points, frame.ref.labels, frame), np.ones(len(points), np.int64))
+
+    def _keypoints_in(self, extra: str) -> Float32:
+        """(P, 2), as the label file states them: COCO writes x, y, v in turn; v is 0 (not labelled), 1 (covered) or 2
+        (visible)."""
         flat = json.loads(extra).get("keypoints") if extra else None
         good = isinstance(flat, list) and len(flat) % 3 == 0 and all(isinstance(v, int | float) for v in flat)
         rows = np.array(flat if good else [], np.float64).reshape(-1, 3)
-        rows = rows[rows[:, 2] >= self._least]
-        points = rows[:, :2].astype(np.float32)
-        labels = frame.ref.labels
-        return Clicks("", _upright(points, labels, frame), np.ones(len(rows), np.int64))
+        return rows[rows[:, 2] >= self._least, :2].astype(np.float32)
 
     def _with_boxes(self, prompts: Prompts, found: Detections) -> Prompts:
         numbers = prompts.object_numbers

@@ -36,7 +36,7 @@ class BadBoxes:
 
     categories = (Category(1, "block"),)
     identity: Mapping[str, str] = {"weights": "none"}
-    hands_on = frozenset({"masks"})
+    hands_on = frozenset({"masks", "keypoints"})
 
     def detect(self, frames):
         boxes = np.array([GOOD, *BAD.values()], np.float32)

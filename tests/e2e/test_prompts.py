@@ -246,3 +246,52 @@ def test_a_run_of_other_pictures_has_no_masks_to_ask_with(labels, tmp_path, caps
     assert label(tmp_path / "elsewhere" / "instances.json", tmp_path / "first", "segment=box") == 0
     settings = ["segment=box", "prompt=mask", f'prompt.run="{tmp_path / "first"}"']
     assert "prompt.run has no mask of any picture" in refused(capsys, labels, tmp_path / "run", *settings)
+
+
+KEYPOINTS = ("prompt=points", "prompt.box=true")
+MASKS = ("prompt=mask",)
+MASKS_ALONE = ("prompt=mask", "prompt.box=false")
+
+
+def without(file: Path, field: str, *ids: int) -> Path:
+    """The label file, its annotations of these ids without a field."""
+    data = json.loads(file.read_text())
+    for annotation in data["annotations"]:
+        if annotation["id"] in ids:
+            del annotation[field]
+    file.write_text(json.dumps(data))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("field", "ask", "said"),
+    [("keypoints", KEYPOINTS, "none of the 3 annotations that want a mask has a visible keypoint to ask with"),
+     ("segmentation", MASKS_ALONE, "none of the 3 annotations that want a mask has a mask to ask with")],
+)  # fmt: skip
+def test_annotations_without_what_is_asked_with_are_no_pictures_without_objects(
+    labels, tmp_path, capsys, field, ask, said
+):
+    assert label(without(labels, field, *BOXES), tmp_path / "run", "segment=box", *ask) == 1
+    assert f"{said}, so nothing would be labelled; use prompt=box" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "ids", "ask", "said"),
+    [("keypoints", [12], KEYPOINTS, "1 of 3 annotations that want a mask have no visible keypoint to ask with: they are dropped"),
+     ("segmentation", [11, 13], MASKS, "2 of 3 annotations that want a mask have no mask to ask with: they are asked with"),
+     ("segmentation", BOXES, MASKS, "3 of 3 annotations that want a mask have no mask to ask with: they are asked with")],
+)  # fmt: skip
+def test_annotations_that_lack_what_is_asked_with_are_counted(labels, tmp_path, capsys, field, ids, ask, said):
+    assert label(without(labels, field, *ids), tmp_path / "run", "segment=box", *ask) == 0
+    assert said in capsys.readouterr().err
+
+
+def test_keypoints_are_not_missed_where_no_mask_is_wanted(labels, tmp_path, capsys):
+    source = without(labels, "keypoints", *BOXES)
+    assert label(source, tmp_path / "run", "segment=box", *KEYPOINTS, detect=("detect=labels",)) == 0
+    assert "want a mask" not in capsys.readouterr().err
+
+
+def test_keypoints_of_what_a_model_finds_are_refused(labels, tmp_path, capsys):
+    assert label(labels, tmp_path / "run", "segment=box", *KEYPOINTS, detect=("detect=nano",)) == 1
+    assert "asks with the keypoints of annotations, and there are none" in capsys.readouterr().err
