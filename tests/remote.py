@@ -53,6 +53,7 @@ class Leaking(MemoryFileSystem):
 def leaking(monkeypatch):
     fsspec.register_implementation("leaking", Leaking, clobber=True)
     monkeypatch.setattr(storage, "PAUSES_S", (0, 0))
+    monkeypatch.setenv("AUTOLABEL_OFFLINE", "0")
     Leaking.store.clear()
     Leaking().pipe_file("/b/a.png", b"data")
     yield Leaking.failures

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from autolabel.app.compose import build, build_all, compose
 from autolabel.app.label import listed
-from autolabel.app.labelers import NO_CLASSES, build_labeler
+from autolabel.app.labelers import NO_CLASSES, build_labeler, offline_if
 from autolabel.app.prompts import check_prompts
 from autolabel.app.saved import note, require_names_apart, require_none_lost, require_same_classes
 from autolabel.core.errors import ConfigError, SourceError
@@ -115,7 +115,8 @@ class AutoLabeler:
         on its pictures, is float32. Leaves no Hydra state behind."""
         quiet_environment()
         config = compose("label", overrides, config_dir)
-        return cls(*build_labeler(config, None), config)
+        with offline_if(config.offline):
+            return cls(*build_labeler(config, None), config)
 
     def label(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
         """One result a picture, in order: of a folder, a label file, a picture, or a list of pictures.
@@ -124,6 +125,16 @@ class AutoLabeler:
         ConfigError, as the command does, where `prompt.file` or `prompt.run` says nothing of any of these pictures, or
         names an annotation that is not there.
         """
+        results = self._results(paths)
+        while True:
+            # Not around the loop: what the caller does between two results is not ours to forbid.
+            with offline_if(self._config.offline):
+                result = next(results, None)
+            if result is None:
+                return
+            yield result
+
+    def _results(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
         from autolabel.engine.labeler import PipelineLabeler
 
         found, of_source = _refs(paths)

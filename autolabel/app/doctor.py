@@ -413,7 +413,11 @@ def judge_weights(row: Row, *, shipped: bool) -> Finding | None:
 
 def network(policy: Policy, environment: Mapping[str, str]) -> Finding:
     """What is allowed. Nothing is contacted, and a proxy's password is not shown."""
-    parts = ["network: off (AUTOLABEL_OFFLINE)" if policy.offline else "network: used for weights only"]
+    parts = [
+        "network: off (AUTOLABEL_OFFLINE)"
+        if policy.offline
+        else "network: used for weights, and for storages whose address you give"
+    ]
     if policy.require_pinned:
         parts.append("only files with a known hash")
     for name in ("HTTPS_PROXY", "https_proxy"):

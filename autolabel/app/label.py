@@ -23,7 +23,7 @@ from autolabel.app.compose import (
     quoted,
 )
 from autolabel.app.fingerprint import fingerprint
-from autolabel.app.labelers import build_labeler
+from autolabel.app.labelers import build_labeler, offline_if
 from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
@@ -140,9 +140,14 @@ def one_run(request: Request, overrides: Sequence[str]) -> int:
 def label(config: DictConfig) -> Summary:
     """Label what `config` names into its run directory and export it; continues what is already there. `config` stays
     as it is."""
+    with offline_if(config.offline):
+        return _label(config.copy())
+
+
+def _label(config: DictConfig) -> Summary:
+    """As `label`; writes into `config` what `precision=auto` became."""
     from autolabel.engine.labeler import PipelineLabeler
 
-    config = config.copy()
     values = plain(config)
     unit_size, directory, root = whole(values, "unit_size"), run_path(values["run"]), root_of(values)
     if str(directory.resolve()) == root:

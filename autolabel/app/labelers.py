@@ -41,7 +41,7 @@ def build_labeler(
     config: DictConfig, source_categories: Sequence[Category] | None, refs: Iterable[ImageRef] = ()
 ) -> tuple[FrameLabeler, tuple[Category, ...]]:
     """The labeler that `config` describes, and the classes it labels: the model's, else the source's (None: not
-    known yet, then they are empty). Fetches weights that are missing."""
+    known yet, then they are empty). Fetches weights that are missing, unless `offline_if` forbids it meanwhile."""
     from autolabel.app.weights import Bar
     from autolabel.engine.labeler import PipelineLabeler
     from autolabel.engine.one_step import OneStepLabeler
@@ -49,7 +49,7 @@ def build_labeler(
 
     if config.images is None:
         raise ConfigError("images must hold max_pixels and min_side, got null")
-    with Bar() as bar, progress_to(bar), offline_if(config.offline):
+    with Bar() as bar, progress_to(bar):
         model = one_step_model(config)
         if model is not None:
             model, categories = relabelled_model(model, build(config.labels))
@@ -159,12 +159,12 @@ def _refuse_settings_of_stages(config: DictConfig) -> None:
 
 @contextmanager
 def offline_if(offline: object) -> Iterator[None]:
-    """No weights are fetched meanwhile; afterwards the process's own setting is as it was."""
+    """The network is not touched meanwhile; afterwards the process's own setting is as it was."""
     if not isinstance(offline, bool):
         raise ConfigError(f"offline must be true or false, got {offline!r}")
     before = os.environ.get("AUTOLABEL_OFFLINE")
     if offline:
-        # Read by autolabel.weights wherever a component asks for a name.
+        # Read by autolabel.weights wherever a component asks for a name, and by ops.storage for every address.
         os.environ["AUTOLABEL_OFFLINE"] = "1"
     try:
         yield

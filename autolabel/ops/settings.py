@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,18 @@ T = TypeVar("T")
 
 SMALL_BYTES = 16 << 20
 """The most that a file of numbers has."""
+
+
+_YES = {"1", "true", "yes", "on"}
+_NO = {"", "0", "false", "no", "off"}
+
+
+def environment_flag(name: str, environment: Mapping[str, str]) -> bool:
+    """What an environment variable says; no where it is not set."""
+    value = environment.get(name, "").strip().lower()
+    if value not in _YES | _NO:
+        raise ConfigError(f"{name} must be 1 or 0, got {environment[name]!r}")
+    return value in _YES
 
 
 def fraction(key: str, value: object) -> float:

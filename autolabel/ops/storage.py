@@ -3,8 +3,8 @@ imports fsspec, and only once somebody gave an address.
 
 A *place* is a path or an address. Which drivers there are is fsspec's affair: s3, gs, hf, abfs, sftp, hdfs, memory and
 others. Credentials come from the environment, as each driver reads them; an address that carries some is refused, and
-no secret of the environment comes out of here in an error's text. Nothing is cached, so that a listing is what is
-there.
+no secret of the environment comes out of here in an error's text. AUTOLABEL_OFFLINE, which `offline=true` sets, forbids
+all but memory. Nothing is cached, so that a listing is what is there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from autolabel.core.errors import ConfigError, MissingExtra
+from autolabel.ops.settings import environment_flag
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -40,6 +41,8 @@ _NOT_STORAGE = frozenset(
     ("file", "local", "asynclocal", "dir", "data", "git", "jupyter", "dask", "generic")
 ) | frozenset(("filecache", "simplecache", "blockcache", "cached", "zip", "tar", "libarchive", "reference"))
 """Drivers that lead back to this machine's files, or through one file to another."""
+_HERE = frozenset(("memory",))
+"""Drivers of this process itself, which offline=true does not forbid."""
 _WEB = frozenset(("http", "https", "ftp"))
 _PACKAGES = {
     "s3": "'autolabel-sam2[s3]'",
@@ -263,13 +266,18 @@ def opened(url: str) -> Any:
 
 
 def require_driver(url: str) -> None:
-    """Raises ConfigError or MissingExtra where the address cannot be read on this machine at all."""
+    """Raises ConfigError or MissingExtra where the address cannot be read on this machine at all, or may not be."""
     _opened(checked_url(url))
 
 
 def _opened(url: str) -> tuple[Any, str]:
     """The driver, and the path as it wants it."""
     scheme = url.partition("://")[0].lower()
+    if scheme not in _HERE and environment_flag("AUTOLABEL_OFFLINE", os.environ):
+        raise ConfigError(
+            f"{redact(url)!r} is on the network, which offline=true (or AUTOLABEL_OFFLINE=1) forbids; copy the files to "
+            "this machine first"
+        )
     try:
         import fsspec
 

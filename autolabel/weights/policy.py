@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolabel.core.errors import ConfigError
-
-_YES = {"1", "true", "yes", "on"}
-_NO = {"", "0", "false", "no", "off"}
+from autolabel.ops.settings import environment_flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +38,10 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Policy:
     known = os.environ if environment is None else environment
     return Policy(
         cache=_cache(known),
-        offline=_flag(known, "AUTOLABEL_OFFLINE"),
-        require_pinned=_flag(known, "AUTOLABEL_REQUIRE_PINNED"),
-        trust_first=_flag(known, "AUTOLABEL_TRUST_FIRST"),
+        offline=environment_flag("AUTOLABEL_OFFLINE", known),
+        require_pinned=environment_flag("AUTOLABEL_REQUIRE_PINNED", known),
+        trust_first=environment_flag("AUTOLABEL_TRUST_FIRST", known),
     )
-
-
-def _flag(environment: Mapping[str, str], name: str) -> bool:
-    value = environment.get(name, "").strip().lower()
-    if value not in _YES | _NO:
-        raise ConfigError(f"{name} must be 1 or 0, got {environment[name]!r}")
-    return value in _YES
 
 
 def _cache(environment: Mapping[str, str]) -> Path:

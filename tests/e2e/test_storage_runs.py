@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from omegaconf import OmegaConf
 
+from autolabel.app.api import AutoLabeler
 from autolabel.app.main import main
+from autolabel.core.errors import ConfigError
 from autolabel.store.run import open_reader
 from tests.fakes import album, draw
 from tests.remote import copy_tree
@@ -146,3 +149,27 @@ def test_a_run_directory_at_an_address_is_refused_with_the_way_out(label, tmp_pa
     album(tmp_path / "in", 1)
     assert label(tmp_path / "in", "run=s3://bucket/run") == 1
     assert "export_to=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["s3://bucket/photos"], ["here", "export_to=s3://bucket/labels"],
+     ["here/instances.json", "source=coco", "source.images_dir=s3://bucket/photos"]],
+)  # fmt: skip
+def test_offline_asks_no_storage(label, tmp_path, monkeypatch, capsys, settings):
+    monkeypatch.setenv("AUTOLABEL_OFFLINE", "0")
+    monkeypatch.setattr("fsspec.filesystem", lambda *_, **__: pytest.fail("a driver was opened"))
+    monkeypatch.chdir(tmp_path)
+    album(tmp_path / "here", 1)
+    (tmp_path / "here" / "instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert label(*settings, "offline=true") == 1
+    assert "is on the network, which offline=true" in capsys.readouterr().err
+    assert os.environ["AUTOLABEL_OFFLINE"] == "0"
+
+
+def test_offline_asks_no_storage_from_python(monkeypatch):
+    monkeypatch.setenv("AUTOLABEL_OFFLINE", "0")
+    labeler = AutoLabeler.from_config(["detect=nano", "segment=box", "offline=true"])
+    with pytest.raises(ConfigError, match="is on the network"):
+        next(labeler.label("s3://bucket/photos"))
+    assert os.environ["AUTOLABEL_OFFLINE"] == "0"

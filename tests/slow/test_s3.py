@@ -32,6 +32,7 @@ def s3(monkeypatch, tmp_path):
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AUTOLABEL_OFFLINE": "0",
     }.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()

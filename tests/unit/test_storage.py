@@ -58,6 +58,7 @@ def test_an_address_that_is_no_storage_is_refused(url):
 
 
 def test_a_storage_that_nobody_knows_and_one_without_its_package_say_so(monkeypatch):
+    monkeypatch.setenv("AUTOLABEL_OFFLINE", "0")
     with pytest.raises(ConfigError, match="'nowhere://b/x': Protocol not known"):
         storage.require_driver("nowhere://b/x")
     monkeypatch.setitem(sys.modules, "s3fs", None)
@@ -214,3 +215,24 @@ def test_nobody_loads_fsspec_who_has_no_address():
         "assert not {'fsspec', 's3fs', 'aiohttp'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def refused(monkeypatch, offline):
+    """What offline says about an address, and that no driver is asked for: it might look for credentials."""
+    monkeypatch.setenv("AUTOLABEL_OFFLINE", offline)
+    monkeypatch.setattr("fsspec.filesystem", lambda *_, **__: pytest.fail("a driver was opened"))
+    return pytest.raises(ConfigError, match=r"'s3://bucket/x' is on the network, which offline=true .* forbids")
+
+
+@pytest.mark.parametrize(
+    "ask", [storage.exists, storage.names_in, storage.opened, storage.size_of, storage.require_driver]
+)
+def test_offline_forbids_addresses_before_a_driver_is_there(monkeypatch, ask):
+    with refused(monkeypatch, "1"):
+        ask("s3://bucket/x")
+
+
+def test_offline_does_not_forbid_a_storage_of_this_process(monkeypatch, bucket):
+    monkeypatch.setenv("AUTOLABEL_OFFLINE", "1")
+    bucket("/photos/a.png", b"data")
+    assert storage.read("memory://photos/a.png", 9) == b"data"
