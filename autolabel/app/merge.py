@@ -7,6 +7,7 @@ takes over what has changed in the parts.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     lines.append(f"merged     {len(parts)} parts into {printable(str(out))}{taken if again else ''}")
     if outdated:
         lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
-    lines.append(f"next       autolabel export {printable(str(out))} export=[coco,yolo]")
+    lines.append(f"next       autolabel export {printable(shlex.quote(str(out)))} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
     return summary.exit_code
 

@@ -7,6 +7,7 @@ the run has it, unless `refine=...` chooses anew. The result equals a run that w
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from autolabel.app.run_directory import existing_run, set_aside_evaluation, writ
 from autolabel.app.stored_settings import stored_refiners, stored_settings
 from autolabel.app.summary import rewrite_counts, summarise
 from autolabel.core.errors import StoreError
+from autolabel.core.text import printable
 from autolabel.store.lock import exclusive
 from autolabel.store.run import RunReader, RunStore, categories_from, mapping_of, open_reader, open_store
 
@@ -75,10 +77,10 @@ def main(arguments: Sequence[str]) -> int:
         # The settings of the label command that began the run are no longer the run's.
         lines.append(
             f"next       {summary.pending} pictures are not labelled yet: autolabel label with the refine settings as "
-            f"they are now (in {directory}/config.yaml) continues the run"
+            f"they are now (in {printable(str(directory / 'config.yaml'))}) continues the run"
         )
     else:
-        lines.append(f"next       autolabel export {directory} export=[coco,yolo]")
+        lines.append(f"next       autolabel export {printable(shlex.quote(str(directory)))} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
     return 2 if summary.failures else 0
 

@@ -53,6 +53,15 @@ def test_refining_equals_labelling_with_these_settings_and_continues_as_such(lab
     assert label("plain") == 1
 
 
+def test_the_next_command_can_be_pasted_whatever_the_run_is_called(label, tmp_path, capsys):
+    label("my run, größe=groß", "part=1/1")
+    run = tmp_path / "my run, größe=groß"
+    assert main(["refine", str(run), "refine.area.min_px=60"]) == 0
+    assert f"next       autolabel export '{run}' export=" in capsys.readouterr().out
+    assert main(["merge", str(run), f"run={tmp_path / 'all of it'}"]) == 0
+    assert f"next       autolabel export '{tmp_path / 'all of it'}' export=" in capsys.readouterr().out
+
+
 FORMATS = sorted(path.stem for path in (ROOT / "configs" / "export").glob("*.yaml"))
 
 
