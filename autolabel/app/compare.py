@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolabel.app.compose import compose, parse, plain
-from autolabel.app.run_directory import existing_run, runs_below
+from autolabel.app.run_directory import NOTHING_LABELLED, existing_run, is_labelled, runs_below
 from autolabel.app.sweep import fitting
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.text import printable
@@ -115,14 +115,23 @@ def settings_of(values: dict[str, Any]) -> Settings:
 
 
 def run_directories(paths: Sequence[str]) -> list[Path]:
-    """Each path is a run, or a folder of runs. Raises ConfigError when they are fewer than two."""
+    """Each path is a run, or a folder of runs, of which those where labelling never began are left out. Raises
+    ConfigError when they are fewer than two."""
     found: list[Path] = []
     for path in paths:
         folder = Path(path).expanduser()
         below = [] if (folder / FILE_NAME).is_file() else runs_below(folder)
-        found += below or [existing_run(path, None, "compare")]
+        found += list(filter(_is_labelled, below)) if below else [existing_run(path, None, "compare")]
     if len(found) < 2:
         raise ConfigError(f"compare takes two runs or more, or a folder that holds them, got {len(found)}")
+    return found
+
+
+def _is_labelled(run: Path) -> bool:
+    """Says which is not."""
+    found = is_labelled(run)
+    if not found:
+        sys.stderr.write(f"left out: {NOTHING_LABELLED.format(printable(str(run)))}\n")
     return found
 
 

@@ -32,7 +32,7 @@ from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.run_directory import (
     default_run,
-    preflight,
+    made_run,
     require_readable,
     require_room,
     root_of,
@@ -50,7 +50,6 @@ from autolabel.core.protocols import ClassChecker, Engine, Exporter, Source
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.listing import Listing
-from autolabel.store.lock import exclusive
 from autolabel.store.manifest import entries
 from autolabel.store.run import RunStore, Synced, categories_to, open_reader, open_store
 
@@ -157,10 +156,9 @@ def _label(config: DictConfig) -> Summary:
     source: Source = build_of("source", config.source)
     if (part := part_of(values["part"])) is not None:
         source = PartSource(source, part, unit_size)
-    preflight(directory)
     started = time.monotonic()
     with (
-        exclusive(directory),
+        made_run(directory),
         run_log(directory),
         stop_on_signals() as stop,
         listed(source, directory) as refs,

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autolabel.app.run_directory import NOTHING_LABELLED
 from autolabel.app.summary import Cost, read_cost
 from autolabel.core.errors import SourceError, StoreCorrupt, StoreError
+from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord
 from autolabel.evaluate.counterparts import file_name
 from autolabel.store.run import RunReader
@@ -140,7 +142,7 @@ def settings_of(reader: RunReader) -> dict[str, str]:
     the versions of the packages; values as text."""
     config, fingerprint, versions = (reader.meta(key) for key in ("config", "fingerprint", "versions"))
     if config is None or fingerprint is None:
-        raise StoreError(f"{reader.directory} holds nothing that was labelled yet")
+        raise StoreError(NOTHING_LABELLED.format(printable(str(reader.directory))))
     try:
         found = dict(_leaves("", _from_yaml(reader.directory, config)))
         # Those with a space are no keys of the configuration: `segment (weights sha256)`.

@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from autolabel.app.compose import compose, parse
-from autolabel.app.run_directory import existing_run, preflight, set_aside_evaluation, write_text
+from autolabel.app.run_directory import existing_run, made_run, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_settings
 from autolabel.app.summary import Cost, read_cost, summarise
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import printable
-from autolabel.store.lock import exclusive, shared
+from autolabel.store.lock import shared
 from autolabel.store.merge import merge
 from autolabel.store.run import FILE_NAME, open_reader
 
@@ -40,9 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(str(config.run)).expanduser()
     if out.resolve() in [part.resolve() for part in parts]:
         raise ConfigError(f"run={out} is one of the parts; choose another directory")
-    preflight(out)
     with ExitStack() as held:
-        held.enter_context(exclusive(out))
+        held.enter_context(made_run(out))
         for part in parts:
             held.enter_context(shared(part))
         settings = whole_settings(parts[0], out)

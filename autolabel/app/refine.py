@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from autolabel.app.compose import Request, about, compose, compose_from, key_of, parse, plain
 from autolabel.app.part import part_text
 from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
-from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
+from autolabel.app.run_directory import NOTHING_LABELLED, existing_run, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_refiners, stored_settings
 from autolabel.app.summary import rewrite_counts, summarise
 from autolabel.core.errors import StoreError
@@ -89,7 +89,7 @@ def settings_of(run: RunStore | RunReader) -> DictConfig:
     """What it was labelled with. Raises StoreError where that is nothing yet, StoreCorrupt where it is damaged."""
     text = run.meta("config")
     if run.meta("fingerprint") is None or text is None:
-        raise StoreError(f"{run.directory} holds nothing that was labelled yet")
+        raise StoreError(NOTHING_LABELLED.format(printable(str(run.directory))))
     return stored_settings(run.directory, text)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from autolabel.core.errors import ConfigError, SourceError, StoreError, StoreFull, is_disk_full
+from autolabel.app.run_log import FILE_NAME as LOG
+from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreError, StoreFull, is_disk_full
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRef
 from autolabel.ops.storage import absolute, is_url, redact
+from autolabel.store.lock import FILE_NAME as LOCK
+from autolabel.store.lock import exclusive
 from autolabel.store.place import free_bytes
-from autolabel.store.run import FILE_NAME, check_is_run
+from autolabel.store.run import FILE_NAME, check_is_run, open_reader
 
 _SUFFIXES = frozenset((".txt", ".lst", ".json", ".yaml", ".yml", ".parquet"))
 """Of files that list pictures; whether an address is a folder is not asked for a name."""
@@ -51,6 +54,43 @@ def default_run(source_path: str) -> Path:
     name = path.name if whole else path.stem  # `photos.v1` and `photos.v2` are two folders
     name = path.parent.name if name.lower() in generic and path.parent.name else name
     return Path("runs") / (name.replace("*", "_").replace("?", "_") or "run")
+
+
+OWN_FILES = (LOCK, LOG, FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", "config.yaml")
+"""What a run directory may hold before the first record."""
+
+
+@contextmanager
+def made_run(directory: Path) -> Iterator[None]:
+    """The run directory, its lock held. One that was not there before, and where no record came to be, goes again with
+    an error: of a mistyped path or setting nothing is left. Raises as `preflight` and `exclusive`."""
+    new = not os.path.exists(directory)  # noqa: PTH110 - what cannot even be looked at is for preflight to say
+    try:
+        preflight(directory)
+        with exclusive(directory):
+            try:
+                yield
+            except BaseException:
+                if new and not _has_records(directory):
+                    for name in OWN_FILES:
+                        (directory / name).unlink(missing_ok=True)
+                raise
+    except BaseException:
+        if new:
+            with suppress(OSError):  # there is something in it
+                directory.rmdir()
+        raise
+
+
+def _has_records(directory: Path) -> bool:
+    """Also true for what cannot be read: there may be some."""
+    if not (directory / FILE_NAME).exists():
+        return False
+    try:
+        with open_reader(directory) as reader:
+            return any(True for _ in reader.records())
+    except AutolabelError:
+        return True
 
 
 def preflight(directory: Path) -> None:
@@ -97,6 +137,11 @@ def require_readable(refs: Mapping[str, ImageRef]) -> None:
     )
 
 
+NOTHING_LABELLED = (
+    "{} holds nothing that was labelled yet; delete it, or label again: autolabel label PATH run=..."
+)
+
+
 def existing_run(path: str | None, run: object, command: str) -> Path:
     """The run that a command is given, as a bare path or as `run=`. Raises ConfigError or StoreError."""
     if path and run is not None and Path(path).expanduser().resolve() != Path(str(run)).expanduser().resolve():
@@ -117,6 +162,12 @@ def existing_run(path: str | None, run: object, command: str) -> Path:
 def runs_below(folder: Path) -> list[Path]:
     """The run directories that lie in a folder, sorted: those of a sweep, say."""
     return sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}") if path.is_file())
+
+
+def is_labelled(run: Path) -> bool:
+    """Whether labelling began. Raises StoreError for a run that cannot be read."""
+    with open_reader(run) as reader:
+        return reader.meta("config") is not None
 
 
 def write_text(path: Path, text: str) -> None:

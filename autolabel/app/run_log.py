@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FILE_NAME = "autolabel.log"
+
 
 class QuietFile(logging.FileHandler):
     """A full disk must not bury the one line that says so under tracebacks about the log."""
@@ -19,7 +21,7 @@ class QuietFile(logging.FileHandler):
 @contextmanager
 def run_log(directory: Path) -> Iterator[None]:
     """Warnings and what the run did, in `autolabel.log`; warnings also on the screen."""
-    to_file = QuietFile(directory / "autolabel.log", encoding="utf-8", errors="backslashreplace")
+    to_file = QuietFile(directory / FILE_NAME, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_screen = logging.StreamHandler(sys.stderr)
     to_screen.setLevel(logging.WARNING)

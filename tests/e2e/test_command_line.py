@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from autolabel.app.main import main
 from autolabel.app.run_directory import default_run
+from autolabel.core.errors import StoreError
 from tests.fakes import album, draw
 
 
@@ -57,6 +58,31 @@ def test_a_wrong_setting_is_one_line_and_does_not_spoil_the_run(setting, label, 
     assert len(own) == 1
     assert not (tmp_path / "run.sqlite").exists()
     assert label("in", "run=r") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nowhere"], ["in", "detect.conf=1"], ["in", "refine.area.min_px=high"],
+     ["in", "prompt=points", "prompt.file=nowhere.csv"]],
+)  # fmt: skip
+def test_a_command_that_fails_leaves_no_run_directory(arguments, label, tmp_path):
+    album(tmp_path / "in", 1)
+    assert label(*arguments, "run=runs/new") == 1
+    assert not (tmp_path / "runs" / "new").exists()
+
+
+def test_a_directory_that_was_there_or_holds_records_is_not_removed(label, tmp_path, monkeypatch):
+    album(tmp_path / "in", 1)
+    (tmp_path / "there").mkdir()
+    assert label("nowhere", "run=there") == 1
+    assert (tmp_path / "there").is_dir()
+
+    def fails(*_, **__):
+        raise StoreError("too late")
+
+    monkeypatch.setattr("autolabel.app.label.summarise", fails)
+    assert label("in", "run=new") == 1
+    assert (tmp_path / "new" / "run.sqlite").is_file()
 
 
 @pytest.mark.parametrize("run", ["läuft/ä", "out(1)", "a b", '"quoted"', "a=b", "back\\slash"])

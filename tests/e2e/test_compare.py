@@ -262,6 +262,19 @@ def test_a_mistake_is_one_line_and_writes_nothing(arguments, text, two_runs, cap
     assert not Path("runs").exists()
 
 
+def test_a_run_where_labelling_never_began_is_left_out_of_its_folder(two_runs, capsys):
+    Path("c").mkdir()
+    with open_store(Path("c")):
+        pass
+    capsys.readouterr()
+    assert main(["compare", ".", "out=out"]) == 0
+    said = "c holds nothing that was labelled yet; delete it, or label again: autolabel label PATH run=...\n"
+    assert capsys.readouterr().err == f"left out: {said}"
+    assert [run["name"] for run in result("out")["runs"]] == ["a", "b"]
+    assert main(["compare", "a", "c", "out=out"]) == 1
+    assert capsys.readouterr().err == f"autolabel: {said}"
+
+
 def test_a_configuration_that_is_no_data_is_refused(two_runs, capsys):
     bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
     with open_store(two_runs / "b") as store:
@@ -399,7 +412,7 @@ def test_a_run_that_cannot_be_does_not_stop_the_others(label, tmp_path, capsys):
     assert shown.err.count("autolabel: ") == 2
     assert "sweep      2 of 4 runs are complete" in shown.out
     assert "could not run: prompt.pad=3" in shown.out
-    assert shown.out.splitlines()[-1] == "next       autolabel compare s/prompt.pad=0.0 s/prompt.pad=0.1"
+    assert shown.out.splitlines()[-1] == "next       autolabel compare s"
 
 
 def test_a_sweep_that_is_stopped_says_so_even_after_a_failure(label, tmp_path, capsys):

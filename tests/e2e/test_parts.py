@@ -119,6 +119,12 @@ def test_what_does_not_fit_together_is_refused_with_the_reason(label, tmp_path, 
     assert not (tmp_path / "all" / "run.sqlite").exists()
 
 
+def test_a_merge_that_is_refused_leaves_no_directory(label, tmp_path):
+    label("one", "part=1/2")
+    assert merged(tmp_path, ["one"]) == 1
+    assert not (tmp_path / "all").exists()
+
+
 def test_another_run_is_never_overwritten_and_the_same_merge_is_done_once(label, tmp_path, capsys):
     for k in (1, 2):
         label(f"part {k}", f"part={k}/2")
