@@ -16,6 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from autolabel.app.hydra_errors import (
+    NAMED,
+    of_building,
+    of_composing,
+    of_reading,
+    refuse_unfit,
+    unreadable,
+    values_in,
+)
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import AutolabelError, ConfigError
 from autolabel.ops.names import nearest
@@ -47,11 +56,14 @@ class Request:
         return self.paths[0] if self.paths else None
 
 
-NAMED = ("refine", "export")
-"""Groups of any number of components, each under a name of its own: also none."""
-
 FLAGS = {"-m": "label", "--multirun": "label", "--verify": "export", "--calibrate": "evaluate"}
 """Flags that one command takes, and which."""
+
+
+_OTHER_PATHS = {
+    "label": "; several paths are a text file with a line for each",
+    "evaluate": "; ground truth is truth=PATH",
+}
 
 
 def parse(arguments: Sequence[str], command: str, *, several: bool = False) -> Request:
@@ -79,7 +91,8 @@ def parse(arguments: Sequence[str], command: str, *, several: bool = False) -> R
             paths.append(argument)
     if len(paths) > 1 and not several:
         raise ConfigError(
-            f"one path at a time, got {paths[0]!r} and {paths[1]!r}; a text list of paths is a source too"
+            f"one path at a time, got {paths[0]!r} and {paths[1]!r}; settings are KEY=VALUE, in quotes where there is a "
+            f"space in one{_OTHER_PATHS.get(command, '')}"
         )
     return Request(
         paths=tuple(paths),
@@ -137,14 +150,22 @@ def about(key: str, arguments: Iterable[str]) -> list[str]:
 
 
 def value_of(override: str) -> Any:
-    """What an override sets, as plain values; None where Hydra cannot read it, which it says as it composes."""
+    """What an override sets, as plain values; None where it cannot be read, which is said as it is composed."""
+    try:
+        return parsed(override).value()
+    except ConfigError:
+        return None
+
+
+def parsed(override: str) -> Override:
+    """Raises ConfigError where Hydra's grammar cannot read it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        return OverridesParser.create().parse_override(as_hydra(override)).value()
-    except HydraException:
-        return None
+        return OverridesParser.create().parse_override(as_hydra(override))
+    except HydraException as error:
+        raise ConfigError(unreadable(override)) from error
 
 
 def _checked(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> DictConfig:
@@ -167,12 +188,13 @@ def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
+    overrides = _read(name, overrides, config_dirs)
     extra = [f"hydra.searchpath=[{','.join(map(_absolute, config_dirs))}]"] if config_dirs else []
     with _own_hydra_state():
         try:
             with initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="autolabel"):
                 return hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
-        # ValueError: `detect=null`. The others: a configuration file of somebody's own that is no YAML.
+        # The last five: a configuration file of somebody's own that is no YAML, or no configuration.
         except (
             HydraException,
             OmegaConfBaseException,
@@ -182,7 +204,35 @@ def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
             TypeError,
             OSError,
         ) as error:
-            raise ConfigError(_no_such_name(error, name, overrides, config_dirs) or _readable(error)) from error
+            raise ConfigError(_no_such_name(error, name, overrides, config_dirs) or of_composing(error)) from error
+
+
+def _read(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
+    """The overrides but for `experiment=null` and those before it, where nothing is what is chosen anyway. Raises
+    ConfigError for what cannot be read, or is no choice."""
+    kept: list[str] = []
+    for given in overrides:
+        override = parsed(given)
+        group = override.key_or_group
+        if not override.is_delete() and override.value() is None and group in _optional(name):
+            kept = [one for one in kept if key_of(one) != group]
+            continue
+        refuse_unfit(given, override, _choices(group, config_dirs), sweeps=name == "label")
+        kept.append(given)
+    return kept
+
+
+@cache
+def _optional(name: str) -> frozenset[str]:
+    """The groups of which a primary file chooses nothing."""
+    entries = OmegaConf.load(configs_dir() / f"{name}.yaml").get("defaults", [])
+    return frozenset(
+        str(group)
+        for entry in entries
+        if isinstance(entry, DictConfig)
+        for group, choice in entry.items()
+        if choice is None
+    )
 
 
 def _plain_sections(usual: DictConfig) -> list[str]:
@@ -234,13 +284,13 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
         said = [
             override
             for override in overrides
-            if key_of(override).partition("@")[0] == group and choice in re.split(r"[=,\[\] ]+", override)
+            if key_of(override).partition("@")[0] == group and choice in values_in(parsed(override))
         ]
         there = _choices(group, config_dirs)
         if said and there:
             return f"{said[0]}: {group} has no choice {choice!r}; {nearest(choice, there)}"
         return None  # a file asks for it, and Hydra says which
-    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    unknown = re.match(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     if unknown is None:
         return None
     key = unknown[1]
@@ -250,7 +300,17 @@ def _no_such_name(error: Exception, name: str, overrides: Sequence[str], config_
     others = [override for override in overrides if key_of(override) != key]
     if len(others) == len(overrides):  # it is set in a file, not here
         return None
-    return f"{key}: there is no such setting; {_meant(key, list(_settings(_composed(name, others, config_dirs))))}"
+    known = list(_settings(_composed(name, others, config_dirs)))
+    section, _, rest = key.partition(".")
+    if section not in known and key in _settings(_usual("label")):
+        way = f"autolabel {section} RUN {key}=..." if section in NAMED else "label again, into another run=..."
+        return f"{key}: {name} does not change that; {way}"
+    component = rest.partition(".")[0]
+    if section in NAMED and section in known and component in _choices(section, config_dirs):
+        there = [one.partition(".")[2] for one in known if re.fullmatch(rf"{section}\.[^.]+", one)]
+        if component not in there:
+            return f"{key}: {component} is not chosen; {section}=[{','.join([*there, component])}] has it"
+    return f"{key}: there is no such setting; {_meant(key, known)}"
 
 
 def _choices(group: str, config_dirs: Sequence[str]) -> list[str]:
@@ -320,15 +380,9 @@ def alternatives(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     A key that is set twice, however it is written, has what it was set to last. Raises ConfigError for a value that
     cannot be read.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides([_as_sweep(o) for o in overrides])
-    except HydraException as error:
-        raise ConfigError(_readable(error)) from error
     found: dict[str, tuple[str, ...]] = {}
-    for given, override in zip(overrides, parsed, strict=True):
+    for given in overrides:
+        override = parsed(_as_sweep(given))
         key = override.get_key_element()
         found.pop(key, None)
         # `+a=1,2 a=3` is one run, which still needs the first to have the key: any value of it will do.
@@ -378,9 +432,9 @@ def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
             cause = cause.__cause__
         if cause is not None:
             raise cause from None
-        raise ConfigError(_readable(error)) from error
+        raise ConfigError(of_building(error, config)) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(_readable(error)) from error
+        raise ConfigError(of_reading(error, config) if isinstance(config, DictConfig) else str(error)) from error
 
 
 METHODS = {
@@ -439,7 +493,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(_readable(error)) from error
+        raise ConfigError(of_reading(error, config)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -453,16 +507,6 @@ def flat(prefix: str, value: Any, without: Collection[str] = ()) -> Iterator[tup
                 yield from flat(f"{prefix}.{key}", inner, without)
     else:
         yield prefix, repr(value)
-
-
-def _readable(error: Exception) -> str:
-    """Hydra's and OmegaConf's messages, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if "Config search path:" in lines:
-        lines = lines[: lines.index("Config search path:")]
-    return "; ".join(
-        line for line in lines if not line.startswith(("Set the environment variable HYDRA", "See https"))
-    )
 
 
 def _absolute(directory: str) -> str:

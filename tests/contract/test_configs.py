@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from autolabel.app.compose import build_all, build_of, compose, expand, is_override, parse
+from autolabel.app.compose import build, build_all, build_of, compose, expand, is_override, parse, plain
 from autolabel.app.main import COMMANDS, choices
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
@@ -90,7 +90,7 @@ def test_a_wrong_setting_is_one_clear_line(override):
         (["detct.conf=0.3"], "detct.conf: there is no such setting; did you mean detect?"),
         (
             ["export.voc.imags=copy"],
-            "export.voc.imags: there is no such setting; export has no 'voc': there are coco",
+            "export.voc.imags: voc is not chosen; export=[coco,yolo,voc] has it",
         ),
         (
             ["refine.bleed=null", "refine.bleed.clip=true"],
@@ -111,6 +111,134 @@ def test_a_mistyped_name_is_told_with_the_right_one(overrides, line):
     with pytest.raises(ConfigError) as caught:
         compose("label", ["source.path=x", *overrides])
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "line"),
+    [
+        ("label", "detect=nan", "detect=nan: detect has no choice 'nan'; did you mean nano?"),
+        ("label", "detect=true", "detect=true: detect has no choice 'true'; there are "),
+        ("label", "detect={a: 1}", "detect={a: 1}: detect has no choice '{a: 1}'; there are "),
+        ("label", "detect==nano", "detect==nano: detect has no choice '=nano'; did you mean nano?"),
+        (
+            "label",
+            "detect=nano segment=nano",
+            "detect=nano segment=nano: detect has no choice 'nano segment=nano'",
+        ),
+        ("label", "engine=null", "engine=null: null is no choice of engine; there are inline, ray, threaded"),
+        ("label", "export=null", "export=null: null is no choice of export; for none of them, export=[]"),
+        ("label", "export=[coco,5]", "export=[coco,5]: export has no choice '5'; there are coco"),
+        ("label", "export=[coco", "export=[coco: cannot be read; a list is [a,b], a map {a: b}"),
+        ("label", "small/", "'small/' is no setting; settings are KEY=VALUE, such as detect=nano"),
+        (
+            "label",
+            "export=cvat,voc",
+            "export=cvat,voc: several of them are a list: export=[cvat,voc]; for one run each: label -m",
+        ),
+        ("export", "export=cvat,voc", "export=cvat,voc: several of them are a list: export=[cvat,voc]"),
+        (
+            "label",
+            "detect.classes=a,b",
+            "detect.classes=a,b: a list is detect.classes=[a,b]; one text is 'detect.classes=\"a,b\"'; for one run each",
+        ),
+        (
+            "label",
+            "detect=nano,yolo",
+            "detect=nano,yolo: there is one choice at a time; for one run each: label -m",
+        ),
+        ("label", "detect.conf=choice(1,2)", "detect.conf=choice(1,2): for one run each: label -m"),
+        (
+            "label",
+            "+refine=strict",
+            "+refine=strict: refine has a choice already; in its place: refine=strict, or",
+        ),
+        ("label", "~refine.foo", "refine.foo: there is no such setting; there are area, "),
+        ("label", "~detect.conf=0.9", "the value of 'detect.conf' is 0.25 and not 0.9."),
+        (
+            "export",
+            "~refine.area",
+            "refine.area: export does not change that; autolabel refine RUN refine.area=...",
+        ),
+        (
+            "refine",
+            "detect.conf=0.4",
+            "detect.conf: refine does not change that; label again, into another run=...",
+        ),
+        ("evaluate", "detect=nano", "detect: evaluate does not change that; label again, into another run=..."),
+        ("evaluate", "refin.x=3", "refin.x: there is no such setting; there are "),
+    ],
+)
+def test_what_hydra_refuses_is_told_in_our_words(name, override, line):
+    with pytest.raises(ConfigError) as caught:
+        compose(name, [override])
+    assert str(caught.value).startswith(line)
+
+
+def test_no_experiment_is_a_choice_too():
+    usual = compose("label", ["source.path=x"])
+    assert compose("label", ["source.path=x", "experiment=offline", "experiment=null"]) == usual
+    assert compose("label", ["source.path=x", "experiment=null", "experiment=offline"]).offline
+
+
+def test_every_setting_that_a_choice_leaves_open_is_told_with_what_it_takes():
+    with pytest.raises(ConfigError) as caught:
+        plain(compose("label", ["source.path=x", "segment=sam2_custom"]))
+    assert str(caught.value) == (
+        "segment.architecture is not set, and what is chosen needs it: segment.architecture=... (a YAML of sam2's own "
+        "(sam2.1/sam2.1_hiera_t.yaml), the path of yours, or nano); segment.weights is not set, and what is chosen needs "
+        "it: segment.weights=... (a name (`autolabel weights list`), a path to .pt or .safetensors, or random:SEED)"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^detect\.weights is not set, and what is chosen needs it: detect\.weights="
+    ):
+        build(compose("label", ["source.path=x", "detect=yolo"]).detect)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("${foo}", "detect.conf: Interpolation key 'foo' not found"),
+        ("${oc.env:NO_SUCH_}", "detect.conf: Environment variable 'NO_SUCH_' not found"),
+    ],
+)
+def test_a_reference_to_nothing_is_told_with_its_setting(value, line):
+    with pytest.raises(ConfigError) as caught:
+        plain(compose("label", ["source.path=x", f"detect.conf={value}"]))
+    assert str(caught.value) == line
+
+
+OWN = """
+import {imported}
+
+class Mine:
+    def __init__(self, *, conf):
+        raise RuntimeError("nothing\\nworks")
+"""
+
+
+@pytest.mark.parametrize(
+    ("imported", "settings", "line"),
+    [
+        ("not_there_", {"conf": 1}, "detect: {}.Mine cannot be loaded: ModuleNotFoundError: No module named 'not_there_' (--d"),
+        ("json", {"conf": 1}, "detect: {}.Mine cannot be built: RuntimeError: works (--debug shows where)"),
+        ("json", {"cnf": 1, "conf": 1}, "detect.cnf: there is no such setting; did you mean conf?"),
+        ("json", {}, "detect: {}.Mine needs settings that are not there: 'conf'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_class_of_ones_own_is_told(tmp_path, monkeypatch, imported, settings, line):
+    module = f"own_{hash((imported, *settings)) & 0xFFFF}"
+    (tmp_path / f"{module}.py").write_text(OWN.format(imported=imported))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = OmegaConf.create({"detect": {"_target_": f"{module}.Mine", **settings}})
+    with pytest.raises(ConfigError) as caught:
+        build_of("detect", config.detect)
+    assert str(caught.value).startswith(line.format(module))
+
+
+def test_a_class_that_is_nowhere_says_what_to_do():
+    config = OmegaConf.create({"detect": {"_target_": "nowhere_.Mine"}})
+    with pytest.raises(ConfigError, match=r"a package of your own must be installed, or on PYTHONPATH\)$"):
+        build_of("detect", config.detect)
 
 
 def test_what_a_persons_own_file_misspells_is_told_with_the_file(tmp_path):
@@ -226,8 +354,12 @@ def test_a_path_that_exists_is_a_path_even_with_an_equals_sign(tmp_path, monkeyp
 
 
 def test_two_paths_or_an_unknown_flag_are_refused():
-    with pytest.raises(ConfigError, match="one path"):
-        parse(["a", "b"], "label")
+    with pytest.raises(
+        ConfigError, match=r"^one path at a time, got 'a' and 'b\]'; settings are KEY=VALUE, in quotes where"
+    ):
+        parse(["a", "export=[coco,", "b]"], "label")
+    with pytest.raises(ConfigError, match=r"ground truth is truth=PATH$"):
+        parse(["a", "b.json"], "evaluate")
     with pytest.raises(ConfigError, match="--fast"):
         parse(["--fast"], "label")
 

@@ -1,0 +1,162 @@
+"""What Hydra and OmegaConf refuse, in our words: which setting, what is wrong with it, what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from autolabel.core.configs import configs_dir
+from autolabel.core.errors import ConfigError
+from autolabel.core.text import one_line
+from autolabel.ops.names import nearest
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from hydra.errors import InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+NAMED = ("refine", "export")
+"""Groups of any number of components, each under a name of its own: also none."""
+
+
+# -- overrides, before anything is composed ------------------------------------------------------------------
+
+
+def unreadable(override: str) -> str:
+    """Of what Hydra's grammar cannot read."""
+    if "=" not in override and not override.startswith("~"):
+        return f"{override!r} is no setting; settings are KEY=VALUE, such as detect=nano"
+    return (
+        f"{override}: cannot be read; a list is [a,b], a map {{a: b}}, and a text with brackets, commas or quotes "
+        "stands in quotes of its own: 'KEY=\"TEXT\"'"
+    )
+
+
+def refuse_unfit(given: str, override: Override, choices: Collection[str], *, sweeps: bool) -> None:
+    """ConfigError for several values in the place of one, and for what is no choice of a group: of one that has any,
+    `choices` are its own. `sweeps`: the command takes -m."""
+    key = override.key_or_group
+    if override.is_sweep_override():
+        raise ConfigError(f"{given}: {_one_value(given, override, bool(choices), sweeps=sweeps)}")
+    if not choices or override.is_delete():
+        return
+    value = override.value()
+    if value is None:
+        instead = f"for none of them, {key}=[]" if key in NAMED else nearest("null", choices)
+        raise ConfigError(f"{given}: null is no choice of {key}; {instead}")
+    for one in value if isinstance(value, list) else [value]:
+        if not isinstance(one, str):  # nan is a number, true a truth value
+            text = str(one) if isinstance(value, list) else given.partition("=")[2]
+            raise ConfigError(f"{given}: {key} has no choice {text!r}; {nearest(text, choices)}")
+
+
+def _one_value(given: str, override: Override, is_group: bool, *, sweeps: bool) -> str:
+    """What to write in the place of values with commas between them."""
+    key, _, text = given.partition("=")
+    ways = []
+    if not override.is_discrete_sweep() or not text or "(" in text:
+        pass  # choice(a,b), range(1,9)
+    elif not is_group:
+        ways += [f"a list is {key}=[{text}]", f"one text is '{key}=\"{text}\"'"]
+    elif override.key_or_group in NAMED:
+        ways.append(f"several of them are a list: {key}=[{text}]")
+    else:
+        ways.append("there is one choice at a time")
+    if sweeps:
+        ways.append("for one run each: label -m")
+    return "; ".join(ways) or "a sweep is for label -m"
+
+
+def values_in(override: Override) -> list[str]:
+    """The choices that it names."""
+    value = override.value()
+    return [str(one) for one in (value if isinstance(value, list) else [value])]
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+def of_composing(error: Exception) -> str:
+    """Hydra's message, on one line."""
+    text = str(error)
+    several = re.match(r"Multiple values for ([^. ]+)\. .*'override [^:]+: (.*)'", text)
+    if several is not None:
+        group, choice = several.groups()
+        both = f", or with others {group}=[...,{choice}]" if group in NAMED else ""
+        return f"+{group}={choice}: {group} has a choice already; in its place: {group}={choice}{both}"
+    return _one_line(text.replace("Could not delete from config. The value", "the value"))
+
+
+def of_reading(error: OmegaConfBaseException, config: DictConfig) -> str:
+    """Of a value that is not there, or refers to what is not."""
+    if isinstance(error, MissingMandatoryValue):
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            return "; ".join(_missing(config, key) for key in missing)
+    said = str(error).splitlines()[0]
+    said = re.sub(r"^\w+ raised while resolving interpolation: ", "", said).strip('"')
+    return f"{error.full_key}: {said}" if error.full_key else said
+
+
+def of_building(error: InstantiationException, config: object) -> str:
+    """Of a class that cannot be loaded, does not take a setting, or fails."""
+    text = str(error)
+    place = re.search(r"full_key: (\S+)", text)
+    key = place[1] if place else ""
+    dot, colon = (f"{key}.", f"{key}: ") if key else ("", "")
+    target = re.search(r"target '([^']+)'", text)
+    cause = error.__cause__
+    if target is None or cause is None:
+        return colon + _one_line(re.sub(r"\s*full_key: \S+", "", text))
+    if text.startswith("Error locating target"):
+        while cause.__cause__ is not None:  # Hydra's own words are around it
+            cause = cause.__cause__
+        return (
+            f"{colon}{target[1]} cannot be loaded: {one_line(cause)} (--debug shows where; a package of your own must be "
+            "installed, or on PYTHONPATH)"
+        )
+    called = re.escape(f"{target[1].rpartition('.')[2]}.__init__()")
+    if unknown := re.fullmatch(rf"{called} got an unexpected keyword argument '(.*)'", str(cause)):
+        known = _settings_at(config, key) - {unknown[1]}
+        return f"{dot}{unknown[1]}: there is no such setting; {nearest(unknown[1], known)}"
+    if lacking := re.fullmatch(rf"{called} missing \d+ required keyword-only arguments?: (.*)", str(cause)):
+        return f"{colon}{target[1]} needs settings that are not there: {lacking[1]}"
+    return f"{colon}{target[1]} cannot be built: {one_line(cause)} (--debug shows where)"
+
+
+def _settings_at(config: object, key: str) -> set[str]:
+    if not isinstance(config, DictConfig):
+        return set()
+    there = OmegaConf.select(config._get_root(), key) if key else config
+    return {str(one) for one in there if not str(one).startswith("_")} if isinstance(there, DictConfig) else set()
+
+
+def _missing(config: DictConfig, key: str) -> str:
+    """A line about a setting without a value; what it takes is said where its file says it."""
+    section, _, name = key.rpartition(".")
+    there = OmegaConf.select(config._get_root(), section) if section else None
+    target = there.get("_target_") if isinstance(there, DictConfig) else None
+    takes = next(_comments(section.partition(".")[0], str(target), name), "")
+    return f"{key} is not set, and what is chosen needs it: {key}=..." + (f" ({takes})" if takes else "")
+
+
+def _comments(group: str, target: str, name: str) -> Iterator[str]:
+    """What files of a group whose class is `target` say about a setting that they leave open."""
+    for file in sorted((configs_dir() / group).glob("*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        said = re.search(rf"^{re.escape(name)}: \?\?\? +# (.*)$", text, re.MULTILINE)
+        if said is not None and f"_target_: {target}\n" in text:
+            yield said[1]
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if "Config search path:" in lines:
+        lines = lines[: lines.index("Config search path:")]
+    return "; ".join(
+        line for line in lines if not line.startswith(("Set the environment variable HYDRA", "See https"))
+    )
