@@ -18,6 +18,7 @@ from autolabel.app.prompts import check_prompts
 from autolabel.app.saved import note, require_names_apart, require_none_lost, require_same_classes
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.protocols import ExportReport, Source, Unit
+from autolabel.core.text import printable
 from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
 from autolabel.engine.units import batches
 from autolabel.store.memory import MemoryStore
@@ -73,17 +74,21 @@ def save(
     results: Iterable[Result], directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")
 ) -> dict[str, ExportReport]:
     """Write the labels of several pictures as one data set a format, into `directory/<format>`; what was saved there
-    before is replaced. Raises ConfigError for unknown formats, ExportError when two pictures have one name, or
-    different classes, and when labels of a picture that is not in `results` would be lost."""
-    results = list(results)
-    store = MemoryStore(results[0].categories if results else ())
+    before is replaced. Raises ConfigError for unknown formats and where there is no result, ExportError when two
+    pictures have one name, or different classes, and when labels of a picture that is not in `results` would be lost.
+    """
+    results, formats = _checked_results(results), _texts("formats", formats, '["coco", "yolo"]')
+    store = MemoryStore(results[0].categories)
     records = [result.record for result in results]
     require_names_apart(records)
     require_same_classes([(result.record.image_id, result.categories) for result in results])
     store.commit(Unit(0, 0, tuple(ImageRef(r.image_id, r.path) for r in records)), records)
     config = compose("export", [f"export=[{','.join(formats)}]"])
     root, exporters = Path(directory), build_all("export", config.export)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{printable(str(root))} cannot be a folder: there is a file of this name") from error
     for name in exporters:
         require_none_lost(root / name, records)
     reports = {}
@@ -91,6 +96,29 @@ def save(
         reports[name] = exporter.export(store, root / name)
         note(root / name, records)
     return reports
+
+
+def _checked_results(results: Iterable[Result]) -> list[Result]:
+    if isinstance(results, Result):
+        raise ConfigError("save takes several results, [result] for one; result.save(...) saves it alone")
+    found = list(results)
+    for one in found:
+        if not isinstance(one, Result):
+            raise ConfigError(f"save takes what label gives, got a {type(one).__name__}")
+    if not found:
+        raise ConfigError(
+            "there is no result to save; what label gives can be gone through once: keep it in a list"
+        )
+    return found
+
+
+def _texts(name: str, values: object, example: str) -> list[str]:
+    """A list of texts. Raises ConfigError for one text alone, which is a sequence of texts too, and for a mapping."""
+    good = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    found = list(values) if good else []  # type: ignore[call-overload]
+    if not good or not all(isinstance(one, str) for one in found):
+        raise ConfigError(f"{name} must be a list of texts such as {example}, got {values!r:.100}")
+    return found
 
 
 class AutoLabeler:
@@ -102,7 +130,8 @@ class AutoLabeler:
     def __init__(self, labeler: object, categories: tuple[Category, ...], config: DictConfig) -> None:
         from autolabel.engine.labeler import FrameLabeler
 
-        assert isinstance(labeler, FrameLabeler)
+        if not isinstance(labeler, FrameLabeler):
+            raise ConfigError('an AutoLabeler is made with AutoLabeler.from_config(["experiment=offline"])')
         self._labeler = labeler
         self._config = config
         self.categories = categories
@@ -112,7 +141,8 @@ class AutoLabeler:
         """The pipeline of `autolabel label` with these overrides, for example
         `["experiment=offline", "detect.conf=0.4"]`; `config_dir` is a folder of your own configuration files.
         What is about runs, sources, engines and exports has no effect here; `precision=auto`, which a run decides
-        on its pictures, is float32. Leaves no Hydra state behind."""
+        on its pictures, is float32. Leaves no Hydra state behind. Raises AutolabelError."""
+        overrides = _texts("overrides", overrides, '["experiment=offline"]')
         quiet_environment()
         config = compose("label", overrides, config_dir)
         with offline_if(config.offline):
@@ -123,9 +153,11 @@ class AutoLabeler:
 
         A picture that cannot be used gives a result whose `record.status` is `failed`; nothing is raised for it. Raises
         ConfigError, as the command does, where `prompt.file` or `prompt.run` says nothing of any of these pictures, or
-        names an annotation that is not there.
+        names an annotation that is not there; and for an array or an image in the place of a path, at once.
         """
-        results = self._results(paths)
+        return self._offline(self._results(_checked_paths(paths)))
+
+    def _offline(self, results: Iterator[Result]) -> Iterator[Result]:
         while True:
             # Not around the loop: what the caller does between two results is not ours to forbid.
             with offline_if(self._config.offline):
@@ -134,7 +166,7 @@ class AutoLabeler:
                 return
             yield result
 
-    def _results(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
+    def _results(self, paths: str | Sequence[str]) -> Iterator[Result]:
         from autolabel.engine.labeler import PipelineLabeler
 
         found, of_source = _refs(paths)
@@ -148,16 +180,29 @@ class AutoLabeler:
                 yield Result(record, categories)
 
 
-def _refs(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-) -> tuple[Mapping[str, ImageRef], tuple[Category, ...]]:
+def _checked_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> str | list[str]:
+    """One path as text, or the list of them."""
+    if isinstance(paths, str | bytes | os.PathLike):
+        return os.fsdecode(paths)
+    given = list(paths) if isinstance(paths, Iterable) else [paths]
+    for one in given:
+        if not isinstance(one, str | bytes | os.PathLike):
+            raise ConfigError(
+                f"label takes a path or a list of paths, got a {type(one).__name__}; write pictures that are arrays or "
+                "images to files first"
+            )
+    return list(map(os.fsdecode, given))
+
+
+def _refs(paths: str | Sequence[str]) -> tuple[Mapping[str, ImageRef], tuple[Category, ...]]:
     """The pictures by their ids, and the classes that came with them."""
-    if isinstance(paths, (str, os.PathLike)):
-        path = os.fspath(paths)
-        source: Source = build({"_target_": "autolabel.source.infer.AutoSource", "path": path, "images_dir": None})
+    if isinstance(paths, str):
+        source: Source = build(
+            {"_target_": "autolabel.source.infer.AutoSource", "path": paths, "images_dir": None}
+        )
         with listed(source) as refs:
             return {ref.image_id: ref for ref in refs.values()}, source.categories
-    files = [os.path.abspath(os.fspath(p)) for p in paths]  # noqa: PTH100 - keeps any bytes a name may hold
+    files = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - keeps any bytes a name may hold
     if not files:
         raise SourceError("no pictures were given")
     if len(set(files)) < len(files):

@@ -23,7 +23,7 @@ from PIL import Image
 
 import autolabel
 from autolabel.app.main import main
-from autolabel.core.errors import ExportError
+from autolabel.core.errors import ConfigError, ExportError, SourceError
 from autolabel.core.types import Category
 from autolabel.export import atomic, pictures
 from autolabel.store.run import open_reader
@@ -490,6 +490,48 @@ def test_several_pictures_are_saved_as_one_data_set_and_none_is_lost_later(resul
     with pytest.raises(ExportError, match=r"holds the labels of b.png, and they would be lost"):
         first.save(tmp_path / "out", ["coco"])
     assert saved_names(tmp_path / "out") == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [("experiment=offline", r"^overrides must be a list of texts such as \["), (None, "overrides must be a list"),
+     ({"experiment": "offline"}, "overrides must be a list"), ([1], r"overrides must be a list .*, got \[1\]"),
+     (["experiment=offline", "in/"], "'in/' is no setting; settings are KEY=VALUE")],
+)  # fmt: skip
+def test_settings_that_are_none_are_one_clear_line_from_python(overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        autolabel.AutoLabeler.from_config(overrides)
+    with pytest.raises(ConfigError, match="an AutoLabeler is made with"):
+        autolabel.AutoLabeler(1, (), OmegaConf.create())
+
+
+def test_pictures_that_are_no_paths_are_one_clear_line_from_python(configs, tmp_path):
+    labeler = autolabel.AutoLabeler.from_config(["detect=colour", "segment=box"], config_dir=configs)
+    array = np.zeros((9, 9, 3), np.uint8)
+    for given, kind in ((array, "ndarray"), ([array], "ndarray"), (Image.fromarray(array), "Image"), (3, "int")):
+        with pytest.raises(
+            ConfigError, match=f"label takes a path or a list of paths, got a {kind}; write pictures"
+        ):
+            labeler.label(given)
+    with pytest.raises(SourceError, match="no pictures were given"):
+        list(labeler.label([]))
+
+
+def test_what_cannot_be_saved_is_one_clear_line(results, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match=r"formats must be a list of texts such as .*, got 'coco'"):
+        autolabel.save(results[:1], out, "coco")
+    with pytest.raises(ConfigError, match=r"\[result\] for one"):
+        autolabel.save(results[0], out)
+    with pytest.raises(ConfigError, match="what label gives, got a str"):
+        autolabel.save(["a.png"], out)
+    with pytest.raises(ConfigError, match="no result to save"):
+        autolabel.save([], out)
+    assert not out.exists()
+    out.write_text("")
+    for place in (out, out / "below"):
+        with pytest.raises(ConfigError, match="there is a file of this name"):
+            autolabel.save(results[:1], place)
 
 
 def test_pictures_of_one_name_are_not_one_data_set(results, tmp_path):
