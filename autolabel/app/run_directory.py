@@ -131,9 +131,14 @@ def require_readable(refs: Mapping[str, ImageRef]) -> None:
         except ValueError:  # a NUL: no file has this name
             continue
     first = next(iter(refs.values()))
+    elsewhere = first.labels is not None and not os.path.lexists(first.path)
     raise SourceError(
         f"none of the {len(refs)} pictures can be read, the first is {printable(first.path)}; "
-        "is the folder the right one, and may this user read it?"
+        + (
+            "where are they? source.images_dir=FOLDER says so"
+            if elsewhere
+            else "is the folder the right one, and may this user read it?"
+        )
     )
 
 

@@ -315,6 +315,15 @@ def test_a_disk_error_is_one_line(label, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_pictures_that_are_not_beside_their_labels_are_asked_for_by_the_setting(label, tmp_path, capsys):
+    moved = tmp_path / "elsewhere" / boxes(tmp_path / "in").name
+    moved.parent.mkdir()
+    (tmp_path / "in" / "instances.json").rename(moved)
+    assert label(moved, detect="labels") == 1
+    assert "where are they? source.images_dir=FOLDER says so" in capsys.readouterr().err
+    assert label(moved, "source.images_dir=in", detect="labels") == 0
+
+
 def test_label_files_that_are_all_broken_are_named_as_the_reason(label, tmp_path, capsys):
     draw(tmp_path / "in" / "images" / "a.png", {})
     (tmp_path / "in" / "labels").mkdir()
