@@ -30,6 +30,7 @@ from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts
 from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
+from autolabel.app.refiners import require_same_refining
 from autolabel.app.run_directory import (
     default_run,
     made_run,
@@ -173,7 +174,9 @@ def _label(config: DictConfig) -> Summary:
             check_formats(exporters, categories)
             if isinstance(labeler, PipelineLabeler):
                 check_prompts(labeler.prompter, refs, config, source.categories)
-            store.claim(fingerprint(plain(config), labeler.identities, labeler.refiners, categories))
+            entries = fingerprint(plain(config), labeler.identities, labeler.refiners, categories)
+            require_same_refining(store, entries)
+            store.claim(entries)
             claim_part(store, source)
             synced = store.sync(refs, root=root, unit_size=unit_size)
             say_changes(synced)

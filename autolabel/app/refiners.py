@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
 
-from autolabel.app.compose import build_all, flat
+from autolabel.app.compose import build_all, flat, quoted
+from autolabel.core.errors import StoreMismatch
 from autolabel.core.protocols import Refiner
+from autolabel.core.text import printable
 from autolabel.core.types import Category
+from autolabel.store.run import RunStore, mapping_of
+
+NOT_SET = "(not set)"
 
 
 def build_refiners(config: DictConfig | None, categories: Sequence[Category]) -> list[Refiner]:
@@ -34,3 +42,39 @@ def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:
 def is_of_refine(key: str) -> bool:
     """Whether an entry of a fingerprint is one of `refine_entries`."""
     return key.split(".")[0] == "refine" or key.startswith("refine (")
+
+
+def require_same_refining(store: RunStore, fingerprint: Mapping[str, str]) -> None:
+    """Raises StoreMismatch, with the commands that help, where a run was labelled with this fingerprint but for what it
+    keeps and drops: `autolabel refine` changes that, and undoes it."""
+    before = mapping_of(store, "fingerprint")
+    changed = sorted(key for key in before.keys() | fingerprint.keys() if before.get(key) != fingerprint.get(key))
+    if not store.has_units or not changed or not all(map(is_of_refine, changed)):
+        return
+    run = printable(shlex.quote(str(store.directory)))
+    then, now = (_as_settings(changed, entries) for entries in (before, fingerprint))
+    lines = [
+        f"{store.directory} keeps and drops with other refine settings (then -> now):",
+        *(f"  {key}: {before.get(key, NOT_SET)} -> {fingerprint.get(key, NOT_SET)}" for key in changed),
+        f"to continue it as it is, label with {then or f'those (they are in {run}/config.yaml)'}; to have the new ones, "
+        f"first: autolabel refine {run} {now or 'with the refine settings of this command'}",
+    ]
+    raise StoreMismatch("\n".join(map(printable, lines)))
+
+
+def _as_settings(keys: Sequence[str], entries: Mapping[str, str]) -> str | None:
+    """`refine.area.min_px=3`, for a shell; None where some are no plain values that are set one by one."""
+    found = []
+    for key in keys:
+        try:
+            value = ast.literal_eval(entries[key])
+        except (KeyError, ValueError, SyntaxError):
+            return None
+        if isinstance(value, str):
+            text = quoted(value)
+        elif value is None or isinstance(value, bool | int | float):
+            text = json.dumps(value)
+        else:
+            return None
+        found.append(printable(shlex.quote(f"{key}={text}")))
+    return " ".join(found)

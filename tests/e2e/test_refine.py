@@ -53,6 +53,34 @@ def test_refining_equals_labelling_with_these_settings_and_continues_as_such(lab
     assert label("plain") == 1
 
 
+def test_the_first_command_after_refining_is_refused_with_those_that_help(label, tmp_path, capsys):
+    label("my run")
+    usual = records(tmp_path / "my run")
+    refined = ["refine.area.min_px=60", "refine.border.max_contact=0.5"]
+    assert main(["refine", str(tmp_path / "my run"), *refined]) == 0
+    capsys.readouterr()
+    assert label("my run") == 1
+    _, first, *changes, last = capsys.readouterr().err.splitlines()
+    assert first.endswith("my run keeps and drops with other refine settings (then -> now):")
+    assert len(changes) == 2
+    go_on, back = (shlex.split(part) for part in last.split("; "))
+    assert label("my run", *go_on[-2:]) == 0
+    assert main(back[back.index("autolabel") + 1 :]) == 0
+    assert label("my run") == 0
+    assert records(tmp_path / "my run") == usual
+
+
+def test_a_refiner_that_came_or_went_is_told_without_a_command_that_cannot_be(label, tmp_path, capsys):
+    label("run")
+    assert main(["refine", str(tmp_path / "run"), "refine=none"]) == 0
+    capsys.readouterr()
+    assert label("run") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"autolabel refine {tmp_path / 'run'} with the refine settings of this command")
+    assert label("run", "prompt.pad=0.2") == 1
+    assert "was labelled with other settings" in capsys.readouterr().err
+
+
 def test_the_next_command_can_be_pasted_whatever_the_run_is_called(label, tmp_path, capsys):
     label("my run, größe=groß", "part=1/1")
     run = tmp_path / "my run, größe=groß"
