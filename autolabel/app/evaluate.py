@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if OmegaConf.is_missing(config.truth, "path"):
         raise ConfigError("which truth? autolabel evaluate RUN truth=PATH (labels of any kind that label reads)")
     values = plain(config)
+    oracle = None if values["oracle"] is None else oracle_of(run_path(values["oracle"]), str(config.truth.path))
     with truth_settings():
         truth = read_truth(build_of("source", config.truth, "truth"), str(values["truth"].get("path", "")))
     evaluator = evaluator_of(values)
@@ -61,8 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(text(found))
         with open_reader(directory) as reader:
             sys.stdout.write(part_text(reader))
-        if values["oracle"] is not None:
-            sys.stdout.write(oracle_text(evaluator, run_path(values["oracle"]), truth, found))
+        if oracle is not None:
+            sys.stdout.write(oracle_text(evaluator, oracle, truth, found))
         sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")
         if request.flag:
             place = printable(shlex.quote(str(calibrate(directory, truth, found))))
@@ -210,14 +211,20 @@ def is_on_labels(reader: RunReader) -> bool:
     return "labels.LabelsDetector" in str(mapping_of(reader, "fingerprint").get("detect._target_"))
 
 
-def oracle_text(evaluator: Evaluator, directory: Path, truth: Truth, detected: Evaluation) -> str:
-    """The run beside one on the true boxes. Raises StoreError when the other is none."""
-    from autolabel.evaluate.table import beside
-
+def oracle_of(directory: Path, truth: str) -> Path:
+    """The run on the true boxes, looked at before anything is computed. Raises StoreError when it is none."""
     with open_reader(existing_run(str(directory), None, "evaluate")) as reader:
         if not is_on_labels(reader):
             raise StoreError(
                 f"oracle={directory} was labelled with a detector; make one with the true boxes: "
-                f"autolabel label {truth.path} detect=labels detect.keep_masks=false run=..."
+                f"autolabel label {printable(shlex.quote(truth))} detect=labels detect.keep_masks=false run=..."
             )
+    return directory
+
+
+def oracle_text(evaluator: Evaluator, oracle: Path, truth: Truth, detected: Evaluation) -> str:
+    """The run beside one on the true boxes."""
+    from autolabel.evaluate.table import beside
+
+    with open_reader(oracle) as reader:
         return beside(detected, evaluator.evaluate(reader, truth, on_labels=True))

@@ -131,8 +131,11 @@ def test_a_run_on_true_boxes_is_recognised_and_put_beside_one_with_a_detector(ho
     (line,) = [line for line in shown.splitlines() if line.split()[:2] == ["mask", "AP"]]
     detector, with_truth = (float(v) for v in line.split()[-2:])
     assert detector < with_truth == 1
-    assert main(["evaluate", str(run), f"truth={truth}", f"oracle={run}"]) == 1
-    assert "detect=labels" in capsys.readouterr().err
+    for other, said in ((run, "detect=labels"), (home / "nope", "there is no run directory")):
+        assert main(["evaluate", str(run), f"truth={truth}", f"oracle={other}"]) == 1
+        shown = capsys.readouterr()
+        assert said in shown.err
+        assert not shown.out, "before anything is computed"
 
 
 def test_settings_compose_and_are_shown(capsys):
