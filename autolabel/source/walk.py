@@ -22,7 +22,8 @@ IMAGE_EXTENSIONS = frozenset(_COMMON + _OTHER)
 """Lower case. HEIC is here although it is not read: such a picture must fail by name, not be passed over."""
 
 
-_RUN = "run.sqlite"
+_RUNS = ({"run.sqlite"}, {".lock", "autolabel.log"})
+"""Any of these names, all together, make a folder a run directory; the latter one that begins with this very walk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _remote_files(root: str, ignored: Counter[str]) -> Iterator[File]:
                 raise SourceError(f"cannot list the folder {root!r}: {e.strerror}") from e
             yield File(f"{relative}/", problem=_folder_problem(e))
             continue
-        if relative and any(item.name == _RUN for item in items):
+        if relative and _is_run({item.name for item in items}):
             ignored["run directory of autolabel"] += 1
             continue
         hidden = sum(item.name.startswith(".") for item in items)
@@ -144,12 +145,16 @@ def walk(root: str) -> Tree:
                 raise SourceError(f"cannot list the folder {root!r}: {e.strerror}") from e
             unreadable.append((folder, _folder_problem(e)))
             continue
-        if folder and any(entry.name == _RUN for entry in entries):
+        if folder and _is_run({entry.name for entry in entries}):
             ignored["run directory of autolabel"] += 1
             continue
         for entry in entries:
             _sort_entry(entry, posixpath.join(folder, entry.name), files, real, linked, ignored)
     return Tree(root, tuple(sorted(files, key=os.fsencode)), tuple(sorted(unreadable)), ignored)
+
+
+def _is_run(names: set[str]) -> bool:
+    return any(needed <= names for needed in _RUNS)
 
 
 def _sort_entry(
