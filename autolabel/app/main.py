@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -144,6 +146,8 @@ def _unknown(command: str) -> str:
 
     close = get_close_matches(command, COMMANDS, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
+    if os.path.exists(command):  # noqa: PTH110 - any text may be given, also one that Path refuses
+        hint = f"; did you mean autolabel label {shlex.quote(command)}?"
     return f"there is no command {command!r}{hint} (autolabel --help lists them)"
 
 

@@ -97,6 +97,15 @@ def test_pictures_without_a_path_are_asked_for(label, capsys):
     assert "which pictures?" in capsys.readouterr().err
 
 
+def test_pictures_without_a_command_are_told_of_label(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    assert main(["my photos"]) == 1
+    assert "did you mean autolabel label 'my photos'? (autolabel --help" in capsys.readouterr().err
+    assert main(["lable"]) == 1
+    assert "did you mean 'label'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["label", "export", "demo"])
 def test_every_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
