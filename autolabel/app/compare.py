@@ -33,10 +33,8 @@ VERSION = 1
 SETTINGS_SHOWN = 20
 """Settings that differ on the screen; the page has them all."""
 LONGEST_VALUE = 60
-RENAMED = (
-    "{} pictures have other image ids in the two runs, and are paired by the bytes of their files or their names."
-)
-NO_SHARED_CLASS = "No class name in common: classes are not compared."
+RENAMED = "{} pictures have different image ids in the two runs; they are matched by the bytes of their files or by name."
+NO_SHARED_CLASS = "The runs have no class name in common: classes are not compared."
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +210,7 @@ def text(found: Comparison) -> Iterator[str]:
     if len(found.settings) > SETTINGS_SHOWN:
         yield f"setting    ... {len(found.settings) - SETTINGS_SHOWN} more on the page"
     if found.settings:
-        yield f"           (in the order {names}; the others are the same)"
+        yield f"           (in the order {names}; all other settings are the same)"
     if found.changes is not None:
         yield from _changes_text(found.changes)
 
@@ -229,7 +227,7 @@ def _table(found: Comparison) -> Iterator[list[str]]:
 
 def _changes_text(changes: Changes) -> Iterator[str]:
     words = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in changes.counts.items() if number)
-    same = f"{changes.identical} identical, {changes.close} nearly, {words or 'no difference'}"
+    same = f"{changes.identical} identical, {changes.close} nearly identical, {words or 'no difference'}"
     yield f"objects    {same if changes.compared else 'nothing was compared'}"
     yield f"           ({changes.before} -> {changes.after}, {changes.compared} pictures compared)"
     for what, number, _ in changes.elsewhere:

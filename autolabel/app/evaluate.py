@@ -51,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     directory = existing_run(request.path, config.run, "evaluate")
     if OmegaConf.is_missing(config.truth, "path"):
-        raise ConfigError("which truth? autolabel evaluate RUN truth=PATH (labels of any kind that label reads)")
+        raise ConfigError(
+            "which ground truth? autolabel evaluate RUN truth=PATH (labels of any kind that label reads)"
+        )
     values = plain(config)
     oracle = None if values["oracle"] is None else oracle_of(run_path(values["oracle"]), str(config.truth.path))
     with truth_settings():
@@ -173,15 +175,15 @@ def made(folder: Path) -> Iterator[None]:
 
 def require_judged(found: Evaluation) -> None:
     if not found.images:
-        why = found.notes[0] if found.notes else "neither the run nor the truth has one"
-        raise SourceError(f"no picture could be judged: {why}")
+        why = found.notes[0] if found.notes else "neither the run nor the ground truth has one"
+        raise SourceError(f"no picture could be evaluated: {why}")
 
 
 def require_masks(found: Evaluation) -> None:
     if found.matching.measure != "segm":
         raise SourceError(
-            f"{found.truth}: the truth has boxes and no masks: quality cannot be fitted; evaluate without --calibrate, "
-            "or give a truth with masks"
+            f"{found.truth}: the ground truth has boxes and no masks, so quality cannot be fitted; evaluate without "
+            "--calibrate, or give a ground truth with masks"
         )
 
 
@@ -198,7 +200,7 @@ def calibrate(directory: Path, truth: Truth, found: Evaluation) -> Path:
         objects = list(known(reader, lines, found.half_masked))
     if found.half_masked:
         sys.stderr.write(
-            f"{len(found.half_masked)} pictures have true objects without a mask: the quality is fitted to the others\n"
+            f"{len(found.half_masked)} pictures have ground-truth objects without a mask: quality is fitted to the others\n"
         )
     fitted = fit(objects, data=f"{directory.name} against {Path(truth.path).name}", prior=prior)
     with replaced_text(folder / "quality.json") as file:
@@ -216,7 +218,7 @@ def oracle_of(directory: Path, truth: str) -> Path:
     with open_reader(existing_run(str(directory), None, "evaluate")) as reader:
         if not is_on_labels(reader):
             raise StoreError(
-                f"oracle={directory} was labelled with a detector; make one with the true boxes: "
+                f"oracle={directory} was labelled with a detector; make one with the ground-truth boxes: "
                 f"autolabel label {printable(shlex.quote(truth))} detect=labels detect.keep_masks=false run=..."
             )
     return directory

@@ -70,8 +70,8 @@ def fit(objects: Sequence[Known], *, data: str, prior: Calibration | None) -> Ca
     """
     if len(objects) < FEWEST_OBJECTS:
         raise ConfigError(
-            f"--calibrate needs at least {FEWEST_OBJECTS} found objects with truth, there are {len(objects)}; "
-            "label more of the pictures that have truth, or stay with refine.quality.calibration=default"
+            f"--calibrate needs at least {FEWEST_OBJECTS} found objects with ground truth, there are {len(objects)}; "
+            "label more of the pictures that have ground truth, or keep refine.quality.calibration=default"
         )
     rows = signals([one.instance for one in objects])
     ious = np.array([one.iou for one in objects], np.float64)

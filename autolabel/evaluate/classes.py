@@ -46,7 +46,7 @@ def by_name(
     """
     stray = sorted(set(renamed) - {c.name for c in truth})
     if stray:
-        raise ConfigError(f"classes: the truth has no class {_listed(stray, [c.name for c in truth])}")
+        raise ConfigError(f"classes: the ground truth has no class {_listed(stray, [c.name for c in truth])}")
     ours = {c.id: (renamed.get(c.name, c.name) if rename_run else c.name) for c in run}
     theirs = {c.id: renamed.get(c.name, c.name) for c in truth}
     known = {name for name in ours.values() if name is not None}
@@ -56,7 +56,7 @@ def by_name(
     shared = {name for name in theirs.values() if name is not None and name in known}
     if truth and run and not shared:
         raise ConfigError(
-            f"the run and the truth share no class: the run has {_some(sorted(known))}, the truth "
+            f"the run and the ground truth share no class: the run has {_some(sorted(known))}, the ground truth "
             f"{_some(sorted({c.name for c in truth}))}; {_way_out(known)}"
         )
     names = tuple(dict.fromkeys(name for name in ours.values() if name is not None and name in shared))
@@ -79,7 +79,7 @@ def _refuse(missing: Sequence[str], known: Collection[str]) -> None:
 
 def _way_out(known: Collection[str]) -> str:
     alone = f" (this run has the one class {min(known)!r})" if len(known) == 1 else ""
-    return f"say which class of the truth is which with classes={{theirs: ours}}, or class_agnostic=true to match without classes{alone}"
+    return f"say which class of the ground truth is which of the run with classes={{theirs: ours}}, or class_agnostic=true to match without classes{alone}"
 
 
 def _listed(names: Sequence[str], known: Sequence[str]) -> str:

@@ -120,7 +120,9 @@ class Evaluator:
             *_class_notes(run.categories, truth.categories, classes, used, pass_),
         ]
         if disagreement is not None:
-            notes.append(f"the run's boxes are labels, but not those of this truth: {disagreement}; paired by IoU")
+            notes.append(
+                f"the run's boxes are labels, but not those of this ground truth: {disagreement}; matched by IoU"
+            )
         return pass_.evaluation(truth, listed, joined, notes)
 
     def _classes(
@@ -165,21 +167,21 @@ class _Listed:
     def notes(self, joined: Joined, truth: Truth) -> list[str]:
         notes = [f"{len(ids)} pictures of the run {why} and are not counted" for why, ids in self.left_out.items()]
         if joined.by_name:
-            notes.append("pictures are joined by their file names: the image ids of run and truth differ")
+            notes.append("pictures are matched by file name: the image ids of run and ground truth differ")
         if joined.absent:
-            notes.append(f"{joined.absent} pictures of the run are not in the truth and are not counted")
+            notes.append(f"{joined.absent} pictures of the run are not in the ground truth and are not counted")
         if joined.unlabelled:
             notes.append(
-                f"{joined.unlabelled} pictures of the run have no labels in the truth, not even an empty label file, "
+                f"{joined.unlabelled} pictures of the run have no labels in the ground truth, not even an empty label file, "
                 f"and are not counted"
             )
         unused = joined.unused - self._left_out_of(joined, truth)
         if unused:
-            notes.append(f"{unused} pictures of the truth are not in the run and are not counted")
+            notes.append(f"{unused} pictures of the ground truth are not in the run and are not counted")
         if self.own:
             notes.append(
                 f"{self.own} of {self.instances} masks are the source's own; "
-                f"label with detect.keep_masks=false to have them made anew"
+                f"label with detect.keep_masks=false to segment those objects again"
             )
         return notes
 
@@ -328,19 +330,21 @@ class _Pass:
     def unusable(self, joined: Joined) -> Iterator[str]:
         broken = [*joined.broken, *self.broken]
         if broken:
-            yield f"the truth of {len(broken)} pictures cannot be used, the first: {broken[0].detail}"
+            yield f"the ground truth of {len(broken)} pictures cannot be used, the first: {broken[0].detail}"
 
     def _notes(self) -> Iterator[str]:
         if self._measure == "bbox" and self.images:
-            yield "the truth has boxes and no masks: only boxes are measured"
+            yield "the ground truth has boxes and no masks: only boxes are evaluated"
         if self.maskless:
-            yield f"{self.maskless} true objects have a box and no mask: nothing is asked of them"
+            yield f"{self.maskless} ground-truth objects have a box and no mask: they count as ignored regions"
         if self._tally.absorbed:
-            yield f"{self._tally.absorbed} found objects lie in ignored regions and are not judged"
+            yield f"{self._tally.absorbed} found objects lie in ignored regions and are not evaluated"
         if len(self._ranks) == 1 and self._tally.overall().found > 1:
-            yield "all scores are equal, so that AP ranks nothing; score=quality or score=predicted_iou do"
+            others = " or ".join(f"score={name}" for name in RANKS if name != self._settings._score)
+            same = RANKS[self._settings._score].replace("_", " ")
+            yield f"all objects have the same {same}, so AP has nothing to rank; use {others}"
         if self._coco.most_found > 100:
-            yield f"a picture has {self._coco.most_found} objects of a class; AP looks at the first 100"
+            yield f"a picture has {self._coco.most_found} objects of a class; AP counts the first 100"
 
 
 def _line(one: Scene, verdict: Verdict, boundary: BoundaryScores | None) -> str:
@@ -370,12 +374,12 @@ def _class_notes(
 ) -> Iterator[str]:
     left_out = sorted(c.name for c in truth if c.id in used and c.id not in classes.truth)
     if left_out:
-        yield f"classes of the truth that are left out: {', '.join(left_out)}"
+        yield f"classes of the ground truth that are left out: {', '.join(left_out)}"
     names = {c.id: c.name for c in run}
     foreign = ", ".join(f"{n} {names[id_]}" for id_, n in pass_.foreign.most_common(8))
     if foreign:
         more = " and others" if len(pass_.foreign) > 8 else ""
-        yield f"found objects of classes that the truth does not have are not judged: {foreign}{more}"
+        yield f"found objects of classes that the ground truth does not have are not evaluated: {foreign}{more}"
 
 
 def _has_masks(joined: Joined, classes: Classes) -> bool:
@@ -439,5 +443,5 @@ def _names(key: str, value: Mapping[str, str | None] | None) -> dict[str, str | 
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(v is None or isinstance(v, str) for v in value.values()):
-        raise ConfigError(f"{key} must map names of the truth to names of the run, got {value!r}")
+        raise ConfigError(f"{key} must map names of the ground truth to names of the run, got {value!r}")
     return {str(name): ours for name, ours in value.items()}

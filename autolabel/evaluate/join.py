@@ -38,7 +38,7 @@ def join(image_ids: Sequence[str], truth: Iterable[ImageRef]) -> Joined:
     labelled = [ref for ref in listed if ref.problem is None and ref.labels is not None]
     why = f"; the first: {broken[0].detail}" if broken else ""
     if listed and not labelled:
-        raise SourceError(f"the truth has {len(listed)} pictures and no labels that can be read{why}")
+        raise SourceError(f"the ground truth has {len(listed)} pictures and no labels that can be read{why}")
     known = {ref.image_id: ref for ref in listed}
     by_name = bool(image_ids and listed) and known.keys().isdisjoint(image_ids)
     if by_name:
@@ -48,7 +48,7 @@ def join(image_ids: Sequence[str], truth: Iterable[ImageRef]) -> Joined:
         found = {image_id: by_id[image_id] for image_id in image_ids if image_id in by_id}
     if image_ids and labelled and not found:
         raise SourceError(
-            f"the truth has labels of other pictures ({labelled[0].image_id!r}), but none of the run's that can be "
+            f"the ground truth has labels of other pictures ({labelled[0].image_id!r}), but none of the run's that can be "
             f"read ({image_ids[0]!r}){why}"
         )
     named = {file_name(ref.image_id): ref for ref in listed} if by_name else known
@@ -63,16 +63,16 @@ def _by_name(image_ids: Sequence[str], labelled: Sequence[ImageRef]) -> dict[str
     shared = ours.keys() & theirs.keys()
     if not shared:
         raise SourceError(
-            f"no picture of the run is in the truth, neither by its id nor by its file name: the run has "
-            f"{image_ids[0]!r}, the truth {labelled[0].image_id!r}"
+            f"no picture of the run is in the ground truth, neither by its id nor by its file name: the run has "
+            f"{image_ids[0]!r}, the ground truth {labelled[0].image_id!r}"
         )
     twice = sorted(name for name in shared if len(ours[name]) > 1 or len(theirs[name]) > 1)
     if twice:
         shown = ", ".join(repr(name) for name in twice[:_SHOWN])
         more = f" and {len(twice) - _SHOWN} more" if len(twice) > _SHOWN else ""
         raise SourceError(
-            f"the image ids of run and truth differ, and these file names occur more than once: {shown}{more}; "
-            f"give a truth with the run's ids (the run has {image_ids[0]!r}, the truth {labelled[0].image_id!r})"
+            f"the image ids of run and ground truth differ, and these file names occur more than once: {shown}{more}; "
+            f"give a ground truth with the run's ids (the run has {image_ids[0]!r}, the ground truth {labelled[0].image_id!r})"
         )
     return {image_id: theirs[name][0] for name in shared for image_id in ours[name]}
 

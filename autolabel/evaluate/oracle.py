@@ -61,7 +61,7 @@ def _by_id(record: ImageRecord, labels: Labels) -> Pairs | None:
         return None
     stray = next((id_ for id_ in ids.values() if id_ not in rows), None)
     if stray is not None:
-        return Pairs({}, f"annotation {stray} is not in the truth")
+        return Pairs({}, f"annotation {stray} is not in the ground truth")
     return Pairs({index: rows[id_] for index, id_ in ids.items() if id_ is not None})
 
 
@@ -71,4 +71,4 @@ def _by_position(record: ImageRecord, labels: Labels, classes: Classes) -> Pairs
     for rows in (every, [row for row in every if int(labels.category_ids[row]) in classes.truth]):
         if len(rows) == len(record.candidates):
             return Pairs({one.index: row for one, row in zip(record.candidates, rows, strict=True)})
-    return Pairs({}, f"{len(record.candidates)} objects, the truth has {len(labels)}")
+    return Pairs({}, f"{len(record.candidates)} objects, the ground truth has {len(labels)}")

@@ -22,10 +22,10 @@ def text(found: Evaluation) -> str:
 
 
 def beside(detector: Evaluation, oracle: Evaluation) -> str:
-    """Two runs of the same pictures: what the detector's boxes gave, and what the true boxes would."""
-    head = ("", "with the detector's boxes", "with the true boxes")
+    """Two runs of the same pictures: with the detector's boxes, and with those of the ground truth."""
+    head = ("", "with detector boxes", "with ground-truth boxes")
     rows = [head, *((name, _f(read(detector)), _f(read(oracle))) for name, read in _COMPARED)]
-    lines = [f"           {a:<22}{b:>26}{c:>22}" for a, b, c in rows]
+    lines = [f"           {a:<22}{b:>26}{c:>26}" for a, b, c in rows]
     if detector.images != oracle.images:
         lines.append(f"note       {detector.images} and {oracle.images} pictures: not the same ones")
     return "\n".join(lines) + "\n"
@@ -37,8 +37,8 @@ _COMPARED: tuple[tuple[str, Callable[[Evaluation], float | None]], ...] = (
     ("mask AP75", lambda e: None if e.segm is None else e.segm["AP75"]),
     ("box AP", lambda e: e.bbox["AP"]),
     ("recall", lambda e: e.all.recall),
-    ("IoU of all true ones", lambda e: e.mean_iou_of_truth),
-    ("IoU of the matched", lambda e: e.matched_alone.mean_iou),
+    ("IoU, all ground truth", lambda e: e.mean_iou_of_truth),
+    ("IoU, matched objects", lambda e: e.matched_alone.mean_iou),
     ("their boundary IoU", lambda e: e.matched_alone.boundary_iou),
     ("their boundary F", lambda e: e.matched_alone.boundary_f),
     ("panoptic quality", lambda e: None if e.panoptic is None else e.panoptic.overall.pq),
@@ -47,7 +47,7 @@ _COMPARED: tuple[tuple[str, Callable[[Evaluation], float | None]], ...] = (
 
 def _what(e: Evaluation) -> str:
     ignored = f", {e.ignored} ignored" if e.ignored else ""
-    return f"judged     {e.images} pictures, {e.all.truth} true objects{ignored}, {e.all.found} found"
+    return f"evaluated  {e.images} pictures, {e.all.truth} ground-truth objects{ignored}, {e.all.found} found"
 
 
 def _coco(e: Evaluation) -> Iterator[str]:
@@ -60,11 +60,11 @@ def _coco(e: Evaluation) -> Iterator[str]:
 def _matched(e: Evaluation) -> Iterator[str]:
     row, m = e.all, e.matching
     kind = "mask" if m.measure == "segm" else "box"
-    blind = "" if m.by_class else ", blind to classes"
+    blind = "" if m.by_class else ", class-agnostic"
     if m.pairing == "annotation":
-        yield f"paired     by annotation, for the boxes are the truth's own: failures count with IoU 0{blind}"
+        yield f"matched    by annotation id (boxes come from the ground truth); failed objects count as IoU 0{blind}"
     else:
-        yield f"matched    {row.matched} at {kind} IoU {m.iou:g}{blind}, greedy by {m.score} score"
+        yield f"matched    {row.matched} at {kind} IoU {m.iou:g} or more{blind}, greedily by {m.score} score"
     yield (
         f"           mean IoU {_f(row.mean_iou)}  median {_f(row.median_iou)}  "
         f"boundary IoU {_f(row.boundary_iou)}  boundary F {_f(row.boundary_f)}"
@@ -86,8 +86,8 @@ def _errors(e: Evaluation) -> Iterator[str]:
     if e.separation is not None and e.separation.truth:
         s = e.separation
         yield (
-            f"of {s.truth:<8}true objects no box met {s.no_box} (detector), {s.poor_mask} have a box and a poor mask "
-            f"(segmenter), {s.good} are right; classes aside"
+            f"of {s.truth:<8}ground-truth objects: {s.no_box} have no matching box (detector), {s.poor_mask} a box but a poor mask "
+            f"(segmenter), {s.good} are right; class-agnostic"
         )
 
 

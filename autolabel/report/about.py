@@ -133,7 +133,7 @@ def timing_section(about: About) -> Section | None:
     if stages:
         chart = bars_svg(stages, label="Seconds by stage", digits=1)
         body.append(figures([figure(chart, "Seconds by stage", "Stages overlap, so they add up to more.")]))
-    body.append(note("Wall time, the loading of models included; other work on the machine is in it too."))
+    body.append(note("Wall time, model loading included; other work on the machine slows it down."))
     return Section("timing", "Timing", joined(body))
 
 

@@ -38,9 +38,9 @@ BEFORE, AFTER = 0, 1
 CLASSES_SHOWN = 200
 
 KIND_TITLES = {
-    "added": ("Added", "in {after} alone"),
-    "removed": ("Removed", "in {before} alone"),
-    "class_changed": ("Class changed", "one object, two names"),
+    "added": ("Added", "only in {after}"),
+    "removed": ("Removed", "only in {before}"),
+    "class_changed": ("Class changed", "the same object, another class"),
     "moved": ("Mask moved", "the same object, another mask"),
     "now_kept": ("Kept now", "dropped by {before}"),
     "now_dropped": ("Dropped now", "dropped by {after}"),
@@ -181,9 +181,7 @@ def _configuration(found: Comparison) -> Section:
     columns = [Column("Setting", "wide"), *[Column(run.name, "wide") for run in found.runs]]
     rows: list[list[Child]] = [[element("code", key), *values] for key, values in found.settings]
     body = table(columns, rows) if rows else note("Every setting is the same.")
-    return Section(
-        "configuration", "Configuration", body, "Settings that differ; those that are the same are left out."
-    )
+    return Section("configuration", "Configuration", body, "Settings that differ; equal ones are left out.")
 
 
 def _counts(runs: Sequence[Measured]) -> Section:
@@ -216,12 +214,12 @@ def _objects(found: Changes) -> Section:
         for kind, (title, hint) in KIND_TITLES.items()
     }
     lead = (
-        f"From {found.before} to {found.after}: {found.compared:,} pictures with labels of both. Objects are paired whatever "
-        f"their class, by the same box or a mask IoU of {found.match_iou:g} at least; below {found.moved_iou:g} a mask has moved."
+        f"From {found.before} to {found.after}: {found.compared:,} pictures with labels of both. Objects are matched "
+        f"class-agnostically, by equal boxes or a mask IoU of at least {found.match_iou:g}; below {found.moved_iou:g} the mask has moved."
     )
     same = [
         ("Identical", found.identical, "to the pixel"),
-        ("Nearly", found.close, f"IoU of {found.moved_iou:g} or more"),
+        ("Nearly identical", found.close, f"IoU of {found.moved_iou:g} or more"),
     ]
     counts = [(title, found.counts.get(kind, 0), hint) for kind, (title, hint) in kinds.items()]
     parts = [tiles([*same, *counts]), *_class_tables(found, kinds)]
@@ -250,8 +248,8 @@ def _class_tables(found: Changes, kinds: Mapping[str, tuple[str, str]]) -> list[
 
 
 def _order_text(count: int, shown: int) -> str:
-    what = "All of them" if shown == count else f"The strongest {shown} of {count:,}"
-    return f"{what}; the one that changes the largest part of its picture comes first."
+    what = "All of them" if shown == count else f"The largest {shown} of {count:,}"
+    return f"{what}, sorted by the share of the picture that changes."
 
 
 def _gallery(found: Changes, kind: str) -> Html:

@@ -98,7 +98,7 @@ def galleries_section(tally: Tally, worst: Sequence[Card], best: Sequence[Card],
         subsection(f"Best objects{by}", gallery(best)),
         subsection("Random pictures", gallery(some)),
     ]
-    lead = "One object of a picture at most. The key m hides and shows the masks on all pictures, a click enlarges one."
+    lead = "At most one object per picture. The key m hides and shows the masks on all pictures; a click enlarges a picture."
     return Section("pictures", "Pictures", joined(parts), lead=lead)
 
 
@@ -106,10 +106,10 @@ def fit_section(tally: Tally, misfits: Sequence[Card]) -> Section | None:
     """None for a run in which no mask was asked for by a box."""
     if not tally.fit.count:
         return None
-    chart = score_chart(tally.fit, "IoU of the box that asked with the box of the mask")
+    chart = score_chart(tally.fit, "IoU of the prompt box with the tight box of the mask")
     parts: list[Html] = [figures([figure(chart, "Box fit", f"{score_summary(tally.fit)}.")])]
     parts.append(gallery(misfits, empty="Every mask fits its box."))
-    lead = "A mask of something else in or around its box does not fill it. The white box is the one that asked."
+    lead = "A mask that does not fill its box may be of something else. The white box is the prompt."
     return Section("box-fit", "Box fit", joined(parts), lead=lead)
 
 
@@ -169,7 +169,7 @@ def _how(search: Search, of: int, max_bits: int) -> Iterator[str]:
         f"Equal files are found by their sha256, among all pictures. {search.compared:,} of {of:,} different ones were "
         f"compared by difference hash (two times 64 bits, {max_bits} may differ in each)"
     )
-    yield ", in blocks of neighbours by lot" if search.compared + search.flat + search.unread < of else ""
+    yield ", in random blocks of neighbours" if search.compared + search.flat + search.unread < of else ""
     left_out = [
         f"{n:,} {why}"
         for n, why in ((search.flat, "too flat"), (search.unread, "gone, changed or of a rare format"))

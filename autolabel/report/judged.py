@@ -34,18 +34,18 @@ AP_TEXTS = {
     "AR100": "recall, 100", "ARs": "recall, small", "ARm": "recall, medium", "ARl": "recall, large",
 }  # fmt: skip
 ERROR_TEXTS = {
-    "missed": "true objects that nothing found",
+    "missed": "ground-truth objects that were not found",
     "false": "found where there is no object",
-    "wrong_class": "the right object under another name",
-    "poor_mask": "the right object, a mask below the IoU",
-    "duplicate": "an object that was found before",
+    "wrong_class": "the right object, with another class",
+    "poor_mask": "the right object, with a mask below the IoU threshold",
+    "duplicate": "a second match for an object that is already matched",
 }
 CLASSES_SHOWN = 500
 CONFUSIONS_SHOWN = 15
 
 
 def evaluation_section(found: Evaluated, errors: Mapping[str, Sequence[Card]]) -> Section:
-    """Figures, tables, errors with examples, and how well the scores foretell the IoU."""
+    """Figures, tables, errors with examples, and how well the scores predict the IoU."""
     if found.problem:
         return Section("evaluation", "Evaluation", note(found.problem))
     e = found.document
@@ -67,7 +67,7 @@ def evaluation_section(found: Evaluated, errors: Mapping[str, Sequence[Card]]) -
         _ranking(e),
         *[note(text) for text in e.texts("notes")[:20]],
     ]
-    lead = f"Against {e.text('truth') or 'ground truth'}; {number(e.whole('images'))} pictures judged."
+    lead = f"Against {e.text('truth') or 'ground truth'}; {number(e.whole('images'))} pictures evaluated."
     return Section("evaluation", "Evaluation", joined(parts), lead=lead)
 
 
@@ -99,7 +99,7 @@ def _key_figures(e: Document) -> Html:
             ("Mean IoU", number(matched.number("mean_iou")), "of matched objects"),
             ("Boundary IoU", number(matched.number("boundary_iou")), "of matched objects"),
             ("Precision", number(matched.number("precision")), f"{number(objects.whole('found'))} found"),
-            ("Recall", number(matched.number("recall")), f"{number(objects.whole('truth'))} true"),
+            ("Recall", number(matched.number("recall")), f"{number(objects.whole('truth'))} in the ground truth"),
         ]
     )
 
@@ -116,9 +116,9 @@ def _matching(e: Document) -> list[tuple[str, str]]:
     matched, objects, how = e.at("matched"), e.at("objects"), e.at("matching")
     classes = "of one class" if how.fields.get("by_class") is True else "of any class"
     return [
-        ("Counts", f"{number(objects.whole('matched'))} of {number(objects.whole('truth'))} true objects, "
+        ("Counts", f"{number(objects.whole('matched'))} of {number(objects.whole('truth'))} ground-truth objects, "
                    f"{number(objects.whole('found'))} found"),
-        ("Paired", f"{classes}, at an IoU of {number(how.number('iou'), 2)} or more, by {how.text('score') or 'score'}"),
+        ("Matched", f"{classes}, at an IoU of {number(how.number('iou'), 2)} or more, by {how.text('score') or 'score'}"),
         ("Mean IoU", number(matched.number("mean_iou"))),
         ("Median IoU", number(matched.number("median_iou"))),
         ("F1", number(matched.number("f1"))),
@@ -140,7 +140,7 @@ def _errors(e: Document) -> Html:
 
 
 def _error_gallery(kind: str, cards: Sequence[Card]) -> Html:
-    title = f"{kind.replace('_', ' ').capitalize()}, by lot"
+    title = f"{kind.replace('_', ' ').capitalize()}, random examples"
     return subsection(title, gallery(cards))
 
 
@@ -150,7 +150,7 @@ def _sizes(e: Document) -> Html:
         [name, row.whole("truth"), row.whole("found"), row.whole("matched"), *[row.number(k) for k in keys]]
         for name, row in e.at("per_size").items()
     ]
-    heads = ("True", "Found", "Matched", "Mean IoU", "Precision", "Recall", "Boundary IoU")
+    heads = ("Ground truth", "Found", "Matched", "Mean IoU", "Precision", "Recall", "Boundary IoU")
     return table([Column("Size"), *[Column(head, "number") for head in heads]], rows)
 
 
@@ -160,7 +160,7 @@ def _classes(e: Document) -> Html:
         [row.text("name"), row.whole("truth"), row.whole("found"), *[row.number(k) for k in keys]]
         for row in e.rows("per_class")
     ]
-    heads = ("True", "Found", "AP", "AP50", "Mean IoU", "Precision", "Recall", "F1", "Boundary IoU")
+    heads = ("Ground truth", "Found", "AP", "AP50", "Mean IoU", "Precision", "Recall", "F1", "Boundary IoU")
     rows.sort(key=lambda row: -(row[1] or 0) if isinstance(row[1], int) else 0)
     return table([Column("Class", "wide"), *[Column(head, "number") for head in heads]], rows[:CLASSES_SHOWN])
 
@@ -178,7 +178,7 @@ def _confusions(e: Document) -> Html:
         return Html("")
     pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
     rows: list[list[Child]] = [[truth, found, count] for count, truth, found in pairs[:CONFUSIONS_SHOWN]]
-    columns = [Column("True class", "wide"), Column("Found as", "wide"), Column("Objects", "number")]
+    columns = [Column("Ground-truth class", "wide"), Column("Found as", "wide"), Column("Objects", "number")]
     return subsection("Confusions", table(columns, rows))
 
 
@@ -204,14 +204,14 @@ def _ranking(e: Document) -> Html:
             f"Area under the risk-coverage curve {number(score.number('aurc'), 4)} (lower is better), "
             f"rank correlation {number(score.number('spearman'))}."
         )
-        label = f"{title}: {meaning}, against the true IoU"
+        label = f"{title}: {meaning}, against the measured IoU"
         charts.append(
             figure(
                 calibration_svg(
                     bins,
                     label=label,
                     x_label=score_name(name) if name in SCORE_TEXTS else name,
-                    y_label="true IoU",
+                    y_label="measured IoU",
                 ),
                 title,
                 text,
@@ -220,6 +220,6 @@ def _ranking(e: Document) -> Html:
     if not charts:
         return Html("")
     lead = note(
-        "Does a score foretell the IoU with the truth? On the dashed line it says exactly that; large dots are many objects."
+        "Does a score predict the IoU with the ground truth? On the dashed line it does so exactly; larger dots stand for more objects."
     )
     return subsection("Calibration", lead, figures(charts))

@@ -29,12 +29,12 @@ _BINS = 20
 _MOST_OBJECTS = 20
 
 SCORE_TEXTS = {
-    "quality": ("Quality", "expected IoU with the true mask"),
-    "predicted_iou": ("Predicted IoU", "what the segmenter says of its mask"),
-    "detector_score": ("Detector score", "what the detector says of its box"),
+    "quality": ("Quality", "expected IoU with the ground truth"),
+    "predicted_iou": ("Predicted IoU", "the segmenter's own estimate for its mask"),
+    "detector_score": ("Detector score", "the detector's confidence in its box"),
     "stability": ("Stability", "of the mask under a shifted threshold"),
-    "object_score": ("Object score", "that there is an object at all"),
-    "agreement": ("Agreement", "with the answers to other prompts"),
+    "object_score": ("Object score", "the segmenter's confidence that there is an object"),
+    "agreement": ("Agreement", "IoU with the masks of other prompts, or of the mirrored picture"),
 }
 """A title and what it means."""
 
@@ -156,7 +156,7 @@ def drops_section(tally: Tally, examples: Mapping[str, Sequence[Card]]) -> Secti
     columns = [Column("Reason"), Column("Objects", "number"), Column("Share", "wide")]
     parts = [table(columns, rows)]
     parts += [subsection(reason, gallery(cards)) for reason, cards in examples.items() if cards]
-    lead = f"{total:,} of {total + tally.kept:,} objects that were found are not in the labels. Examples by lot; the box is the one that asked."
+    lead = f"{total:,} of {total + tally.kept:,} objects that were found are not in the labels. Random examples; the box shown is the prompt."
     return Section("dropped", "Dropped", joined(parts), lead=lead)
 
 

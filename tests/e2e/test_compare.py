@@ -166,7 +166,7 @@ def test_pictures_that_two_sources_name_differently_are_the_same_pictures(two_ru
     capsys.readouterr()
     assert main(["compare", "a", "listed", "out=c"]) == 0
     out = capsys.readouterr().out
-    assert "8 pictures have other image ids in the two runs" in out
+    assert "8 pictures have different image ids in the two runs" in out
     assert "different pictures" not in out
     assert "(a -> listed, 8 pictures compared)" in out
     kept = sum(len(record.instances) for record in records("a"))

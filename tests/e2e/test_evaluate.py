@@ -264,8 +264,8 @@ def of_boxes_alone(content):
 
 @pytest.mark.parametrize(
     ("change", "flags", "why"),
-    [(halved, [], "no picture could be judged: the truth of 8 pictures cannot be used, the first: "),
-     (of_boxes_alone, ["--calibrate"], "the truth has boxes and no masks: quality cannot be fitted")],
+    [(halved, [], "no picture could be evaluated: the ground truth of 8 pictures cannot be used, the first: "),
+     (of_boxes_alone, ["--calibrate"], "the ground truth has boxes and no masks, so quality cannot be fitted")],
     ids=["no picture fits", "no mask to fit to"],
 )  # fmt: skip
 def test_a_truth_that_says_nothing_is_refused_and_the_evaluation_stays(change, flags, why, tmp_path, home, capsys):
@@ -299,7 +299,7 @@ def test_a_run_that_is_not_labelled_yet_is_not_judged(tmp_path, home, capsys):
     database.close()
     before = document(run)
     assert main(["evaluate", str(run), truth]) == 1
-    assert "no picture could be judged: 8 pictures of the run are not labelled yet" in capsys.readouterr().err
+    assert "no picture could be evaluated: 8 pictures of the run are not labelled yet" in capsys.readouterr().err
     assert document(run) == before
 
 

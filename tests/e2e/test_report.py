@@ -182,7 +182,7 @@ def test_pictures_beyond_the_budget_are_left_out_counted_and_noted(run, megabyte
 def test_an_evaluation_is_on_the_page(run):
     evaluation(run)
     text = reported(run)
-    for words in ("Evaluation", "Mask AP", "Panoptic quality", "Calibration", "Confusions", "False, by lot"):
+    for words in ("Evaluation", "Mask AP", "Panoptic quality", "Calibration", "Confusions", "False, random"):
         assert words in Page(text).text()
     assert numbers(text)["evaluation"]["mask_AP"] == 0.5
 

@@ -23,7 +23,7 @@ def test_image_ids_go_before_file_names():
 def test_file_names_that_occur_once_join_and_that_is_said():
     found = judged(["photos/a.jpg", "photos/b.jpg"], ["val/b.jpg", "val/c.jpg"])
     assert (found.images, found.all.matched) == (1, 1)
-    assert any("file names" in note for note in found.notes)
+    assert any("by file name" in note for note in found.notes)
 
 
 def test_a_file_name_with_a_space_is_the_same_as_its_percent_form():
@@ -50,8 +50,8 @@ def test_pictures_that_the_truth_has_without_labels_are_not_said_to_be_no_part_o
     for prefix in ("x/", ""):  # by image id, by file name
         found = judge(run([run_record(f"{prefix}{name}", OBJECT) for name in names]), truth(refs))
         assert (found.images, found.images_without_truth) == (1, 4)
-        for words in ("2 pictures of the run have no labels in the truth",
-                      "1 pictures of the run are not in the truth", "truth of 1 pictures"):  # fmt: skip
+        for words in ("2 pictures of the run have no labels in the ground truth",
+                      "1 pictures of the run are not in the ground truth", "ground truth of 1 pictures"):  # fmt: skip
             assert any(words in note for note in found.notes), words
 
 

@@ -207,10 +207,12 @@ def test_what_is_left_out_is_said():
     ]
     records = [run_record("a.jpg", [(CAT, at(40, 60))]), run_record("b.jpg", []), failed("c.jpg")]
     found = judge(run(records), truth(refs))
-    assert "the truth of 1 pictures cannot be used" in found.notes[0], "what may be the reason for everything"
+    assert "the ground truth of 1 pictures cannot be used" in found.notes[0], (
+        "what may be the reason for everything"
+    )
     assert (found.images, found.images_without_truth) == (1, 1)
-    for words in ("1 pictures of the run failed", "1 pictures of the run are not in the truth",
-                  "1 pictures of the truth are not in the run", "broken.xml"):  # fmt: skip
+    for words in ("1 pictures of the run failed", "1 pictures of the run are not in the ground truth",
+                  "1 pictures of the ground truth are not in the run", "broken.xml"):  # fmt: skip
         assert any(words in note for note in found.notes), words
 
 

@@ -72,7 +72,7 @@ def test_annotations_without_ids_are_found_by_their_position():
 def test_labels_of_another_truth_are_paired_by_iou_and_that_is_said(other):
     found = judge(oracle([m for _, m in OBJECTS]), truth([other]), on_labels=True)
     assert (found.matching.pairing, found.all.matched) == ("iou", len(other.labels))
-    assert any("paired by IoU" in note for note in found.notes)
+    assert any("matched by IoU" in note for note in found.notes)
 
 
 def test_a_crowd_of_the_truth_asks_for_nothing():
@@ -114,7 +114,7 @@ def cats(dropped=()):
 def test_classes_that_the_run_left_out_are_not_asked_for(changes):
     found = judge(cats(), TRUTH, on_labels=True, **changes)
     assert (found.matching.pairing, found.all.truth, found.all.mean_iou) == ("annotation", 2, 1)
-    assert "classes of the truth that are left out: dog" in found.notes
+    assert "classes of the ground truth that are left out: dog" in found.notes
     dropped = judge(cats(dropped=(2,)), TRUTH, on_labels=True, **changes)
     assert (dropped.matching.pairing, dropped.errors["missed"]) == ("annotation", 1)
 
