@@ -232,10 +232,13 @@ def attention_by_products(queries: Any, keys: Any, offered: Any) -> Any:
 
 
 def _quick_products(values: Any) -> bool:
-    """Whether torch's fused attention would be slower: bfloat16 on a CPU that has units for it."""
+    """Whether torch's fused attention would be slower: bfloat16 on a CPU that has units for it, but for those with AMX,
+    which fused attention uses. SAM 2.1 tiny's encoder took 1.55 CPU s by products there, 0.95 fused."""
     import torch
 
-    return values.device.type == "cpu" and values.dtype == torch.bfloat16 and runs_bf16("cpu")
+    if values.device.type != "cpu" or values.dtype != torch.bfloat16:
+        return False
+    return runs_bf16("cpu") and not torch.cpu._is_amx_tile_supported()
 
 
 def pooled(pool: Any, values: Any) -> Any:

@@ -151,3 +151,20 @@ def test_an_unusual_model_keeps_its_weights():
     model = built("nano", 128, fuse_type="avg")
     ImageEncoder(model).hold_bfloat16()
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "dtype", "by_products"),
+    [
+        (True, False, torch.bfloat16, True),
+        (True, True, torch.bfloat16, False),
+        (False, False, torch.bfloat16, False),
+        (True, False, torch.float32, False),
+    ],
+)
+def test_attention_is_by_products_where_fused_attention_has_no_units(
+    avx512_bf16, amx, dtype, by_products, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert sam2_encoder._quick_products(torch.zeros(1, dtype=dtype)) is by_products
