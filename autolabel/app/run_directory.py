@@ -70,12 +70,12 @@ def made_run(directory: Path) -> Iterator[None]:
         with exclusive(directory):
             try:
                 yield
-            except BaseException:
+            except Exception:  # not a Ctrl-C, after which the same command continues
                 if new and not _has_records(directory):
                     for name in OWN_FILES:
                         (directory / name).unlink(missing_ok=True)
                 raise
-    except BaseException:
+    except Exception:
         if new:
             with suppress(OSError):  # there is something in it
                 directory.rmdir()

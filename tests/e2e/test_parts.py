@@ -312,7 +312,7 @@ def test_a_part_is_refined_and_evaluated_as_what_it_holds_and_says_so(label, tmp
         said[run] = capsys.readouterr().out
     assert "part       " not in said["whole"] + said["all"]
     assert said["part 1"].count("part       1/2 of its source") == 2
-    assert "10 pictures of the truth are not in the run and are not counted" in said["part 1"]
+    assert "10 pictures of the ground truth are not in the run and are not counted" in said["part 1"]
     assert tables(tmp_path / "all") == tables(tmp_path / "whole")
     assert objects(tmp_path, "all") == objects(tmp_path, "whole")
     assert label("again", "part=2/2", "refine=strict") == 0
