@@ -165,7 +165,9 @@ def test_with_few_objects_a_fit_stays_near_its_prior():
 
 
 def test_too_few_objects_are_refused_with_their_number():
-    with pytest.raises(ConfigError, match=f"at least {FEWEST_OBJECTS} found objects with ground truth, there are 7"):
+    with pytest.raises(
+        ConfigError, match=f"at least {FEWEST_OBJECTS} found objects with ground truth, there are 7"
+    ):
         fit(objects(7), data="made up", prior=None)
 
 
