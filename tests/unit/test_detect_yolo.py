@@ -104,7 +104,11 @@ def same_as_ultralytics(path: str, ours: YoloDetector) -> None:
         expected = result.boxes.data.numpy()
         expected = expected[np.argsort(-expected[:, 4], kind="stable")] + np.array([0, 0, 0, 0, 0, 1], np.float32)
         assert len(found) == len(expected) > 0
-        assert np.allclose(rows(found), expected, atol=1e-2)
+        assert np.allclose(found.scores, expected[:, 4], atol=1e-3)
+        # Scores nearer than float32 tells apart come in either order: which one is a matter of the processor.
+        same = np.abs(rows(found)[:, None] - expected[None]).max(axis=2).argmin(axis=0)
+        assert sorted(same) == list(range(len(found)))
+        assert np.allclose(rows(found)[same], expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("architecture", ["yolo11n.yaml", "yolov8n.yaml", "yolo26n.yaml"])
