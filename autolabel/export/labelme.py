@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
+from autolabel.export.manifest import MANIFEST
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
@@ -80,7 +81,7 @@ class LabelMeExporter:
         counts: Counter[str] = Counter()
         names = label_names(run.categories, counts)
         with pictured(directory, run, counts) as draft:
-            for record, path in named(run, self._path, counts):
+            for record, path in named(run, self._path, counts, (MANIFEST,)):
                 if not self._pictures.write(record, str(path), draft, counts):
                     continue
                 image_path = self._image_path(record, path, directory)
@@ -94,7 +95,7 @@ class LabelMeExporter:
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The JSONs read by labelme_file.py: masks through Pillow, polygons filled as pycocotools does."""
-        place = place_of(run, self._path)
+        place = place_of(run, self._path, (MANIFEST,))
 
         def read(record: ImageRecord) -> Iterator[tuple[int, Rle]] | None:
             assert record.info is not None, "checked in labelled"

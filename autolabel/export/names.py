@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 _LONGEST = 200
 """Bytes of one path component; file systems take 255, and suffixes are added."""
+_LABELS = (".txt", ".json", ".xml", ".png")
+"""Suffixes of the files that formats write beside, or instead of, a picture in such a tree."""
 
 
 def safe_path(image_id: str) -> str:
@@ -64,6 +66,9 @@ class _Tally:
         self._added.append(_number(text))
         self._sorted = None
 
+    def __bool__(self) -> bool:
+        return bool(self._added)
+
     def __getitem__(self, text: str) -> int:
         if self._sorted is None:
             self._sorted = np.sort(np.array(self._added, np.uint64))
@@ -96,26 +101,39 @@ class TreeNames:
     """Gives every image of a tree a path whose stem nobody shares, so that a label file belongs to one image.
 
     First `announce` every path, then `name` each. Images that share a stem (`a.jpg` and `a.png`) keep their
-    suffix in it: `a.jpg.jpg` and `a.png.png`, with labels `a.jpg.txt` and `a.png.txt`.
+    suffix in it: `a.jpg.jpg` and `a.png.png`, with labels `a.jpg.txt` and `a.png.txt`. So does `a.jpg` beside a folder
+    that is called like its label file, `a.txt`.
     """
 
     def __init__(self) -> None:
         self._announced = _Tally()
+        self._folders = _Tally()
+        self._last_folder = ""
         self._given: set[str] = set()
         self.renamed = 0
 
     def announce(self, path: str) -> None:
         self._announced.add(_stem(path))
+        folder = path.rpartition("/")[0]
+        if folder != self._last_folder:  # pictures come folder by folder
+            self._last_folder = folder
+            for one in (PurePosixPath(folder), *PurePosixPath(folder).parents):
+                if one.suffix:  # the name of a file could be its own
+                    self._folders.add(str(one))
 
     def name(self, path: str) -> str:
         stem, suffix = _stem(path), PurePosixPath(path).suffix
-        if self._announced[stem] == 1:
+        if self._announced[stem] == 1 and not self._is_folder(stem, suffix):
             return path
         self.renamed += 1
-        while self._announced[stem] or stem in self._given:
+        while self._announced[stem] or stem in self._given or self._is_folder(stem, suffix):
             stem += suffix or "_"
         self._given.add(stem)
         return stem + suffix
+
+    def _is_folder(self, stem: str, suffix: str) -> bool:
+        """Whether one of the files of a picture would have a folder's name."""
+        return bool(self._folders) and any(self._folders[stem + one] for one in (*_LABELS, suffix))
 
 
 def _number(text: str) -> int:

@@ -28,7 +28,8 @@ from autolabel.ops.masks import decode_crop, encode_crop
 T = TypeVar("T")
 
 RASTER_NOTES: dict[str, str] = {
-    "renamed_for_a_shared_stem": "{} pictures shared a name without suffix; the suffix is kept in it",
+    "renamed_for_a_shared_stem": "{} pictures shared a name without suffix, or their label file one with a folder; "
+    "the suffix is kept in it",
     "void_px": "{} pixels at outlines are void, for the border that was asked for",
     "void_crowds": "{} crowd regions are void",
 }
@@ -90,10 +91,13 @@ def painting_of(
 
 
 def named(
-    run: RecordReader, path_of: Callable[[ImageRecord], str], counts: Counter[str]
+    run: RecordReader, path_of: Callable[[ImageRecord], str], counts: Counter[str], taken: Sequence[str] = ()
 ) -> Iterator[tuple[ImageRecord, PurePosixPath]]:
-    """Every labelled image and its path in a tree where no two share a stem. Reads the records twice."""
+    """Every labelled image and its path in a tree where no two share a stem, nor has one that of a file of the format's
+    own, which are `taken`. Reads the records twice."""
     names = TreeNames()
+    for path in taken:
+        names.announce(path)
     for record in labelled(run):
         names.announce(path_of(record))
     for record in labelled(run, counts):
@@ -101,9 +105,11 @@ def named(
     counts["renamed_for_a_shared_stem"] = names.renamed
 
 
-def place_of(run: RecordReader, path_of: Callable[[ImageRecord], str]) -> Callable[[ImageRecord], PurePosixPath]:
+def place_of(
+    run: RecordReader, path_of: Callable[[ImageRecord], str], taken: Sequence[str] = ()
+) -> Callable[[ImageRecord], PurePosixPath]:
     """The paths of `named`, for records that are asked for in the order of the run."""
-    places = named(run, path_of, Counter())
+    places = named(run, path_of, Counter(), taken)
 
     def place(record: ImageRecord) -> PurePosixPath:
         return next(path for one, path in places if one.image_id == record.image_id)

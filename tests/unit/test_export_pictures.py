@@ -12,6 +12,7 @@ from autolabel.app.compose import build_all, compose
 from autolabel.core.errors import ConfigError, ExportError, ImageError
 from autolabel.core.types import ImageInfo, ImageRecord
 from autolabel.export.atomic import replaced
+from autolabel.export.names import TreeNames
 from autolabel.export.pictures import Pictures, upright_rgb
 from autolabel.export.raster import named, picture_path
 from autolabel.ops.images import decode_rgb
@@ -154,6 +155,34 @@ def test_an_export_without_a_single_picture_takes_the_place_of_none_that_has_som
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "elsewhere"}
     for _ in range(2):  # the second one takes the place of one that is as empty
         assert exporter(name).export(run, tmp_path / "new").counts["images_missing"] == 1
+
+
+@pytest.mark.parametrize("name", [*PICTURED, "coco_panoptic"])
+def test_folders_called_like_a_label_file_and_a_picture_called_like_the_manifest_are_exported(tmp_path, name):
+    ids = [
+        "a.jpg",
+        "manifest.jpg",
+        "v1.0/a.jpg",
+        *(f"a.{suffix}/b.jpg" for suffix in ("txt", "json", "xml", "png", "jpg")),
+    ]
+    disc_ = instance(disc(120, 160, 60, 60, 30))
+    items = [
+        record(image_id, [disc_], picture(tmp_path / "in" / f"{n}.jpg", seed=n), split="train")
+        for n, image_id in enumerate(ids)
+    ]
+    settings = compose("export", [f"export=[{name}]"]).export
+    one, run = build_all("export", settings)[name], ListReader(items)
+    report = one.export(run, tmp_path / "out")
+    assert (report.images, report.instances) == (len(ids), len(ids))
+    assert one.read_back(run, tmp_path / "out").deviations == ()
+
+
+def test_only_a_picture_whose_label_file_would_be_a_folder_is_renamed():
+    names = TreeNames()
+    ids = ["a.jpg", "a.txt/b.jpg", "c.jpg", "c/d.jpg", "v1.jpg", "v1.0/e.jpg", "f.png/g.tif", "f.png"]
+    for one in ids:
+        names.announce(one)
+    assert [name for one in ids if (name := names.name(one)) != one] == ["a.jpg.jpg", "f.png.png"]
 
 
 def test_an_export_with_a_picture_left_takes_the_place_of_the_old_one(tmp_path):
