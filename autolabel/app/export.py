@@ -98,7 +98,10 @@ def verified(
     from autolabel.export.verify import check_files
     from autolabel.ops.drawn import BadShape
 
-    target, command = directory / "export" / name, f"autolabel export {directory} export=[{name}]"
+    target, command = (
+        directory / "export" / name,
+        f"autolabel export {shlex.quote(str(directory))} export=[{name}]",
+    )
     if not target.is_dir():
         raise StoreError(f"there is no {target}; write it first: {command}")
     if faults := check_files(target):

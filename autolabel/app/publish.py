@@ -28,7 +28,7 @@ def address_of(value: object) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RunWithSettings:
     """A run in the hands of an exporter: it tells the manifest the settings, too."""
 
     run: RunReader
@@ -71,7 +71,7 @@ def exported(
     for name, exporter in exporters.items():
         target = directory / "export" / name
         try:
-            report = exporter.export(Told(run, settings[name]), target)
+            report = exporter.export(RunWithSettings(run, settings[name]), target)
             outcome: Outcome = report if address is None else _published(report, target, f"{address}/{name}")
         except (AutolabelError, OSError) as error:
             if is_disk_full(error):

@@ -113,6 +113,14 @@ def every_digit() -> Iterator[None]:
         products.fp32_precision, convolutions.fp32_precision = before
 
 
+def type_of_products(values: Any) -> Any:
+    """What autocast computes products in where `values` are; float32 without it."""
+    import torch
+
+    kind = values.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+
+
 def without_autocast(device_kind: str) -> AbstractContextManager[Any]:
     """Within `autocast`, each operation in the type of what it is given: for what bfloat16 moves too far."""
     import torch

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autolabel.ops.device import without_autocast
+from autolabel.ops.device import type_of_products, without_autocast
 from autolabel.segment import answers
 from autolabel.segment.in_place import activated, added
 
@@ -123,7 +123,7 @@ class MaskDecoder:
 
         tokens = torch.cat([self._tokens_TC.expand(len(sparse_NPC), -1, -1), sparse_NPC], dim=1)
         images = images.of(image_of_prompt_N)
-        dtype = _type_of_products(tokens)
+        dtype = type_of_products(tokens)
         with without_autocast(tokens.device.type):
             queries, keys = self._transform(images, tokens, dtype)
             return self._answered(queries, self._upscaled(images, keys, dtype), images.size_hw)
@@ -263,19 +263,11 @@ def _scores(rows: Any, places: Any) -> Any:
     return torch.bmm(rows, places, out_dtype=torch.float32)
 
 
-def _type_of_products(values: Any) -> Any:
-    """What autocast computes products in where `values` are; float32 without it."""
-    import torch
-
-    kind = values.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-
-
 def _type_of_scored(values: Any) -> Any:
     """The same on CUDA, where a product of such factors can come out as float32; float32 on a CPU, where it cannot."""
     import torch
 
-    return _type_of_products(values) if values.device.type == "cuda" else torch.float32
+    return type_of_products(values) if values.device.type == "cuda" else torch.float32
 
 
 def _as_matrix(up: Any) -> Any:

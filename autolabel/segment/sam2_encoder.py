@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from autolabel.ops.device import runs_bf16
+from autolabel.ops.device import runs_bf16, type_of_products
 from autolabel.segment.in_place import activated, added
 
 _ROWS_AT_ONCE = 512
@@ -186,7 +186,9 @@ def _by_strips(run: Callable[[Any], Any], values: Any, rows: int) -> Any:
 
 def _attended(block: Any, values: Any) -> Any:
     shortcut = values
-    values = _as_multiplied(block.norm1(values))
+    values = block.norm1(values)
+    # As every product would make it, but now half the bytes go into windows.
+    values = values.to(type_of_products(values))
     if block.dim != block.dim_out:
         # float32 under autocast too: a sum of all blocks before loses its last digits once, not at each.
         shortcut = pooled(block.pool, block.proj(values)).float()
@@ -197,14 +199,6 @@ def _attended(block: Any, values: Any) -> Any:
     if block.q_stride:
         side //= block.q_stride[0]
     return add_windows(shortcut, values, side)
-
-
-def _as_multiplied(values: Any) -> Any:
-    """In the type in which autocast multiplies: every product would make it so, but half the bytes go into windows."""
-    import torch
-
-    kind = values.device.type
-    return values.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else values
 
 
 def _widened(block: Any, values: Any) -> Any:

@@ -86,6 +86,11 @@ def test_the_next_command_can_be_pasted_whatever_the_run_is_called(label, tmp_pa
     run = tmp_path / "my run, größe=groß"
     assert main(["refine", str(run), "refine.area.min_px=60"]) == 0
     assert f"next       autolabel export '{run}' export=" in capsys.readouterr().out
+    assert main(["export", str(run), "export=[coco]"]) == 0
+    assert main(["refine", str(run), "refine=none"]) == 0
+    capsys.readouterr()
+    assert main(["export", str(run), "export=[coco]", "--verify"]) == 2
+    assert f"export again: autolabel export '{run}' export=[coco]" in capsys.readouterr().out
     assert main(["merge", str(run), f"run={tmp_path / 'all of it'}"]) == 0
     assert f"next       autolabel export '{tmp_path / 'all of it'}' export=" in capsys.readouterr().out
 

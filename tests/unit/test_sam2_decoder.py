@@ -123,7 +123,7 @@ def products_as_on_cuda(monkeypatch) -> None:
         assert (a.dtype, b.dtype, out_dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
         return a.float() @ b.float()
 
-    monkeypatch.setattr(sam2_decoder, "_type_of_scored", sam2_decoder._type_of_products)
+    monkeypatch.setattr(sam2_decoder, "_type_of_scored", sam2_decoder.type_of_products)
     monkeypatch.setattr(torch, "mm", product)
     monkeypatch.setattr(torch, "bmm", product)
 
