@@ -43,6 +43,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.loss import v8DetectionLoss
 
+from autolabel.ops.device import Precision, autocast, runs_bf16
 from scripts.nano.compose import Composer, Example
 from scripts.nano.dataset import DATASETS, load_pictures
 
@@ -151,6 +152,7 @@ class Trainer:
         self.args = args
         self.watched = {path: read_rgb(path) for path in args.watch}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = _precision(self.device)
         datasets = ("coco_train",) if args.smoke else DATASETS
         pictures = load_pictures(args.data_root, args.cache_dir, datasets)
         self.composer = Composer(pictures=[p for p in pictures if p.split == "train"], seed=args.seed)
@@ -229,7 +231,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with autocast(self.device.type, self.precision):
             predictions = self._forward(pixels)
         predictions = {k: v.float() if isinstance(v, torch.Tensor) else v for k, v in predictions.items()}
         loss, parts = self.criterion(predictions, batch)
@@ -360,10 +362,15 @@ def _hardware(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
     return {
         "device": device.type,
+        "precision": _precision(device),
         "hardware": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def _precision(device: torch.device) -> Precision:
+    return "bfloat16" if runs_bf16(device) else "float32"
 
 
 def _processor() -> str:

@@ -14,7 +14,6 @@ are exported as it goes, and scored and exported at the end. On a CPU start it w
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autolabel.ops.device import Precision, autocast, runs_bf16
 from scripts.nano.dataset import load_pictures
 from scripts.nano.geometry import teach_boxes
 from scripts.nano.muon import Muon
@@ -435,6 +435,8 @@ class Trainer:
             pictures = pictures[:24] + [p for p in pictures if p.dataset != "duts_tr"][::40]
         self._maker = SceneMaker(pictures=[p for p in pictures if p.split == "train"])
         self._watched = choose([p for p in pictures if p.split == "val"], 2 if args.smoke else 20)
+        self._device_kind = torch.device(args.device).type
+        self._precision: Precision = "bfloat16" if runs_bf16(args.device) else "float32"
         # One set of parameters; the sizes differ in what the prompt encoder takes for the whole picture.
         self._models = {phase.size_px: build_segmenter(phase.size_px).to(args.device) for phase in phases}
         self._model = next(iter(self._models.values()))
@@ -527,8 +529,7 @@ class Trainer:
         model = self._models[phase.size_px]
         model.train()
         boxes, clicks = make_batches(self._rng, self._maker, phase, self._args.device)
-        half = self._args.device.startswith("cuda")
-        with torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext():
+        with autocast(self._device_kind, self._precision):
             loss, report = step_loss(
                 model,
                 boxes,
@@ -576,6 +577,7 @@ class Trainer:
             "correction_rate": self._args.correction_rate,
             "rounds": self._args.rounds,
             "filled_box_rate": self._args.filled_box_rate,
+            "precision": self._precision,
             "threads": torch.get_num_threads(),
             "hardware": _hardware(self._args.device),
             "torch": torch.__version__,
