@@ -234,9 +234,9 @@ def attention_by_products(queries: Any, keys: Any, offered: Any) -> Any:
 
 
 def _quick_products(values: Any) -> bool:
-    """Whether torch's fused attention would be slower: bfloat16 on a CPU that has units for it, but for those with AMX,
-    which fused attention uses on its way there, though not back. SAM 2.1 tiny's encoder took 1.55 CPU s by products
-    there, 0.95 fused; back, nano's took 0.52 of four pictures fused, 0.2 by products."""
+    """Whether torch's fused attention would be slower: bfloat16 on a CPU that has units for it. AMX it does use, though
+    not backwards: SAM 2.1 tiny's encoder took 1.55 CPU s by products, 0.95 fused; nano's attention in training, four
+    pictures backwards, 0.2 and 0.5."""
     import torch
 
     if values.device.type != "cpu" or values.dtype != torch.bfloat16:
