@@ -245,7 +245,7 @@ def settle_precision(
     store: RunStore,
 ) -> None:
     """A word for each `precision=auto`, into `config`, where the engine computes on GPUs."""
-    if store.has_units:
+    if store.has_records:
         as_before(config, store)
     else:
         settle(config, store, refs, attempt_of(engine, config, categories, refs))

@@ -96,7 +96,7 @@ def claim_part(store: RunStore, source: Source) -> None:
     """Record which part the run is, or raise StoreMismatch: a part is a part of one list, and stays it."""
     ours = source.claim() if isinstance(source, PartSource) else ""
     before = store.meta(KEY) or ""
-    if before != ours and store.has_units:
+    if before != ours and store.has_records:
         told = _difference(
             part_run(store) if before else None, PartRun(store.directory, **json.loads(ours)) if ours else None
         )

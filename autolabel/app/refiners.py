@@ -49,7 +49,7 @@ def require_same_refining(store: RunStore, fingerprint: Mapping[str, str]) -> No
     keeps and drops: `autolabel refine` changes that, and undoes it."""
     before = mapping_of(store, "fingerprint")
     changed = sorted(key for key in before.keys() | fingerprint.keys() if before.get(key) != fingerprint.get(key))
-    if not store.has_units or not changed or not all(map(is_of_refine, changed)):
+    if not store.has_records or not changed or not all(map(is_of_refine, changed)):
         return
     run = printable(shlex.quote(str(store.directory)))
     then, now = (_as_settings(changed, entries) for entries in (before, fingerprint))

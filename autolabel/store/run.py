@@ -105,17 +105,18 @@ class RunStore:
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
     @property
-    def has_units(self) -> bool:
-        """Whether anything is committed."""
-        return self._db.execute("SELECT 1 FROM unit LIMIT 1").fetchone() is not None
+    def has_records(self) -> bool:
+        """Whether anything was committed that is kept. Where all units are to be done again, records of pictures that
+        left the source are all there is."""
+        return self._db.execute("SELECT 1 FROM record LIMIT 1").fetchone() is not None
 
     def claim(self, fingerprint: Mapping[str, str]) -> None:
         """Record what this run is made with, or raise StoreMismatch showing what differs from before.
 
-        While nothing is committed, nothing holds a run to its first settings.
+        While it has no records, nothing holds a run to its first settings and to its first list of pictures.
         """
         stored = self.meta("fingerprint")
-        if stored is None or self._db.execute("SELECT 1 FROM unit LIMIT 1").fetchone() is None:
+        if stored is None or not self.has_records:
             with _transaction(self._db):
                 self._db.execute("DELETE FROM manifest")
             self.set_meta(fingerprint=json.dumps(dict(fingerprint), sort_keys=True))

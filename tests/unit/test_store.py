@@ -322,6 +322,28 @@ def test_a_vanished_picture_keeps_its_record_when_its_unit_is_done_again(tmp_pat
         assert list(reader.records()) == [record_of(ref) for ref in refs.values()]
 
 
+@pytest.mark.parametrize("vanishes", [True, False])
+def test_records_that_are_kept_while_all_units_are_done_again_hold_the_run_and_stay_with_their_pictures(
+    vanishes, tmp_path
+):
+    refs = refs_in(tmp_path / "in", ["a", "b", "c"])
+    label_all(tmp_path, refs, unit_size=9, fingerprint={"threshold": "1"}, code="first")
+    others = {"b": refs["b"], "c": refs["c"]}
+    (tmp_path / "in" / "c").write_bytes(b"longer than before")
+    if not vanishes:
+        (tmp_path / "in" / "a").unlink()
+    now = others if vanishes else refs
+    label_all(tmp_path, now, unit_size=9, units=0, fingerprint={"threshold": "1"})  # stopped before its commit
+    with pytest.raises(StoreMismatch, match="threshold: 1 -> 2"):
+        label_all(tmp_path, now, unit_size=9, fingerprint={"threshold": "2"})
+    label_all(tmp_path, now, unit_size=9, fingerprint={"threshold": "1"}, code="again")
+    with open_reader(tmp_path) as reader:
+        kept = [] if vanishes else [("a", "first")]
+        assert [(r.image_id, r.code) for r in reader.records()] == [*kept, ("b", "again"), ("c", "again")]
+    _, done = label_all(tmp_path, refs_in(tmp_path / "in", ["a", "b", "c"]), unit_size=9)
+    assert [u.number for u in done] == ([] if vanishes else [0])
+
+
 @pytest.mark.parametrize("neighbour_changes", [False, True])
 def test_a_labelled_picture_that_cannot_be_read_now_keeps_its_record(tmp_path, neighbour_changes):
     refs = refs_in(tmp_path / "in", ["a", "b"])
