@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from autolabel.core.protocols import ExportReport, Source, Unit
 from autolabel.core.text import printable
 from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
 from autolabel.engine.units import batches
+from autolabel.ops.storage import is_url
+from autolabel.store.lock import exclusive
 from autolabel.store.memory import MemoryStore
 from autolabel.weights.quiet import quiet_environment
 
@@ -75,7 +78,8 @@ def save(
 ) -> dict[str, ExportReport]:
     """Write the labels of several pictures as one data set a format, into `directory/<format>`; what was saved there
     before is replaced. Raises ConfigError for unknown formats and where there is no result, ExportError when two
-    pictures have one name, or different classes, and when labels of a picture that is not in `results` would be lost.
+    pictures have one name, or different classes, and when labels of a picture that is not in `results` would be lost,
+    StoreBusy while another process or thread saves there.
     """
     results, formats = _checked_results(results), _texts("formats", formats, '["coco", "yolo"]')
     store = MemoryStore(results[0].categories)
@@ -89,12 +93,13 @@ def save(
         root.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(f"{printable(str(root))} cannot be a folder: there is a file of this name") from error
-    for name in exporters:
-        require_none_lost(root / name, records)
-    reports = {}
-    for name, exporter in exporters.items():
-        reports[name] = exporter.export(store, root / name)
-        note(root / name, records)
+    with exclusive(root):
+        for name in exporters:
+            require_none_lost(root / name, records)
+        reports = {}
+        for name, exporter in exporters.items():
+            reports[name] = exporter.export(store, root / name)
+            note(root / name, records)
     return reports
 
 
@@ -202,10 +207,12 @@ def _refs(paths: str | Sequence[str]) -> tuple[Mapping[str, ImageRef], tuple[Cat
         )
         with listed(source) as refs:
             return {ref.image_id: ref for ref in refs.values()}, source.categories
-    files = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - keeps any bytes a name may hold
+    if any(map(is_url, paths)):
+        raise ConfigError("a list of pictures is of files on this machine; an address is given alone, as a folder")
+    files = [os.path.abspath(os.path.expanduser(path)) for path in paths]  # noqa: PTH100, PTH111 - any bytes in a name
     if not files:
         raise SourceError("no pictures were given")
-    if len(set(files)) < len(files):
-        raise ConfigError("the same picture was given twice")
+    if twice := [file for file, count in Counter(files).items() if count > 1]:
+        raise ConfigError(f"{printable(twice[0])} was given twice")
     root = os.path.dirname(files[0]) if len(files) == 1 else os.path.commonpath(files)  # noqa: PTH120
     return {name: ImageRef(name, f) for f in files for name in [os.path.relpath(f, root)]}, ()

@@ -168,11 +168,11 @@ def read_evaluation(directory: Path) -> Evaluation | None:
     """From `evaluate/evaluation.json`; None where there is none. Raises StoreCorrupt for one that is damaged."""
     path = directory / "evaluate" / "evaluation.json"
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        found = json.loads(text)
+        found = json.loads(content)
         figures = {name: _figure(found[part][key]) for name, (part, key) in TRUTH_FIGURES.items()}
         judged = [found[key] for key in ("truth_sha256", "matching", "images", "images_without_truth")]
         return Evaluation(figures, str(found["truth"]), json.dumps(judged, sort_keys=True))

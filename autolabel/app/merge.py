@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autolabel.app.compose import compose, parse
-from autolabel.app.run_directory import existing_run, made_run, set_aside_evaluation, write_text
+from autolabel.app.run_directory import existing_run, made_run, run_path, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_settings
 from autolabel.app.summary import Cost, read_cost, summarise
 from autolabel.core.errors import ConfigError
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     if not request.paths or config.run is None:
         raise ConfigError("which runs, and where to? autolabel merge RUN RUN ... run=OUT (autolabel --help)")
     parts = [existing_run(path, None, "merge") for path in request.paths]
-    out = Path(str(config.run)).expanduser()
+    out = run_path(config.run)
     if out.resolve() in [part.resolve() for part in parts]:
         raise ConfigError(f"run={out} is one of the parts; choose another directory")
     with ExitStack() as held:

@@ -192,8 +192,10 @@ def replaced_text(path: Path) -> Iterator[TextIO]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # noqa: PTH101
         os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, temporary):  # nobody knows the temporary one
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -172,10 +172,11 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
             key: asdict(now)[key]
             for key in ("status", "instances", "dropped", "failures", "pending", "vanished", "limited", "skipped")
         }
+        text = json.dumps(document, indent=1, allow_nan=False)
     except (OSError, ValueError, TypeError, RecursionError):
         now.write(directory)
     else:
-        write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
+        write_text(directory / "summary.json", text + "\n")
 
 
 def read_cost(directory: Path) -> Cost | None:

@@ -98,7 +98,8 @@ def told(error: AutolabelError | OSError) -> str:
     if not isinstance(error, OSError):
         return str(error)
     where = "" if error.filename is None else f"{error.filename}: "
-    return f"{where}{error.strerror or error}"
+    room = "; make room and the same command continues" if is_disk_full(error) else ""
+    return f"{where}{error.strerror or error}{room}"
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -22,22 +22,20 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from autolabel.core.errors import ExportError
+from autolabel.core.errors import ExportError, is_disk_full
 from autolabel.core.protocols import DigestReader, RecordReader, SettingsReader
 from autolabel.core.text import printable
 from autolabel.export.manifest import (
-    HEAD,
-    MANIFEST,
     RECORDS,
     SEAL,
     SETTINGS,
     edited_files,
-    is_export,
     origin_line,
 )
+from autolabel.ops.export_mark import HEAD, MANIFEST, is_export
 
 logger = logging.getLogger(__name__)
 
@@ -173,14 +171,15 @@ def replaced(directory: Path, run: RecordReader | None = None) -> Iterator[Draft
     _refuse_strangers(directory)
     _remove(draft)
     _retire(aside, directory, draft)
-    draft.mkdir()
-    writer = Draft(draft, _origin(run))
     try:
-        yield writer
-        writer.finish()
+        with _written(draft, _origin(run)) as writer:
+            yield writer
         _put_in_place(draft, directory, aside)
+    except OSError as error:
+        if is_disk_full(error) and error.filename is None:  # of a write, which knows no names
+            error.filename = str(directory)
+        raise
     finally:
-        writer.abandon()
         try:
             _remove(draft)
             # A folder left aside goes only when another one is in its place.
@@ -188,6 +187,19 @@ def replaced(directory: Path, run: RecordReader | None = None) -> Iterator[Draft
                 _retire(aside, directory, draft)
         except ExportError as error:  # what was to be written is there, or has an error of its own
             logger.warning("%s", error)
+
+
+@contextmanager
+def _written(draft: Path, origin: Mapping[str, object]) -> Iterator[Draft]:
+    """A new folder, finished when the block ends well."""
+    draft.mkdir()
+    writer = Draft(draft, origin)
+    try:
+        yield writer
+        writer.finish()
+    finally:
+        with suppress(OSError):  # a full disk, which has said so before
+            writer.abandon()
 
 
 def _origin(run: RecordReader | None) -> dict[str, object]:

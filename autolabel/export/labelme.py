@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
-from autolabel.export.manifest import MANIFEST
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
@@ -38,6 +37,7 @@ from autolabel.export.raster import (
 from autolabel.export.reading import compare
 from autolabel.export.tools import TOOL_NOTES, Outlines, label_names, read_objects, scores_of
 from autolabel.ops.drawn import joined
+from autolabel.ops.export_mark import MANIFEST
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.labelme_file import parse_labelme
 from autolabel.ops.masks import decode_crop

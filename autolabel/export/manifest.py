@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from autolabel.core.errors import ExportError
+from autolabel.ops.export_mark import HEAD, MANIFEST, is_export
 
-MANIFEST = "manifest.json"
 SEAL = "sha256_of_the_above"
 """The manifest's last key: the checksum of its own bytes up to that line."""
 RECORDS = "sha256_of_the_records"
@@ -22,25 +22,12 @@ RECORDS = "sha256_of_the_records"
 earlier versions pass over it, is what follows."""
 SETTINGS = "settings"
 """Where known: the exporter's settings, as in its configuration."""
-HEAD = b'{"autolabel_export": 1, "files": {\n'
 
 _RECORDS_LINE = f'"{RECORDS}":"'.encode()
 """How its line begins; no file's does, whose entry is no text."""
 _CACHE = ".cache"
 _LITTER = (".DS_Store", "Thumbs.db")
 _CACHE_FOLDER = "__pycache__"
-
-
-def is_export(directory: Path) -> bool:
-    """Whether the folder was written by `replaced`; its manifest may be damaged further down."""
-    manifest = directory / MANIFEST
-    try:
-        if not manifest.is_file():  # opening a pipe waits for ever
-            return False
-        with manifest.open("rb") as file:
-            return file.read(len(HEAD)) == HEAD
-    except OSError:
-        return False
 
 
 def listed_files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autolabel.core.errors import ExportError
-from autolabel.export.manifest import MANIFEST, SEAL, file_sha256, is_entry, is_export, present_files
+from autolabel.export.manifest import SEAL, file_sha256, is_entry, present_files
+from autolabel.ops.export_mark import MANIFEST, is_export
 
 
 def check_files(directory: Path) -> list[str]:

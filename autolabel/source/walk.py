@@ -1,5 +1,5 @@
 """Every file below a folder, of this machine or of a storage, once, in a fixed order, with what was left out and why.
-Opens no file.
+Opens no file but what may be the manifest of an export.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import merge
+from pathlib import Path
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import ImageRef, Problem
-from autolabel.ops.storage import Item, is_url, items_in
+from autolabel.ops.export_mark import HEAD, MANIFEST, is_export
+from autolabel.ops.storage import Item, is_url, items_in, opened
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff")
 _OTHER = (".gif", ".avif", ".jp2", ".j2k", ".j2c", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif")
@@ -97,8 +99,8 @@ def _remote_files(root: str, ignored: Counter[str]) -> Iterator[File]:
                 raise SourceError(f"cannot list the folder {root!r}: {e.strerror}") from e
             yield File(f"{relative}/", problem=_folder_problem(e))
             continue
-        if relative and _is_run({item.name for item in items}):
-            ignored["run directory of autolabel"] += 1
+        if relative and (ours := _ours({item.name for item in items}, posixpath.join(root, relative))):
+            ignored[ours] += 1
             continue
         hidden = sum(item.name.startswith(".") for item in items)
         if hidden:
@@ -121,8 +123,8 @@ def _remote_tree(root: str) -> Tree:
 
 def walk(root: str) -> Tree:
     """All regular files below `root`, links followed, no folder twice. Raises SourceError if `root` itself
-    cannot be listed. Hidden entries, special files, second ways into a folder and run directories (their exports
-    are copies of the pictures, made by us) are counted in `ignored`."""
+    cannot be listed. Hidden entries, special files, second ways into a folder, run directories and exports (their
+    pictures are copies, made by us) are counted in `ignored`."""
     if is_url(root):
         return _remote_tree(root)
     files: list[str] = []
@@ -145,16 +147,29 @@ def walk(root: str) -> Tree:
                 raise SourceError(f"cannot list the folder {root!r}: {e.strerror}") from e
             unreadable.append((folder, _folder_problem(e)))
             continue
-        if folder and _is_run({entry.name for entry in entries}):
-            ignored["run directory of autolabel"] += 1
+        if folder and (ours := _ours({entry.name for entry in entries}, posixpath.join(root, folder))):
+            ignored[ours] += 1
             continue
         for entry in entries:
             _sort_entry(entry, posixpath.join(folder, entry.name), files, real, linked, ignored)
     return Tree(root, tuple(sorted(files, key=os.fsencode)), tuple(sorted(unreadable)), ignored)
 
 
-def _is_run(names: set[str]) -> bool:
-    return any(needed <= names for needed in _RUNS)
+def _ours(names: set[str], folder: str) -> str | None:
+    """What of ours the folder is, which has these names in it: its pictures are copies. None for somebody else's."""
+    if any(needed <= names for needed in _RUNS):
+        return "run directory of autolabel"
+    if MANIFEST in names and (_is_remote_export(folder) if is_url(folder) else is_export(Path(folder))):
+        return "export of autolabel"
+    return None
+
+
+def _is_remote_export(folder: str) -> bool:
+    try:
+        with opened(posixpath.join(folder, MANIFEST)) as file:
+            return bytes(file.read(len(HEAD))) == HEAD
+    except OSError:
+        return False
 
 
 def _sort_entry(

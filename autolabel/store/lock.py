@@ -66,6 +66,4 @@ def _flock(descriptor: int, kind: int, directory: Path) -> None:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-        raise StoreBusy(
-            f"{directory} is in use by {holder}; wait for it, or choose another run directory with run=..."
-        ) from None
+        raise StoreBusy(f"{directory} is in use by {holder}; wait for it, or choose another directory") from None

@@ -574,6 +574,10 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
                 f"{path.parent} was not closed: its process was killed as it wrote, and what it had begun must be taken "
                 "back before the run can be read; the command that made it does so, and goes on with it"
             ) from error
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise StoreCorrupt(
+                f"{path} is damaged ({error}); use a copy of the run, or label again with run=..."
+            ) from error
         # A failed write is never tried again: a later success is no proof that the data is there.
         raise StoreError(
             f"{path}: {error}; is the disk full, read-only or damaged? what was committed is safe"

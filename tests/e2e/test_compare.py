@@ -221,10 +221,10 @@ def test_evaluations_by_two_truths_rank_nothing(two_runs, capsys):
     assert "different truths" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ['{"segm":', "[" * 100_000])
+@pytest.mark.parametrize("content", [b'{"segm":', b"[" * 100_000, b'{"\xff": 1}'])
 def test_an_evaluation_that_is_damaged_is_one_line(content, two_runs, capsys):
     evaluation("a", 0.5)
-    (two_runs / "a/evaluate/evaluation.json").write_text(content)
+    (two_runs / "a/evaluate/evaluation.json").write_bytes(content)
     assert main(["compare", "a", "b"]) == 1
     assert "evaluation.json cannot be read" in capsys.readouterr().err
 

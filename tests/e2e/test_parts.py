@@ -46,6 +46,16 @@ def merged(tmp_path, runs, out="all"):
     return main(["merge", *[str(tmp_path / run) for run in runs], f"run={tmp_path / out}"])
 
 
+@pytest.mark.parametrize("out", ["", "5", "[a,b]", "s3://bucket/run"])
+def test_a_merged_run_is_a_path_on_this_machine(out, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "run.sqlite").touch()
+    assert main(["merge", "part", f"run={out}"]) == 1
+    assert capsys.readouterr().err.startswith("autolabel: run")
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
 def tables(run):
     """Everything that a run holds but how it was asked for."""
     with sqlite3.connect(run / "run.sqlite") as db:

@@ -23,9 +23,10 @@ from PIL import Image
 
 import autolabel
 from autolabel.app.main import main
-from autolabel.core.errors import ConfigError, ExportError, SourceError
+from autolabel.core.errors import ConfigError, ExportError, SourceError, StoreBusy
 from autolabel.core.types import Category
 from autolabel.export import atomic, pictures
+from autolabel.store.lock import exclusive
 from autolabel.store.run import open_reader
 from tests.fakes import album, draw
 
@@ -514,6 +515,10 @@ def test_pictures_that_are_no_paths_are_one_clear_line_from_python(configs, tmp_
             labeler.label(given)
     with pytest.raises(SourceError, match="no pictures were given"):
         list(labeler.label([]))
+    with pytest.raises(ConfigError, match=r"/x/b\.png was given twice"):
+        list(labeler.label(["/x/a.png", "/x/b.png", "/x/b.png"]))
+    with pytest.raises(ConfigError, match="an address is given alone"):
+        list(labeler.label(["s3://bucket/a.png"]))
 
 
 def test_what_cannot_be_saved_is_one_clear_line(results, tmp_path):
@@ -527,6 +532,11 @@ def test_what_cannot_be_saved_is_one_clear_line(results, tmp_path):
     with pytest.raises(ConfigError, match="no result to save"):
         autolabel.save([], out)
     assert not out.exists()
+    out.mkdir()
+    with exclusive(out), pytest.raises(StoreBusy, match=f"{out} is in use by process {os.getpid()}"):
+        autolabel.save(results[:1], out)
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    shutil.rmtree(out)
     out.write_text("")
     for place in (out, out / "below"):
         with pytest.raises(ConfigError, match="there is a file of this name"):

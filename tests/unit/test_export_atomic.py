@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autolabel.core.errors import ExportError
+from autolabel.core.errors import ExportError, told
 from autolabel.export import atomic, manifest
 from autolabel.export.atomic import replaced
 from autolabel.export.verify import check_files
@@ -45,6 +45,30 @@ def replace_by_a_link(out):
 
 def damage_the_manifest(out):
     (out / "manifest.json").write_bytes((out / "manifest.json").read_bytes()[:-5])
+
+
+def test_a_full_disk_leaves_nothing_of_the_draft_and_says_what_did_not_fit(tmp_path, monkeypatch):
+    class Full:
+        """The manifest, of which the rest does not fit either."""
+
+        def __init__(self, file):
+            self._file = file
+
+        def write(self, data):
+            return len(data)
+
+        def close(self):
+            self._file.close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as raised, replaced(tmp_path / "out") as draft:
+        draft.write("a.json", [b"a"])
+        monkeypatch.setattr(draft, "_manifest", Full(draft._manifest))
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert told(raised.value) == (
+        f"{tmp_path / 'out'}: No space left on device; make room and the same command continues"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

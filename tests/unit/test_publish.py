@@ -9,9 +9,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.export.atomic import replaced
-from autolabel.export.manifest import MANIFEST, listed_files
+from autolabel.export.manifest import listed_files
 from autolabel.export.publish import check_address, publish
 from autolabel.export.verify import check_files
+from autolabel.ops.export_mark import MANIFEST
 
 URL = "memory://out/coco"
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from autolabel.core.errors import ConfigError, SourceError
+from autolabel.export.atomic import replaced
 from autolabel.source.folder import FolderSource
 from autolabel.source.glob import GlobSource
 from autolabel.source.list import ListSource
+from tests.remote import copy_tree
 
 
 def touch(root, *names):
@@ -178,3 +180,18 @@ def test_a_run_directory_below_the_pictures_is_left_out(tmp_path):
     source = FolderSource(path=str(tmp_path))
     assert ids(source) == ["a.jpg", "runs/b.jpg"]
     assert source.ignored == {"run directory of autolabel": 1}
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_an_export_below_the_pictures_is_left_out_and_one_that_is_the_source_is_not(remote, tmp_path):
+    touch(tmp_path, "a.jpg", "other/b.jpg")
+    (tmp_path / "other" / "manifest.json").write_text('{"files": {}}')
+    with replaced(tmp_path / "out" / "yolo") as draft:
+        draft.write("images/a.jpg", [b""])
+    root = "memory://exported" if remote else str(tmp_path)
+    if remote:
+        copy_tree(tmp_path, root)
+    source = FolderSource(path=root)
+    assert ids(source) == ["a.jpg", "other/b.jpg"]
+    assert source.ignored["export of autolabel"] == 1
+    assert ids(FolderSource(path=f"{root}/out/yolo")) == ["images/a.jpg"]

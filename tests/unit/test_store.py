@@ -548,6 +548,16 @@ def test_a_foreign_database_is_refused_and_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_damaged_database_says_that_it_is_damaged_and_not_that_all_is_safe(tmp_path):
+    label_all(tmp_path, refs_in(tmp_path / "in", [f"{i:03}" for i in range(200)]))
+    whole = (tmp_path / "run.sqlite").read_bytes()
+    (tmp_path / "run.sqlite").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        StoreCorrupt, match=r"run\.sqlite is damaged \(.*\); use a copy of the run, or label again"
+    ):
+        label_all(tmp_path, refs_in(tmp_path / "in", ["a"]))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a database at all, " * 50])
 def test_what_is_no_database_is_a_clear_error(content, tmp_path):
     (tmp_path / "run.sqlite").write_bytes(content)
