@@ -61,10 +61,14 @@ def test_a_full_disk_leaves_nothing_of_the_draft_and_says_what_did_not_fit(tmp_p
             self._file.close()
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left") as raised, replaced(tmp_path / "out") as draft:
-        draft.write("a.json", [b"a"])
-        monkeypatch.setattr(draft, "_manifest", Full(draft._manifest))
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fill():
+        with replaced(tmp_path / "out") as draft:
+            draft.write("a.json", [b"a"])
+            monkeypatch.setattr(draft, "_manifest", Full(draft._manifest))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        fill()
     assert told(raised.value) == (
         f"{tmp_path / 'out'}: No space left on device; make room and the same command continues"
     )
