@@ -21,7 +21,7 @@ from autolabel.app.compose import compose, parse, plain
 from autolabel.app.run_directory import NOTHING_LABELLED, existing_run, is_labelled, runs_below
 from autolabel.app.sweep import fitting
 from autolabel.core.errors import ConfigError, StoreError
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.ops.settings import count
 from autolabel.store.run import FILE_NAME, open_reader
 
@@ -33,7 +33,10 @@ VERSION = 1
 SETTINGS_SHOWN = 20
 """Settings that differ on the screen; the page has them all."""
 LONGEST_VALUE = 60
-RENAMED = "{} pictures have different image ids in the two runs; they are matched by the bytes of their files or by name."
+RENAMED = (
+    "{} picture[ has|s have] different image ids in the two runs; [it is|they are] matched by the bytes of [its file|their "
+    "files] or by name."
+)
 NO_SHARED_CLASS = "The runs have no class name in common: classes are not compared."
 
 
@@ -90,7 +93,7 @@ def compare(directories: Sequence[Path], settings: Settings, out: Path, command:
             counting = Counting(readers[0], readers[1], by, examples=settings.examples)
             draft.write("differences.jsonl", counting.lines())
             changes = counting.changes(names)
-            notes += [RENAMED.format(counting.renamed)] if counting.renamed else []
+            notes += [counted(counting.renamed, RENAMED)] if counting.renamed else []
         notes += why if by.classes else [*why, NO_SHARED_CLASS]
         found = Comparison(rows(figures, names, measure), measure, notes, different(figures), changes)
         data = document(found)
@@ -229,7 +232,7 @@ def _changes_text(changes: Changes) -> Iterator[str]:
     words = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in changes.counts.items() if number)
     same = f"{changes.identical} identical, {changes.close} nearly identical, {words or 'no difference'}"
     yield f"objects    {same if changes.compared else 'nothing was compared'}"
-    yield f"           ({changes.before} -> {changes.after}, {changes.compared} pictures compared)"
+    yield f"           ({changes.before} -> {changes.after}, {counted(changes.compared, '{} picture[|s]')} compared)"
     for what, number, _ in changes.elsewhere:
         yield f"pictures   {number} {what}"
 

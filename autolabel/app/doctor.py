@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import autolabel
 from autolabel.app import probe
 from autolabel.core.errors import AutolabelError, ConfigError
+from autolabel.core.text import counted
 from autolabel.segment.linear import is_faster
 from autolabel.weights.policy import Policy, from_environment
 from autolabel.weights.registry import SHIPPED
@@ -434,8 +435,8 @@ def _summary(findings: Sequence[Finding]) -> str:
     failed = sum(f.state == "FAIL" for f in findings)
     warned = sum(f.state == "warn" for f in findings)
     if not failed:
-        return f"ready to label; {warned} warnings\n"
-    return f"{failed} problems to solve, {warned} warnings\n"
+        return counted(warned, "ready to label; {} warning[|s]\n")
+    return f"{counted(failed, '{} problem[|s]')} to solve, {counted(warned, '{} warning[|s]')}\n"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -24,7 +24,7 @@ from autolabel.app.run_directory import existing_run, replaced_text, run_path
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, SourceError, StoreError
 from autolabel.core.protocols import Source
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRef
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import digest
@@ -95,7 +95,9 @@ def read_truth(source: Source, path: str) -> Truth:
     refs = tuple(source.images())
     kind, reason = getattr(source, "kind", None), getattr(source, "reason", None)
     if kind and reason:
-        sys.stderr.write(f"source: {kind} ({as_truth_settings(reason)}), {len(refs)} pictures\n")
+        sys.stderr.write(
+            counted(len(refs), "source: {1} ({2}), {0} picture[|s]\n", kind, as_truth_settings(reason))
+        )
     categories = tuple(source.categories)
     h = hashlib.sha256(repr(categories).encode(errors="surrogateescape"))
     for ref in refs:
@@ -144,7 +146,9 @@ def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth, *, calibra
     with open_reader(directory) as reader, made(folder):
         pending = reader.pending_ids()
         if pending:
-            sys.stderr.write(f"{len(pending)} pictures of {directory} are not labelled yet and are left out\n")
+            sys.stderr.write(
+                counted(len(pending), "{} picture[|s] of {} [is|are] not labelled yet and left out\n", directory)
+            )
         with replaced_text(folder / "objects.jsonl") as lines:
             found = evaluator.evaluate(
                 reader,
@@ -200,7 +204,10 @@ def calibrate(directory: Path, truth: Truth, found: Evaluation) -> Path:
         objects = list(known(reader, lines, found.half_masked))
     if found.half_masked:
         sys.stderr.write(
-            f"{len(found.half_masked)} pictures have ground-truth objects without a mask: quality is fitted to the others\n"
+            counted(
+                len(found.half_masked),
+                "{} picture[ has|s have] ground-truth objects without a mask: quality is fitted to the others\n",
+            )
         )
     fitted = fit(objects, data=f"{directory.name} against {Path(truth.path).name}", prior=prior)
     with replaced_text(folder / "quality.json") as file:

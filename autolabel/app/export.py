@@ -16,9 +16,10 @@ from typing import Any
 from autolabel.app.compose import build_all, compose, parse, plain, quoted
 from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.run_directory import existing_run
+from autolabel.app.summary import what_is_in
 from autolabel.core.errors import ConfigError, ExportOutdated, StoreError, told
 from autolabel.core.protocols import RoundTrip
-from autolabel.core.text import one_line, printable
+from autolabel.core.text import counted, one_line, printable
 from autolabel.store.lock import exclusive, shared
 from autolabel.store.run import RunReader, open_reader
 
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     with lock(directory), open_reader(directory) as reader:
         pending = reader.counts().get("pending", 0)
         if pending:
-            sys.stderr.write(f"{pending} pictures of {directory} are not labelled yet and are left out\n")
+            sys.stderr.write(
+                counted(pending, "{} picture[|s] of {} [is|are] not labelled yet and left out\n", directory)
+            )
         if request.flag:
             return verify(reader, exporters, settings, directory)
         return write(reader, exporters, settings, directory, address)
@@ -69,7 +72,7 @@ def write(
             continue
         written += 1
         target = directory / "export" / name
-        sys.stdout.write(f"written    {target}: {outcome.instances} instances of {outcome.images} images\n")
+        sys.stdout.write(f"written    {target}: {what_is_in(outcome)}\n")
         sys.stdout.writelines(f"           {note}\n" for note in outcome.notes)
         lost |= any(outcome.counts.get(key) for key in LOST)
     if not written:
@@ -136,11 +139,22 @@ def other_settings(name: str, then: Mapping[str, object], now: Mapping[str, obje
 def round_trip_text(target: Path, found: RoundTrip) -> str:
     """The objects that no setting accounts for come first."""
     exact = found.objects - len(found.deviations)
-    lines = [f"verified   {target}: files as written, {exact} of {found.objects} objects come back pixel by pixel"]
+    lines = [
+        counted(
+            exact,
+            "verified   {1}: files as written, {0} of {2} objects come[s|] back pixel by pixel",
+            target,
+            found.objects,
+        )
+    ]
     ordered = sorted(found.deviations, key=lambda deviation: deviation.expected)
     if lost := sum(not deviation.expected for deviation in ordered):
         lines.append(
-            f"lost       {lost} objects are not as they were, and neither settings nor the format's limits say why"
+            counted(
+                lost,
+                "lost       {} object[ is not as it was|s are not as they were], and neither settings nor the format's limits "
+                "say why",
+            )
         )
     lines += [
         f"           {d.iou:.3f} {printable(d.image_id)} object {d.index}: {d.reason}" for d in ordered[:LISTED]

@@ -48,7 +48,7 @@ from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreFull, exit_code_of, told
 from autolabel.core.protocols import ClassChecker, Engine, Exporter, Source
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.listing import Listing
 from autolabel.store.manifest import entries
@@ -85,7 +85,7 @@ def sweep(request: Request) -> int:
 def sweep_text(base: Path, codes: Mapping[Job, int], count: int) -> str:
     """What became of the runs, and the command that sets them side by side."""
     good = [base / job.folder for job, code in codes.items() if code in (0, 2)]
-    lines = [f"sweep      {len(good)} of {count} runs are complete"]
+    lines = [counted(len(good), "sweep      {} of {} runs [is|are] complete", count)]
     lines += [f"           could not run: {job.text}" for job, code in codes.items() if code == 1]
     if {STOPPED, StoreFull.exit_code} & {*codes.values()}:
         lines.append("next       the same command continues where this one stopped")
@@ -212,11 +212,15 @@ def _label(config: DictConfig) -> Summary:
 def say_changes(synced: Synced) -> None:
     for what, count in (("new", synced.added), ("changed", synced.changed)):
         if count:
-            logger.warning("%d %s pictures since the run was started", count, what)
+            logger.warning(counted(count, "{} {} picture[|s] since the run was started", what))
     if synced.vanished:
-        logger.warning("%d pictures are no longer in the source; their labels are kept", synced.vanished)
+        logger.warning(
+            counted(synced.vanished, "{} picture[ is|s are] no longer in the source; [its|their] labels are kept")
+        )
     if synced.away:
-        logger.warning("%d labelled pictures cannot be read now; their labels are kept", synced.away)
+        logger.warning(
+            counted(synced.away, "{} labelled picture[|s] cannot be read now; [its|their] labels are kept")
+        )
 
 
 def label_pending(
@@ -302,7 +306,7 @@ def say_kind(source: Source, count: int) -> None:
     """One line about what a bare path was taken for."""
     kind, reason = getattr(source, "kind", None), getattr(source, "reason", None)
     if kind and reason:
-        sys.stderr.write(f"source: {kind} ({reason}), {count} pictures\n")
+        sys.stderr.write(counted(count, "source: {1} ({2}), {0} picture[|s]\n", kind, reason))
 
 
 def check_formats(exporters: Mapping[str, Exporter], categories: Sequence[Category]) -> None:

@@ -15,6 +15,7 @@ from autolabel.app.prompts import check_pair
 from autolabel.app.refiners import build_refiners
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
 from autolabel.core.protocols import Detector, InstanceModel, Prompter, Segmenter
+from autolabel.core.text import counted
 from autolabel.core.types import Category, Frame, ImageRef
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def no_classes(refs: Iterable[ImageRef]) -> AutolabelError:
     """Why there is nothing to label: broken label files, or none at all."""
     bad = [ref.problem for ref in refs if ref.problem is not None and ref.problem.code == "bad_label"]
     if bad:
-        return SourceError(f"no classes: {len(bad)} label files cannot be read, the first: {bad[0].detail}")
+        return SourceError(
+            counted(len(bad), "no classes: {} label file[|s] cannot be read, the first: {}", bad[0].detail)
+        )
     return ConfigError(NO_CLASSES)
 
 

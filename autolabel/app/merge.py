@@ -19,7 +19,7 @@ from autolabel.app.run_directory import existing_run, made_run, run_path, set_as
 from autolabel.app.stored_settings import stored_settings
 from autolabel.app.summary import Cost, read_cost, summarise
 from autolabel.core.errors import ConfigError
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.store.lock import shared
 from autolabel.store.merge import merge
 from autolabel.store.run import FILE_NAME, open_reader
@@ -55,7 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         replace(summary, labelled=cost.pictures, seconds=cost.seconds, stages=cost.stages).write(out)
     lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
     taken = ", with what changed in them; exports are as they were" if changed else ", as they were before"
-    lines.append(f"merged     {len(parts)} parts into {printable(str(out))}{taken if again else ''}")
+    lines.append(
+        counted(len(parts), "merged     {} part[|s] into {}{}", printable(str(out)), taken if again else "")
+    )
     if outdated:
         lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
     lines.append(f"next       autolabel export {printable(shlex.quote(str(out)))} export=[coco,yolo]")

@@ -16,6 +16,7 @@ from typing import Any
 
 from autolabel.core.errors import ConfigError, StoreMismatch
 from autolabel.core.protocols import Source
+from autolabel.core.text import counted
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.merge import PartRun, part_run
 from autolabel.store.run import RunReader, RunStore
@@ -82,7 +83,12 @@ class PartSource:
         units = -(-count // self._unit_size)
         if 0 < units < self._part.of:
             raise ConfigError(
-                f"part={self._part}: the source has {units} units of {self._unit_size} pictures; at most {units} parts"
+                counted(
+                    units,
+                    "part={1}: the source has {0} unit[|s] of {2} pictures; at most {0} part[|s]",
+                    self._part,
+                    self._unit_size,
+                )
             )
         self._pictures, self._digest = count, digest.hexdigest()
 
@@ -121,7 +127,7 @@ def _difference(before: PartRun | None, ours: PartRun | None) -> str:
     if _named(before) != _named(ours):
         return f"is part {_named(before)}, not part {_named(ours)}"
     return (
-        f"is part {_named(before)} of a list of {before.pictures} pictures, which has changed (now {ours.pictures}): "
+        f"is part {_named(before)} of a list of {counted(before.pictures, '{} picture[|s]')}, which has changed (now {ours.pictures}): "
         "other parts would overlap; label what is new in a run of its own, or all parts anew"
     )
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autolabel.app.compose import build
 from autolabel.app.labelers import has_stages
-from autolabel.core.text import one_line, printable
+from autolabel.core.text import counted, one_line, printable
 from autolabel.core.types import ImageRecord, ImageRef
 from autolabel.engine.units import batches
 from autolabel.ops.device import Precision, choose_device, runs_bf16
@@ -67,9 +67,9 @@ class Trial:
     def __str__(self) -> str:
         if self.problem:
             return f"{self.decides}: bfloat16 was tried and ended with {self.problem}"
-        seen = f"{self.objects} objects of {self.pictures} pictures, labelled in bfloat16 too"
+        seen = f"{counted(self.objects, '{} object[|s]')} of {counted(self.pictures, '{} picture[|s]')}, labelled in bfloat16 too"
         if self.objects < FEWEST:
-            return f"{self.decides}: {seen}, are too few to tell ({FEWEST} would do)"
+            return f"{self.decides}: {seen}, too few to tell ({FEWEST} would do)"
         return f"{self.decides}: {seen}: mean IoU {self.mean:.4f}, {self.apart} below {NEAR}"
 
 
@@ -157,7 +157,7 @@ def tried(config: DictConfig, labeler: Callable[[], FrameLabeler], refs: Sequenc
     settings = undecided(config)
     if not settings:
         return None
-    sys.stderr.write(f"precision: bfloat16 is tried on up to {len(refs)} pictures first\n")
+    sys.stderr.write(counted(len(refs), "precision: bfloat16 is tried on up to {} picture[|s] first\n"))
     ious: list[float] = []
     pictures, problem = 0, ""
     try:

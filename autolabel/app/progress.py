@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autolabel.core.protocols import Unit
+from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord
 from autolabel.engine.stage_times import StageTimes
 from autolabel.store.run import RunStore
@@ -42,7 +43,7 @@ class Progress:
         self._objects += sum(r.num_kept for r in records)
         self._failed += sum(r.status == "failed" for r in records)
         self._bar.set_postfix_str(
-            f"{self._objects} objects, {self._failed} failed, slowest: {slowest}", refresh=False
+            counted(self._objects, "{} object[|s], {} failed, slowest: {}", self._failed, slowest), refresh=False
         )
         self._bar.update(len(records))
 

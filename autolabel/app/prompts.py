@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from autolabel.app.compose import build
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Detector, Prompter
+from autolabel.core.text import counted
 from autolabel.core.types import Category, ImageRef, Labels
 
 if TYPE_CHECKING:
@@ -99,10 +100,17 @@ def _check_pictures(named: frozenset[str], refs: Mapping[str, ImageRef]) -> None
     shown = ", ".join(repr(name) for name in unknown[:_SHOWN]) + (" and more" if len(unknown) > _SHOWN else "")
     if len(unknown) == len(named):
         raise ConfigError(
-            f"none of the {len(named)} pictures that prompt.file names is in the source ({shown}); it must name "
-            f"them as the source does, for example {min(refs, default='')!r}"
+            counted(
+                len(named),
+                "[the 1 picture|none of the {0} pictures] that prompt.file names is [not |]in the source ({1}); "
+                "it must name [it|them] as the source does, for example {2!r}",
+                shown,
+                min(refs, default=""),
+            )
         )
-    logger.warning("prompt.file names %d pictures that are not in the source: %s", len(unknown), shown)
+    logger.warning(
+        counted(len(unknown), "prompt.file names {} picture[ that is|s that are] not in the source: {}", shown)
+    )
 
 
 def _check_annotations(
@@ -120,15 +128,22 @@ def _check_annotations(
     box_alone = prompter.about == "masks" and prompter.box
     if not count[True] and not box_alone:
         raise ConfigError(
-            f"prompt: none of the {count[False]} annotations that want a mask has a {what} to ask with, so nothing "
-            "would be labelled; use prompt=box" + (", or give clicks: prompt.file=..." if what != "mask" else "")
+            counted(
+                count[False],
+                "prompt: [the 1 annotation that wants a mask has no|none of the {0} annotations that want a mask has a] {1} "
+                "to ask with, so nothing would be labelled; use prompt=box",
+                what,
+            )
+            + (", or give clicks: prompt.file=..." if what != "mask" else "")
         )
     logger.warning(
-        "prompt: %d of %d annotations that want a mask have no %s to ask with: %s",
-        count[False],
-        count.total(),
-        what,
-        "they are asked with their boxes alone" if box_alone else "they are dropped (no_prompt)",
+        counted(
+            count[False],
+            "prompt: {} of {} annotations that want a mask [has|have] no {} to ask with: [it is|they are] "
+            + ("asked with [its box|their boxes] alone" if box_alone else "dropped (no_prompt)"),
+            count.total(),
+            what,
+        )
     )
 
 
@@ -168,8 +183,11 @@ def _check_names(
     if not kept and not left_out:
         return
     why = (
-        f"{kept} of its objects have masks that stay (detect.keep_masks=false has them made anew), {left_out} are of "
-        "classes that labels leaves out"
+        counted(
+            kept, "{} of its objects [has a mask that stays|have masks that stay] (detect.keep_masks=false has "
+        )
+        + counted(kept, "[it|them] made anew), ")
+        + counted(left_out, "{} [is of a class|are of classes] that labels leaves out")
     )
     if not used:
         raise ConfigError(f"prompt.file {prompter.file!r}: none of its clicks would be asked; {why}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from autolabel.core.errors import AutolabelError, is_disk_full
 from autolabel.core.protocols import Exporter, ExportReport
+from autolabel.core.text import counted
 from autolabel.core.types import Category, Columns, ImageRecord
 from autolabel.store.run import RunReader
 
@@ -86,5 +87,5 @@ def _published(report: ExportReport, directory: Path, url: str) -> ExportReport:
     from autolabel.export.publish import publish
 
     found = publish(directory, url)
-    note = f"published at {found.url}: {found.files} files, {found.uploaded} of them uploaded now"
+    note = counted(found.files, "published at {1}: {0} file[|s], {2} uploaded now", found.url, found.uploaded)
     return replace(report, notes=(*report.notes, note))

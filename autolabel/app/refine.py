@@ -21,7 +21,7 @@ from autolabel.app.run_directory import NOTHING_LABELLED, existing_run, set_asid
 from autolabel.app.stored_settings import stored_refiners, stored_settings
 from autolabel.app.summary import rewrite_counts, summarise
 from autolabel.core.errors import StoreError
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.store.lock import exclusive
 from autolabel.store.run import RunReader, RunStore, categories_from, mapping_of, open_reader, open_store
 
@@ -69,15 +69,21 @@ def main(arguments: Sequence[str]) -> int:
             summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
         rewrite_counts(directory, summary)
     lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
-    lines.append(f"refined    {revised} pictures changed, {seconds:.1f} s; exports are as they were")
+    lines.append(
+        counted(revised, "refined    {} picture[|s] changed, {:.1f} s; exports are as they were", seconds)
+    )
     lines += part.splitlines()
     if outdated:
         lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
     if summary.pending:
         # The settings of the label command that began the run are no longer the run's.
         lines.append(
-            f"next       {summary.pending} pictures are not labelled yet: autolabel label with the refine settings as "
-            f"they are now (in {printable(str(directory / 'config.yaml'))}) continues the run"
+            counted(
+                summary.pending,
+                "next       {} picture[ is|s are] not labelled yet: autolabel label with the refine settings as they are "
+                "now (in {}) continues the run",
+                printable(str(directory / "config.yaml")),
+            )
         )
     else:
         lines.append(f"next       autolabel export {printable(shlex.quote(str(directory)))} export=[coco,yolo]")

@@ -16,7 +16,7 @@ from autolabel.app.repeat import repeat_command
 from autolabel.app.run_directory import existing_run, write_text
 from autolabel.app.summary import read_cost
 from autolabel.core.errors import ConfigError, SourceError
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.report.about import About
 from autolabel.report.evaluation import read_evaluation
 from autolabel.report.run_report import Built, RunReport
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     if built.beyond_budget:
         shown += f", {built.beyond_budget} left out by report.max_megabytes"
     if built.unread:
-        shown += f", {built.unread} pictures could not be read"
+        shown += counted(built.unread, ", {} picture[|s] could not be read")
     sys.stdout.write(
-        f"written    {printable(str(path))}: {built.images} pictures, {shown}, {size:.1f} MB\n"
+        f"written    {printable(str(path))}: {counted(built.images, '{} picture[|s]')}, {shown}, {size:.1f} MB\n"
         "next       open it in any browser; it needs no network\n"
     )
     return 0

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from autolabel.app.run_log import FILE_NAME as LOG
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreError, StoreFull, is_disk_full
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRef
 from autolabel.ops.storage import absolute, is_url, redact
 from autolabel.store.lock import FILE_NAME as LOCK
@@ -133,7 +133,7 @@ def require_readable(refs: Mapping[str, ImageRef]) -> None:
     first = next(iter(refs.values()))
     elsewhere = first.labels is not None and not os.path.lexists(first.path)
     raise SourceError(
-        f"none of the {len(refs)} pictures can be read, the first is {printable(first.path)}; "
+        f"{counted(len(refs), '[the picture cannot be|none of the {} pictures can be] read')}, the first is {printable(first.path)}; "
         + (
             "where are they? source.images_dir=FOLDER says so"
             if elsewhere

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autolabel.app.measured import EXPECTED, PREDICTED, TRUTH_FIGURES, RunFigures
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.evaluate.pareto import pareto_front
 from autolabel.report.compare import Measured
 
@@ -45,7 +45,11 @@ def same_inputs(runs: Sequence[RunFigures]) -> bool:
 def notes_on(runs: Sequence[RunFigures], names: Sequence[str]) -> list[str]:
     """What makes figures of these runs not comparable."""
     named = list(zip(names, runs, strict=True))
-    notes = [f"{name} is not finished: {run.pending} pictures are to do." for name, run in named if run.pending]
+    notes = [
+        counted(run.pending, "{1} is not finished: {0} picture[ is|s are] to do.", name)
+        for name, run in named
+        if run.pending
+    ]
     if not same_inputs(runs):
         held = [
             f"{name} holds {sum(run.status.values())} of {printable(run.root) or 'a source without a path'}"

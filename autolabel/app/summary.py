@@ -14,7 +14,7 @@ from autolabel.app.publish import Outcome
 from autolabel.app.run_directory import write_text
 from autolabel.core.errors import told
 from autolabel.core.protocols import ExportReport
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.core.types import MAX_DET, UNLABELLED
 from autolabel.store.run import RunReader
 
@@ -22,7 +22,7 @@ STOPPED = 130
 """Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 LISTED_FAILURES = 20
 """Failures spelled out on the screen; `summary.json` has them all."""
-_SKIPPED = {UNLABELLED: "have no labels in the source, not even that nothing is in them"}
+_SKIPPED = {UNLABELLED: "[has|have] no labels in the source, not even that nothing is in [it|them]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +91,24 @@ class Summary:
         if self.dropped:
             lines.append(f"dropped    {sum(self.dropped.values())}: {_counts(self.dropped)}")
         for code, n in self.skipped.items():
-            why = _SKIPPED.get(code, f"were skipped ({printable(code)})")
-            lines.append(f"skipped    {n} pictures {why}: exports leave them out")
+            why = _SKIPPED.get(code, "[was|were] skipped ({})")
+            text = f"skipped    {{}} picture[|s] {why}: exports leave [it|them] out"
+            lines.append(counted(n, text, printable(code)))
         if self.limited:
             lines.append(
-                f"limited    {self.limited} pictures have as many objects as max_det lets the model find: what is "
-                "beyond is not labelled"
+                counted(
+                    self.limited,
+                    "limited    {} picture[ has|s have] as many objects as max_det lets the model find: what is beyond is "
+                    "not labelled",
+                )
             )
         if self.vanished:
             lines.append(
-                f"vanished   {self.vanished} pictures are no longer in the source: exports leave them out, "
-                "their labels are kept for when they are back"
+                counted(
+                    self.vanished,
+                    "vanished   {} picture[ is|s are] no longer in the source: exports leave [it|them] out, [its|their] "
+                    "labels are kept for when [it is|they are] back",
+                )
             )
         if self.ignored:
             lines.append(f"ignored    {_counts(self.ignored)}")
@@ -123,7 +130,7 @@ class Summary:
         if self.precision:
             lines.append(f"precision  {printable(self.precision)}")
         for name, report in self.exports.items():
-            lines.append(f"written    {run}/export/{name}: {report.instances} instances of {report.images} images")
+            lines.append(f"written    {run}/export/{name}: {what_is_in(report)}")
             lines += [f"           {printable(note)}" for note in report.notes]
         lines += [
             f"failed     export={name}: {printable(why)} (all labels are safe in {run})"
@@ -235,6 +242,11 @@ def summarise(
         skipped=dict(skipped.most_common()),
         unwritten={name: told(one) for name, one in outcomes.items() if not isinstance(one, ExportReport)},
     )
+
+
+def what_is_in(report: ExportReport) -> str:
+    """`1 instance of 3 images`."""
+    return f"{counted(report.instances, '{} instance[|s]')} of {counted(report.images, '{} image[|s]')}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import RecordReader
+from autolabel.core.text import counted
 from autolabel.core.types import UNLABELLED, Category, ImageRecord, ImageRef, Labels, Problem
 from autolabel.evaluate.boundary import BoundaryScores, boundary_scores
 from autolabel.evaluate.classes import Classes, by_name, one_class
@@ -30,7 +31,7 @@ from autolabel.evaluate.tally import SIZES, Tally
 NOTHING = "(nothing)"
 RANKS = {"detector": "detector_score", "quality": "quality", "predicted_iou": "predicted_iou"}
 PAIRINGS = ("auto", "iou")
-PENDING = "are not labelled yet"
+PENDING = "[is|are] not labelled yet"
 _SAID = {UNLABELLED: "had no labels to be taken"}
 
 
@@ -142,7 +143,7 @@ class Evaluator:
 
 def _why(record: ImageRecord) -> str:
     """What a picture did that is not judged."""
-    return _SAID.get(record.code, f"were skipped ({record.code})") if record.status == "skipped" else record.status
+    return _SAID.get(record.code, "[was|were] skipped ({})") if record.status == "skipped" else record.status
 
 
 class _Listed:
@@ -150,13 +151,13 @@ class _Listed:
 
     def __init__(self, run: RecordReader, pending: Collection[str]) -> None:
         self.image_ids: list[str] = []
-        self.left_out: dict[str, list[str]] = {PENDING: list(pending)} if pending else {}
+        self.left_out: dict[tuple[str, str], list[str]] = {(PENDING, ""): list(pending)} if pending else {}
         self.without: Counter[str] = Counter()
         self.instances = 0
         self.own = 0
         for record in run.records():
             if record.status not in ("ok", "empty") or record.info is None:
-                self.left_out.setdefault(_why(record), []).append(record.image_id)
+                self.left_out.setdefault((_why(record), record.code), []).append(record.image_id)
                 continue
             self.image_ids.append(record.image_id)
             for one in (i for i in record.instances if not i.crowd):
@@ -165,23 +166,39 @@ class _Listed:
                 self.without.update(name for name in SCORES if getattr(one, name) is None)
 
     def notes(self, joined: Joined, truth: Truth) -> list[str]:
-        notes = [f"{len(ids)} pictures of the run {why} and are not counted" for why, ids in self.left_out.items()]
+        notes = [
+            counted(len(ids), f"{{}} picture[|s] of the run {why} and [is|are] not counted", code)
+            for (why, code), ids in self.left_out.items()
+        ]
         if joined.by_name:
             notes.append("pictures are matched by file name: the image ids of run and ground truth differ")
         if joined.absent:
-            notes.append(f"{joined.absent} pictures of the run are not in the ground truth and are not counted")
+            notes.append(
+                counted(
+                    joined.absent, "{} picture[|s] of the run [is|are] not in the ground truth and not counted"
+                )
+            )
         if joined.unlabelled:
             notes.append(
-                f"{joined.unlabelled} pictures of the run have no labels in the ground truth, not even an empty label file, "
-                f"and are not counted"
+                counted(
+                    joined.unlabelled,
+                    "{} picture[|s] of the run [has|have] no labels in the ground truth, not even an empty label file, "
+                    "and [is|are] not counted",
+                )
             )
         unused = joined.unused - self._left_out_of(joined, truth)
         if unused:
-            notes.append(f"{unused} pictures of the ground truth are not in the run and are not counted")
+            notes.append(
+                counted(unused, "{} picture[|s] of the ground truth [is|are] not in the run and not counted")
+            )
         if self.own:
             notes.append(
-                f"{self.own} of {self.instances} masks are the source's own; "
-                f"label with detect.keep_masks=false to segment those objects again"
+                counted(
+                    self.own,
+                    "{} of {} masks [is|are] the source's own; label with detect.keep_masks=false to segment those "
+                    "objects again",
+                    self.instances,
+                )
             )
         return notes
 
@@ -330,15 +347,24 @@ class _Pass:
     def unusable(self, joined: Joined) -> Iterator[str]:
         broken = [*joined.broken, *self.broken]
         if broken:
-            yield f"the ground truth of {len(broken)} pictures cannot be used, the first: {broken[0].detail}"
+            yield counted(
+                len(broken), "the ground truth of {} picture[|s] cannot be used, the first: {}", broken[0].detail
+            )
 
     def _notes(self) -> Iterator[str]:
         if self._measure == "bbox" and self.images:
             yield "the ground truth has boxes and no masks: only boxes are evaluated"
         if self.maskless:
-            yield f"{self.maskless} ground-truth objects have a box and no mask: they count as ignored regions"
+            yield counted(
+                self.maskless,
+                "{} ground-truth object[ has|s have] a box and no mask: [it counts as an ignored region|they count as "
+                "ignored regions]",
+            )
         if self._tally.absorbed:
-            yield f"{self._tally.absorbed} found objects lie in ignored regions and are not evaluated"
+            yield counted(
+                self._tally.absorbed,
+                "{} found object[ lies in an ignored region and is|s lie in ignored regions and are] not evaluated",
+            )
         if len(self._ranks) == 1 and self._tally.overall().found > 1:
             others = " or ".join(f"score={name}" for name in RANKS if name != self._settings._score)
             same = RANKS[self._settings._score].replace("_", " ")

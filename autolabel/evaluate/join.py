@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from autolabel.core.errors import SourceError
+from autolabel.core.text import counted
 from autolabel.core.types import ImageRef, Problem
 from autolabel.evaluate.counterparts import file_name
 
@@ -38,7 +39,9 @@ def join(image_ids: Sequence[str], truth: Iterable[ImageRef]) -> Joined:
     labelled = [ref for ref in listed if ref.problem is None and ref.labels is not None]
     why = f"; the first: {broken[0].detail}" if broken else ""
     if listed and not labelled:
-        raise SourceError(f"the ground truth has {len(listed)} pictures and no labels that can be read{why}")
+        raise SourceError(
+            counted(len(listed), "the ground truth has {} picture[|s] and no labels that can be read{}", why)
+        )
     known = {ref.image_id: ref for ref in listed}
     by_name = bool(image_ids and listed) and known.keys().isdisjoint(image_ids)
     if by_name:

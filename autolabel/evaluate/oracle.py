@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord, Labels
 from autolabel.evaluate.classes import Classes
 from autolabel.evaluate.scene import Scene, box_ious
@@ -71,4 +72,4 @@ def _by_position(record: ImageRecord, labels: Labels, classes: Classes) -> Pairs
     for rows in (every, [row for row in every if int(labels.category_ids[row]) in classes.truth]):
         if len(rows) == len(record.candidates):
             return Pairs({one.index: row for one, row in zip(record.candidates, rows, strict=True)})
-    return Pairs({}, f"{len(record.candidates)} objects, the ground truth has {len(labels)}")
+    return Pairs({}, counted(len(record.candidates), "{} object[|s], the ground truth has {}", len(labels)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.evaluate.coco import KEYS
 from autolabel.evaluate.result import ClassRow, Evaluation
 
@@ -47,7 +47,10 @@ _COMPARED: tuple[tuple[str, Callable[[Evaluation], float | None]], ...] = (
 
 def _what(e: Evaluation) -> str:
     ignored = f", {e.ignored} ignored" if e.ignored else ""
-    return f"evaluated  {e.images} pictures, {e.all.truth} ground-truth objects{ignored}, {e.all.found} found"
+    return (
+        f"evaluated  {counted(e.images, '{} picture[|s]')}, {counted(e.all.truth, '{} ground-truth object[|s]')}{ignored}, "
+        f"{e.all.found} found"
+    )
 
 
 def _coco(e: Evaluation) -> Iterator[str]:
@@ -86,8 +89,8 @@ def _errors(e: Evaluation) -> Iterator[str]:
     if e.separation is not None and e.separation.truth:
         s = e.separation
         yield (
-            f"of {s.truth:<8}ground-truth objects: {s.no_box} have no matching box (detector), {s.poor_mask} a box but a poor mask "
-            f"(segmenter), {s.good} are right; class-agnostic"
+            f"of {s.truth:<8}ground-truth objects: {s.no_box} without a matching box (detector), {s.poor_mask} with a box but a "
+            f"poor mask (segmenter), {s.good} right; class-agnostic"
         )
 
 
@@ -115,7 +118,7 @@ def _classes(e: Evaluation) -> list[str]:
     head = ["class", "truth", "found", "matched", "AP", "AP50", "IoU", "prec", "recall", "F1", "b.IoU", "b.F"]
     lines = _table([head, *map(_class_cells, rows[:MOST_CLASSES])])
     if len(rows) > MOST_CLASSES:
-        lines.append(f"... and {len(rows) - MOST_CLASSES} more classes in evaluation.json")
+        lines.append(counted(len(rows) - MOST_CLASSES, "... and {} more class[|es] in evaluation.json"))
     return lines
 
 

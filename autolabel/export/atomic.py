@@ -27,7 +27,7 @@ from pathlib import Path
 
 from autolabel.core.errors import ExportError, is_disk_full
 from autolabel.core.protocols import DigestReader, RecordReader, SettingsReader
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.export.manifest import (
     RECORDS,
     SEAL,
@@ -260,12 +260,13 @@ def _retire(aside: Path, directory: Path, draft: Path) -> None:
     aside.rename(kept)
     _sync(directory.parent)
     logger.warning(
-        "%d %s changed or added in %s since it was written (%s); the old folder is now %s, nothing is lost",
-        len(edited),
-        "file was" if len(edited) == 1 else "files were",
-        directory,
-        printable(edited[0]),
-        kept,
+        counted(
+            len(edited),
+            "{} file[ was|s were] changed or added in {} since it was written ({}); the old folder is now {}, nothing is lost",
+            directory,
+            printable(edited[0]),
+            kept,
+        )
     )
 
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ColumnReader, ExportReport, RecordReader, RoundTrip
+from autolabel.core.text import counted
 from autolabel.core.types import Columns, ImageRecord, Instance, Polygon, Rle
 from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import Ids, json_array, json_bytes, unknown_fields
@@ -61,13 +62,13 @@ FILES: dict[str, str] = {"": _ALL, **{side: f"instances_{side}.json" for side in
 """The file of all, and that of each split."""
 
 _NOTES = {
-    "images_empty": "{} images without an object are left out",
-    "renamed": "{} pictures have another name in images/ than in the source: of characters that every reader takes, "
-    "not hidden, with the suffix of their format",
-    "not_finite": "{} scores that are no finite number are left out",
-    "not_utf8": "{} file names are not UTF-8 and carry escaped bytes (Python's surrogateescape)",
-    "id_zero": "{} annotations keep their id 0, which COCOeval takes for no match; ids=new numbers from 1",
-    "ids_changed": "{} ids of the source are there twice; the later ones are new",
+    "images_empty": "{} [image without an object is|images without an object are] left out",
+    "renamed": "{} [picture has|pictures have] another name in images/ than in the source: of characters that every reader takes, "
+    "not hidden, with the suffix of [its|their] format",
+    "not_finite": "{} [score that is no finite number is|scores that are no finite number are] left out",
+    "not_utf8": "{} file [name is not UTF-8 and carries|names are not UTF-8 and carry] escaped bytes (Python's surrogateescape)",
+    "id_zero": "{} [annotation keeps its|annotations keep their] id 0, which COCOeval takes for no match; ids=new numbers from 1",
+    "ids_changed": "{} [id of the source is|ids of the source are] there twice; the later [one is|ones are] new",
 }
 _ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
@@ -392,8 +393,12 @@ class _Tally:
             )
         if self._lowest_simplified < 1.0:
             notes.append(
-                f"{self.counts['simplified']} objects are written with fewer points; read by pycocotools, the "
-                f"lowest IoU with their mask is {self._lowest_simplified:.3f}"
+                counted(
+                    self.counts["simplified"],
+                    "{} [object is|objects are] written with fewer points; read by pycocotools, the lowest IoU with "
+                    "[its|their] mask is {:.3f}",
+                    self._lowest_simplified,
+                )
             )
         return reported(files, self.counts, notes)
 

@@ -43,8 +43,8 @@ FOLDER = "panoptic"
 _KEY = "coco_panoptic"
 
 _NOTES = {
-    "crowds_cut": "{} crowd regions lose the pixels that other objects lie on",
-    "crowds_hidden": "{} crowd regions are wholly covered by other objects and are left out",
+    "crowds_cut": "{} crowd [region loses|regions lose] the pixels that other objects lie on",
+    "crowds_hidden": "{} crowd [region is|regions are] wholly covered by other objects and left out",
 }
 
 

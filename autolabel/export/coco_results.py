@@ -37,7 +37,7 @@ FILE = "results.json"
 _KEY = "coco_results"
 
 _NOTES = {
-    "not_finite": "{} scores that are no finite number are written as 0",
+    "not_finite": "{} [score that is no finite number is|scores that are no finite number are] written as 0",
     "no_detections": "there is no detection: the list is empty, which pycocotools' loadRes refuses",
 }
 

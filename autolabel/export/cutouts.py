@@ -39,9 +39,9 @@ _KEY = "cutouts"
 _COLUMNS = ("file", "image", "index", "category_id", "category", "score", "x0", "y0", "width", "height", "area_px")
 
 CUTOUT_NOTES: dict[str, str] = {
-    "too_small": "{} objects have a shorter side under min_side_px and are left out",
-    "objects_without_picture": "{} objects are left out with their picture",
-    "class_folders_renamed": "{} classes have a folder of another name, as theirs is no folder's",
+    "too_small": "{} [object has|objects have] a shorter side under min_side_px and [is|are] left out",
+    "objects_without_picture": "{} [object is|objects are] left out with [its|their] picture",
+    "class_folders_renamed": "{} [class has|classes have] a folder of another name: a folder cannot be called like [it|them]",
 }
 
 

@@ -50,7 +50,7 @@ _SHAPE_FIELDS = ("source", "occluded", "attributes", "z_order", "group_id")
 _TYPES = ("any", "mask")
 _PLAIN = (str, int, float)  # bool is an int
 
-_NOTES = {"renamed_images": "{} image names hold characters that XML cannot; they are written as %XX"}
+_NOTES = {"renamed_images": "{} image [name holds|names hold] characters that XML cannot; they are written as %XX"}
 
 
 @dataclass(slots=True)

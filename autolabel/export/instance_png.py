@@ -44,7 +44,7 @@ _KEY = "instance_png"
 _MOST = (1 << 16) - 1
 
 INSTANCE_NOTES: dict[str, str] = {
-    "too_many_objects": "{} images have more than 65535 objects and are left out",
+    "too_many_objects": "{} [image has|images have] more than 65535 objects and [is|are] left out",
 }
 
 

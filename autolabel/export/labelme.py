@@ -47,7 +47,7 @@ _KEY = "labelme"
 _VERSION = "5.5.0"
 _OWN_SHAPE = ("label", "points", "shape_type", "group_id", "mask", "flags", "description", "parts")
 _BACKSLASH = {
-    "backslashes": "{} pictures have a backslash in their path, and LabelMe will not find them; use images: copy"
+    "backslashes": "{} [picture has a backslash in its path, and LabelMe will not find it|pictures have a backslash in their path, and LabelMe will not find them]; use images: copy"
 }
 _OWN_TOP = ("version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth")
 

@@ -18,7 +18,7 @@ TOO_SMALL = "not written: a side under 10 px, which the loader refuses"
 _SMALLEST_PX = 10
 
 LOADER_NOTES: dict[str, str] = {
-    "images_too_small": "{} pictures have a side under 10 px, which the loader refuses, and are left out",
+    "images_too_small": "{} [picture has|pictures have] a side under 10 px, which the loader refuses, and [is|are] left out",
 }
 """Counts of the exporters of this loader, and what they mean."""
 

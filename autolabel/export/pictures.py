@@ -37,9 +37,9 @@ from autolabel.ops.storage import is_url
 Mode = Literal["copy", "link", "upright", "none"]
 
 PICTURE_NOTES: dict[str, str] = {
-    "images_missing": "{} pictures can no longer be read and are left out",
-    "images_changed": "{} pictures changed since they were labelled and are left out",
-    "images_converted": "{} pictures are written as upright PNG, since readers differ on their format",
+    "images_missing": "{} [picture|pictures] can no longer be read and [is|are] left out",
+    "images_changed": "{} [picture|pictures] changed since [it was|they were] labelled and [is|are] left out",
+    "images_converted": "{} [picture is|pictures are] written as upright PNG, since readers differ on [its|their] format",
 }
 """What `Pictures.write` counts, as lines for the report."""
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.protocols import ExportReport, RecordReader
+from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
 from autolabel.ops.components import fill_holes, keep_largest, split_parts
 from autolabel.ops.masks import area_px, decode_crop, encode_crop, is_empty, merge
@@ -41,21 +42,23 @@ class Policy:
 
 
 POLICY_NOTES: dict[str, str] = {
-    "empty_masks": "{} instances without a single pixel are left out",
-    "crowds_left_out": "{} crowd regions are left out",
-    "holes_filled": "{} objects have their holes filled",
-    "smaller_parts_left_out": "{} objects are written with their largest part alone",
-    "objects_split": "{} objects of several parts are written as one object a part",
-    "overlaps_cut": "{} objects lose pixels to an object that they share them with",
-    "overlap_px": "{} pixels of an object went to another one that they are shared with",
-    "hidden_objects": "{} objects are wholly covered by others and are left out",
-    "below_min_area": "{} objects are smaller than min_area_px and are left out",
+    "empty_masks": "{} [instance without a single pixel is|instances without a single pixel are] left out",
+    "crowds_left_out": "{} crowd [region is|regions are] left out",
+    "holes_filled": "{} [object has its|objects have their] holes filled",
+    "smaller_parts_left_out": "{} [object is written with its|objects are written with their] largest part alone",
+    "objects_split": "{} [object|objects] of several parts [is|are] written as one object a part",
+    "overlaps_cut": "{} [object loses|objects lose] pixels to an object that [it shares|they share] them with",
+    "overlap_px": "{} [pixel|pixels] of an object went to another one that [it is|they are] shared with",
+    "hidden_objects": "{} [object is|objects are] wholly covered by others and left out",
+    "below_min_area": "{} [object is|objects are] smaller than min_area_px and left out",
 }
 """What `prepared` counts, as lines for the report."""
 
 _REASONS = {"holes_filled": "hole filled", "smaller_parts_left_out": "part left out"}
 
-LISTING_NOTES: dict[str, str] = {"images_left_out": "{} images that failed or were skipped are left out"}
+LISTING_NOTES: dict[str, str] = {
+    "images_left_out": "{} [image that failed or was skipped is|images that failed or were skipped are] left out"
+}
 """What `labelled` counts."""
 
 
@@ -122,7 +125,7 @@ def is_labelled(record: ImageRecord, counts: Counter[str] | None = None) -> bool
 
 def noted(counts: Mapping[str, int], *tables: Mapping[str, str]) -> list[str]:
     """The line of every count that is not 0, in the order of the tables."""
-    return [text.format(counts[key]) for table in tables for key, text in table.items() if counts.get(key)]
+    return [counted(counts[key], text) for table in tables for key, text in table.items() if counts.get(key)]
 
 
 def reported(files: tuple[str, ...], counts: Mapping[str, int], notes: Iterable[str]) -> ExportReport:

@@ -28,10 +28,10 @@ from autolabel.ops.masks import decode_crop, encode_crop
 T = TypeVar("T")
 
 RASTER_NOTES: dict[str, str] = {
-    "renamed_for_a_shared_stem": "{} pictures shared a name without suffix, or their label file one with a folder; "
+    "renamed_for_a_shared_stem": "{} [picture|pictures] shared a name without suffix, or [its|their] label file one with a folder; "
     "the suffix is kept in it",
-    "void_px": "{} pixels at outlines are void, for the border that was asked for",
-    "void_crowds": "{} crowd regions are void",
+    "void_px": "{} [pixel at an outline is|pixels at outlines are] void, for the border that was asked for",
+    "void_crowds": "{} crowd [region is|regions are] void",
 }
 """What is counted here, as lines for the report."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
+from autolabel.core.text import counted
 from autolabel.core.types import ImageInfo, ImageRecord, Instance
 from autolabel.export.atomic import replaced
 from autolabel.export.csv_rows import csv_line
@@ -30,10 +31,10 @@ COLUMNS = (
 whether the mask is the source's (`label`) or a model's."""
 
 NOTES: dict[str, str] = {
-    "box": "{} objects have a mask that does not fit their box",
-    "replaced": "{} objects have a new mask that differs from the one in the source",
-    "no_mask": "{} boxes of labelled images have no mask",
-    "not_listed": "{} more are not listed: max_objects",
+    "box": "{} [object has a mask that does not fit its|objects have a mask that does not fit their] box",
+    "replaced": "{} [object has|objects have] a new mask that differs from the one in the source",
+    "no_mask": "{} [box of a labelled image has|boxes of labelled images have] no mask",
+    "not_listed": "{} more [is|are] not listed: max_objects",
 }
 
 _UNANSWERED = frozenset(("bad_box", "crowd_box", "no_mask", "empty_mask"))
@@ -74,7 +75,7 @@ class ReviewListExporter:
         with replaced(directory, run) as draft:
             draft.write("review.csv", _csv(listed))
             draft.write("review.json", _json(listed))
-        notes = tuple(text.format(counts[key]) for key, text in NOTES.items() if counts[key])
+        notes = tuple(counted(counts[key], text) for key, text in NOTES.items() if counts[key])
         numbers = {key: count for key, count in sorted(counts.items()) if count}
         return ExportReport(draft.files, counts["images"], len(listed), numbers, notes)
 

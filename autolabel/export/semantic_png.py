@@ -54,7 +54,7 @@ _BACKGROUND = "background"
 
 SEMANTIC_NOTES: dict[str, str] = {
     **LOADER_NOTES,
-    "melted_objects": "{} objects share their class with another one of their image and are not told apart",
+    "melted_objects": "{} [object shares its class with another one of its image and is|objects share their class with another one of their image and are] not told apart",
 }
 
 

@@ -25,10 +25,10 @@ from autolabel.ops.xml_json import xml_text
 T = TypeVar("T")
 
 TOOL_NOTES: dict[str, str] = {
-    "names_changed": "{} class names hold characters that the tool cannot, or are there twice; they are changed",
+    "names_changed": "{} class [name holds characters that the tool cannot, or is there twice; it is|names hold characters that the tool cannot, or are there twice; they are] changed",
     **SOURCE_POLYGON_NOTES,
-    "simplified": "{} objects have fewer points than their exact outline",
-    "fields_left_out": "{} fields of the source have no place in the format and are left out",
+    "simplified": "{} [object has fewer points than its|objects have fewer points than their] exact outline",
+    "fields_left_out": "{} [field of the source has|fields of the source have] no place in the format and [is|are] left out",
 }
 
 

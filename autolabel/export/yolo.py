@@ -44,8 +44,8 @@ _SURE_PX = 100_000
 """Up to this side six decimals, read as float32, lie within the pixel that they were written for."""
 
 _NOTES = {
-    "bridged_objects": "{} objects of several parts are joined by lines one pixel wide",
-    "parts_left_out": "{} far parts smaller than the line they would need are left out of their object",
+    "bridged_objects": "{} [object|objects] of several parts [is|are] joined by lines one pixel wide",
+    "parts_left_out": "{} far [part smaller than the line it would need is left out of its|parts smaller than the line they would need are left out of their] object",
 }
 
 
@@ -181,7 +181,9 @@ class _Tally:
         self._lowest = min(self._lowest, (found, image_id))
 
     def notes(self) -> list[str]:
-        low = {"below_warn_iou": f"{{}} objects come back from the loader with an IoU below {self._warn_iou:g}"}
+        low = {
+            "below_warn_iou": f"{{}} [object comes|objects come] back from the loader with an IoU below {self._warn_iou:g}"
+        }
         lines = noted(self.counts, POLICY_NOTES, SOURCE_POLYGON_NOTES, _NOTES, low)
         if self._lowest[0] < 1.0:
             lines.append(f"lowest IoU through the loader: {self._lowest[0]:.3f} in {self._lowest[1]!r}")

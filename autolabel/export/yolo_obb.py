@@ -34,7 +34,7 @@ _OUTSIDE = 0.009
 _ROUNDING_PX = 0.01
 """What the loader's float32 fractions may cost in a large picture."""
 _NOTES = {
-    "boxes_enlarged": "{} smallest boxes reach too far out of the picture for the loader; the next larger is taken"
+    "boxes_enlarged": "{} smallest [box reaches|boxes reach] too far out of the picture for the loader; the next larger is taken"
 }
 
 

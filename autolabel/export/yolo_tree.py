@@ -50,10 +50,10 @@ from autolabel.ops.masks import area_px, bounds_xyxy
 logger = logging.getLogger(__name__)
 
 TREE_NOTES: dict[str, str] = {
-    "images_empty": "{} images without an object are left out",
+    "images_empty": "{} [image without an object is|images without an object are] left out",
     **LOADER_NOTES,
     "renamed_for_a_shared_stem": RASTER_NOTES["renamed_for_a_shared_stem"],
-    "same_row_twice": "{} rows are equal to another of their image; the loader drops them",
+    "same_row_twice": "{} [row is equal to another of its image; the loader drops it|rows are equal to another of their image; the loader drops them]",
 }
 """Counts that `YoloTree.export` makes, and what they mean."""
 

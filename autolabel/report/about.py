@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autolabel.core.text import counted
 from autolabel.core.types import FRAME_ASSUMED, MAX_DET
 from autolabel.report.page import (
     Child,
@@ -163,11 +164,13 @@ def _facts(tally: Tally, about: About) -> list[tuple[str, str]]:
     if tally.picture_sizes:
         (common, times), *_ = tally.picture_sizes.most_common(1)
         different = len(tally.picture_sizes)
-        facts.append(("Most frequent size", f"{common[0]} x {common[1]} px ({times:,} pictures)"))
+        facts.append(
+            ("Most frequent size", f"{common[0]} x {common[1]} px ({counted(times, '{:,} picture[|s]')})")
+        )
         facts.append(("Different sizes", number(different)))
     named = {name: n for name, n in sorted(tally.splits.items()) if name}
     if named:
-        facts.append(("Splits", ", ".join(f"{n:,} {name}" for name, n in named.items())))
+        facts.append(("Splits", ", ".join(f"{name}: {n:,}" for name, n in named.items())))
     facts += [("Noted", f"{n:,} {NOTES.get(name, name)}") for name, n in tally.notes.most_common(20)]
     if about.ignored:
         facts.append(("Ignored files", ", ".join(f"{n:,} {what}" for what, n in about.ignored.items())))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autolabel.core.text import counted
 from autolabel.report.markup import Html, element, joined, number
 
 WIDTH = 340
@@ -124,7 +125,7 @@ def calibration_svg(bins: Sequence[Bin], *, label: str, x_label: str = "score", 
     most = max((b.count for b in shown), default=1)
     for b in shown:
         x, y = frame.at(b.expected, b.found)
-        hint = f"expected {b.expected:.3f}, found {b.found:.3f}, {b.count:,} objects"
+        hint = f"expected {b.expected:.3f}, found {b.found:.3f}, {counted(b.count, '{:,} object[|s]')}"
         radius = round(3 + 7 * math.sqrt(b.count / most), 2)
         parts.append(element("circle", element("title", hint), cx=x, cy=y, r=radius, class_="dot series-0"))
     ticks = [(v / 4, f"{v / 4:g}") for v in range(5)]

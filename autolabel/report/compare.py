@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autolabel.core.errors import ImageError
+from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord, Instance
 from autolabel.report.page import (
     Card,
@@ -203,7 +204,11 @@ def _count_table(
     if not names:
         return None
     rows: list[list[Child]] = [[name, *[c.get(name, 0) for c in counts]] for name in names[:CLASSES_SHOWN]]
-    more = note(f"{len(names) - CLASSES_SHOWN} more are in comparison.json.") if len(names) > CLASSES_SHOWN else ""
+    more = (
+        note(counted(len(names) - CLASSES_SHOWN, "{} more [is|are] in comparison.json."))
+        if len(names) > CLASSES_SHOWN
+        else ""
+    )
     columns = [Column(what, "wide"), *[Column(run.name, "number", 1) for run in runs]]
     return subsection(title, table(columns, rows), more)
 
@@ -214,7 +219,7 @@ def _objects(found: Changes) -> Section:
         for kind, (title, hint) in KIND_TITLES.items()
     }
     lead = (
-        f"From {found.before} to {found.after}: {found.compared:,} pictures with labels of both. Objects are matched "
+        f"From {found.before} to {found.after}: {counted(found.compared, '{:,} picture[|s]')} with labels of both. Objects are matched "
         f"class-agnostically, by equal boxes or a mask IoU of at least {found.match_iou:g}; below {found.moved_iou:g} the mask has moved."
     )
     same = [

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord, Instance
-from autolabel.report.labels import SCORE_TEXTS, counted, score_chart, score_name, score_summary
+from autolabel.report.labels import SCORE_TEXTS, score_chart, score_name, score_summary
 from autolabel.report.page import (
     Card,
     Child,
@@ -85,7 +86,7 @@ class Plan:
             name = self._names.get(instance.category_id, f"class {instance.category_id}")
             counts[name] = counts.get(name, 0) + 1
         common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        text = ", ".join(f"{n} {name[:40]}" for name, n in common[:4])
+        text = ", ".join(f"{name[:40]}: {n:,}" for name, n in common[:4])
         return (text or "no object") + (", …" if len(common) > 4 else "")
 
 
@@ -142,7 +143,9 @@ def copies_section(
     parts = [
         _heading(
             "Equal files",
-            f"{counted(spare, 'copy', 'copies')} in {counted(len(copies), 'group')}" if copies else "none",
+            f"{counted(spare, '{:,} cop[y|ies]')} in {counted(len(copies), '{:,} group[|s]')}"
+            if copies
+            else "none",
         )
     ]
     for copy, cards in planned_copies:
@@ -153,11 +156,12 @@ def copies_section(
     pictures = sum(len(group.records) for group in search.groups)
     parts.append(
         _heading(
-            "Similar pictures", f"{counted(pictures, 'picture')} in {counted(alike, 'group')}" if alike else "none"
+            "Similar pictures",
+            f"{counted(pictures, '{:,} picture[|s]')} in {counted(alike, '{:,} group[|s]')}" if alike else "none",
         )
     )
     for group, cards in zip(search.groups, planned_alike, strict=False):
-        text = f"{len(group.records)} pictures{_mixed(group.splits)}"
+        text = f"{counted(len(group.records), '{:,} picture[|s]')}{_mixed(group.splits)}"
         parts.append(_group(text, plan.cards(cards)))
     parts.append(_more(alike))
     parts.append(note(*_how(search, of, max_bits)))
@@ -187,7 +191,11 @@ def _group(text: str, cards: Sequence[Card]) -> Html:
 
 
 def _more(count: int) -> Html:
-    return note(f"{count - GROUPS_SHOWN:,} more groups are not shown.") if count > GROUPS_SHOWN else Html("")
+    return (
+        note(counted(count - GROUPS_SHOWN, "{:,} more group[ is|s are] not shown."))
+        if count > GROUPS_SHOWN
+        else Html("")
+    )
 
 
 def _mixed(splits: frozenset[str]) -> str:

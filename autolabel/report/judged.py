@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from autolabel.core.text import counted
 from autolabel.report.evaluation import Document, Error, Evaluated
 from autolabel.report.labels import SCORE_TEXTS, score_name
 from autolabel.report.page import (
@@ -67,7 +68,7 @@ def evaluation_section(found: Evaluated, errors: Mapping[str, Sequence[Card]]) -
         _ranking(e),
         *[note(text) for text in e.texts("notes")[:20]],
     ]
-    lead = f"Against {e.text('truth') or 'ground truth'}; {number(e.whole('images'))} pictures evaluated."
+    lead = f"Against {e.text('truth') or 'ground truth'}; {counted(e.whole('images') or 0, '{:,} picture[|s]')} evaluated."
     return Section("evaluation", "Evaluation", joined(parts), lead=lead)
 
 

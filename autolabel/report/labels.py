@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from autolabel.core.text import counted
 from autolabel.report.page import (
     Card,
     Child,
@@ -43,11 +44,6 @@ def score_name(score: str) -> str:
     """Within a sentence: `predicted IoU`."""
     title = SCORE_TEXTS[score][0]
     return title[:1].lower() + title[1:]
-
-
-def counted(n: int, what: str, several: str = "") -> str:
-    """`1 group`, `1,200 groups`."""
-    return f"{n:,} {what if n == 1 else several or what + 's'}"
 
 
 def key_figures(tally: Tally, pending: int) -> Html:
@@ -103,11 +99,11 @@ def classes_section(tally: Tally, names: Mapping[int, str]) -> Section:
         )
     parts = [table(columns, rows) if rows else note("Nothing was found.")]
     if len(found) > CLASSES_SHOWN:
-        parts.append(note(f"{len(found) - CLASSES_SHOWN:,} more classes are not listed."))
+        parts.append(note(counted(len(found) - CLASSES_SHOWN, "{:,} more class[ is|es are] not listed.")))
     unused = sorted(name for i, name in names.items() if i not in tally.classes)
     if unused:
         some = ", ".join(name[:60] for name in unused[:30]) + (", …" if len(unused) > 30 else "")
-        parts.append(note(f"{counted(len(unused), 'class', 'classes')} without any object: {some}"))
+        parts.append(note(f"{counted(len(unused), '{:,} class[|es]')} without any object: {some}"))
     return Section("classes", "Classes", joined(parts))
 
 
@@ -128,7 +124,7 @@ def sizes_section(tally: Tally) -> Section:
     body = figures(
         [
             figure(sides, "Object size", f"{shares}. {limits}"),
-            figure(crowd, "Objects in a picture", f"of {sum(counts):,} labelled pictures"),
+            figure(crowd, "Objects in a picture", counted(sum(counts), "of {:,} labelled picture[|s]")),
         ]
     )
     return Section("sizes", "Sizes", body)
@@ -156,13 +152,17 @@ def drops_section(tally: Tally, examples: Mapping[str, Sequence[Card]]) -> Secti
     columns = [Column("Reason"), Column("Objects", "number"), Column("Share", "wide")]
     parts = [table(columns, rows)]
     parts += [subsection(reason, gallery(cards)) for reason, cards in examples.items() if cards]
-    lead = f"{total:,} of {total + tally.kept:,} objects that were found are not in the labels. Random examples; the box shown is the prompt."
+    lead = counted(
+        total,
+        "{:,} of {:,} objects that were found [is|are] not in the labels. Random examples; the box shown is the prompt.",
+        total + tally.kept,
+    )
     return Section("dropped", "Dropped", joined(parts), lead=lead)
 
 
 def score_summary(scores: Scores) -> str:
     return (
-        f"{scores.count:,} objects, mean {number(scores.mean)}, median {number(scores.quantile(0.5))}, "
+        f"{counted(scores.count, '{:,} object[|s]')}, mean {number(scores.mean)}, median {number(scores.quantile(0.5))}, "
         f"lowest tenth below {number(scores.quantile(0.1))}"
     )
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
-from autolabel.core.text import printable
+from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.ops.storage import checked_url, exists, is_folder, is_url, names_in
 from autolabel.source.coco import CocoSource
@@ -159,17 +159,28 @@ def _not_used(path: str, names: list[str], tree: Tree) -> Iterator[str]:
     """Labels that were seen and are left alone, and how to use them."""
     files = _coco_files(path)
     if files:
-        yield f"{len(files)} files of COCO labels are not used ({_some(files)}): give one of them as the path"
+        yield counted(
+            len(files),
+            "{} file[|s] of COCO labels [is|are] not used ({}): give [it|one of them] as the path",
+            _some(files),
+        )
     texts = {name for name in tree.files if extension(name) == ".txt"}
     if captions := sorted({posixpath.splitext(name)[0] + ".txt" for name in tree.images()} & texts):
-        said = f"{len(captions)} .txt files beside pictures are not used ({_some(captions)})"
-        yield f"{said}: if they are YOLO labels, say source=yolo"
+        yield counted(
+            len(captions),
+            "{} .txt file[|s] beside pictures [is|are] not used ({}): if [it is|they are] YOLO labels, say source=yolo",
+            _some(captions),
+        )
     in_any_case = {name.lower(): name for name in texts - set(captions)}
     wanted = {label_path(name.lower()) for name in tree.images()}
     if rows := sorted(name for lower, name in in_any_case.items() if lower in wanted):
         folders = sorted({_LABELS.split(name)[0] for name in rows})
-        said = f"{len(rows)} files of YOLO labels are not used (in labels/ of {_some(folders)})"
-        yield f"{said}: give one of these folders as the path, or a data.yaml that names the images/ of all"
+        yield counted(
+            len(rows),
+            "{} file[|s] of YOLO labels [is|are] not used (in labels/ of {}): give such a folder as the path, or a "
+            "data.yaml that names the images/ of all",
+            _some(folders),
+        )
     if any(extension(name) == _PARQUET for name in tree.files):
         yield "Parquet files are not used: if they hold labels, say source=parquet"
     if "masks" in names and any(extension(f) == ".png" for f in walk(posixpath.join(path, "masks")).files):

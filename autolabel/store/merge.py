@@ -23,6 +23,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreMismatch
+from autolabel.core.text import counted
 from autolabel.store.run import FILE_NAME, Row, RunReader, RunStore, mapping_of, open_reader, open_store
 
 STAGING = ".merging"
@@ -100,9 +101,13 @@ def check_same(readers: Sequence[RunReader], parts: Sequence[PartRun]) -> None:
         for name in ("of", "listing", "pictures", "unit_size"):
             if getattr(part, name) != getattr(parts[0], name):
                 raise StoreMismatch(
-                    f"{first.directory} is part {parts[0].number}/{parts[0].of} of a list of {parts[0].pictures} pictures, "
-                    f"{reader.directory} is part {part.number}/{part.of} of another list, of {part.pictures} pictures"
+                    f"{first.directory} is part {parts[0].number}/{parts[0].of} of a list of {_pictures(parts[0].pictures)}, "
+                    f"{reader.directory} is part {part.number}/{part.of} of another list, of {_pictures(part.pictures)}"
                 )
+
+
+def _pictures(n: int) -> str:
+    return counted(n, "{} picture[|s]")
 
 
 def check_complete(readers: Sequence[RunReader], parts: Sequence[PartRun]) -> None:
@@ -117,12 +122,12 @@ def check_complete(readers: Sequence[RunReader], parts: Sequence[PartRun]) -> No
     missing = [number for number in range(1, of + 1) if number not in where]
     if missing:
         shown = ", ".join(f"{number}/{of}" for number in missing[:20]) + (" and more" if len(missing) > 20 else "")
-        raise StoreMismatch(f"{len(missing)} of {of} parts are missing: {shown}")
+        raise StoreMismatch(counted(len(missing), "{} of {} parts [is|are] missing: {}", of, shown))
     for reader in readers:
         pending = reader.counts().get("pending", 0)
         if pending:
             raise StoreMismatch(
-                f"{reader.directory} has {pending} pictures to do; the command that made it continues it"
+                f"{reader.directory} has {_pictures(pending)} to do; the command that made it continues it"
             )
 
 
@@ -192,7 +197,7 @@ def _fill(
         copied = sum(map(store.adopt, _chunks(digest.passing(_whole(readers, parts)))))
         if copied != parts[0].pictures:
             raise StoreCorrupt(
-                f"the parts hold {copied} pictures, their list has {parts[0].pictures}: a part is damaged, or it was "
+                f"the parts hold {_pictures(copied)}, their list has {parts[0].pictures}: a part is damaged, or it was "
                 "labelled again while it was read"
             )
         store.set_meta(**shared, **settings, merged=parts[0].listing, **{DIGEST: digest.text})

@@ -118,7 +118,7 @@ def test_what_does_not_fit_together_is_refused_with_the_reason(label, tmp_path, 
     label("again", "part=2/3")
     label("whole")
     refusals = {
-        ("part 1", "part 3"): "1 of 3 parts are missing: 2/3",
+        ("part 1", "part 3"): "1 of 3 parts is missing: 2/3",
         ("part 1", "part 2", "part 3", "again"): "are both part 2/3",
         ("part 1", "other", "part 3"): "prompt.pad: 0.0 | 0.1",
         ("part 1", "whole"): "is no part of a run",
@@ -322,7 +322,7 @@ def test_a_part_is_refined_and_evaluated_as_what_it_holds_and_says_so(label, tmp
         said[run] = capsys.readouterr().out
     assert "part       " not in said["whole"] + said["all"]
     assert said["part 1"].count("part       1/2 of its source") == 2
-    assert "10 pictures of the ground truth are not in the run and are not counted" in said["part 1"]
+    assert "10 pictures of the ground truth are not in the run and not counted" in said["part 1"]
     assert tables(tmp_path / "all") == tables(tmp_path / "whole")
     assert objects(tmp_path, "all") == objects(tmp_path, "whole")
     assert label("again", "part=2/2", "refine=strict") == 0

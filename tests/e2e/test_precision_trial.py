@@ -135,7 +135,7 @@ def test_too_few_masks_are_float32(label, tmp_path, monkeypatch):
     config, _, summary = noted(tmp_path)
     assert config.segment.precision == "float32"
     assert summary == (
-        "float32: 29 objects of 20 pictures, labelled in bfloat16 too, are too few to tell (30 would do)"
+        "float32: 29 objects of 20 pictures, labelled in bfloat16 too, too few to tell (30 would do)"
     )
 
 

@@ -95,13 +95,13 @@ def test_clicks_of_a_file_are_objects_and_a_bad_one_is_refused_with_its_reason(l
     reasons = [v.reason for v in record.verdicts]
     assert "has no sign" in reasons[1]
     assert "outside the 160x120 image" in reasons[2]
-    assert "1 pictures that are not in the source: 'ghost.png'" in capsys.readouterr().err
+    assert "1 picture that is not in the source: 'ghost.png'" in capsys.readouterr().err
 
 
 def test_clicks_of_other_pictures_are_an_error_before_any_model_answers(labels, tmp_path, capsys):
     settings = ["segment=box", "prompt=points", clicks(tmp_path, "ghost.png,1,1,1,1")]
     assert label(labels, tmp_path / "run", *settings) == 1
-    assert "none of the 1 pictures that prompt.file names is in the source" in capsys.readouterr().err
+    assert "the 1 picture that prompt.file names is not in the source" in capsys.readouterr().err
 
 
 def from_python(source: object, *settings: str) -> list[Result]:
@@ -110,9 +110,7 @@ def from_python(source: object, *settings: str) -> list[Result]:
 
 
 def test_clicks_are_checked_from_python_as_by_the_command(labels, tmp_path, caplog):
-    with pytest.raises(
-        ConfigError, match=r"none of the 1 pictures that prompt.file names is in the source \('ghost"
-    ):
+    with pytest.raises(ConfigError, match=r"the 1 picture that prompt.file names is not in the source \('ghost"):
         from_python(labels, clicks(tmp_path, "ghost.png,1,1,1,1"))
     with pytest.raises(ConfigError, match=r"'a b\.png' has no annotation '99'; mend the id"):
         from_python(labels, clicks(tmp_path, "a b.png,99,30,40,1"))
@@ -122,7 +120,7 @@ def test_clicks_are_checked_from_python_as_by_the_command(labels, tmp_path, capl
         from_python(labels, clicks(tmp_path, "a b.png,11,30,40,1"), "detect.keep_masks=true")
     (result,) = from_python(labels, clicks(tmp_path, "a b.png,11,30,40,1", "ghost.png,1,1,1,1"))
     assert len(result.record.candidates) == 3
-    assert "1 pictures that are not in the source: 'ghost.png'" in caplog.text
+    assert "1 picture that is not in the source: 'ghost.png'" in caplog.text
 
 
 def test_prompts_change_the_fingerprint_by_what_they_say_and_not_by_where_it_lies(labels, tmp_path, capsys):
@@ -277,7 +275,7 @@ def test_annotations_without_what_is_asked_with_are_no_pictures_without_objects(
 
 @pytest.mark.parametrize(
     ("field", "ids", "ask", "said"),
-    [("keypoints", [12], KEYPOINTS, "1 of 3 annotations that want a mask have no visible keypoint to ask with: they are dropped"),
+    [("keypoints", [12], KEYPOINTS, "1 of 3 annotations that want a mask has no visible keypoint to ask with: it is dropped"),
      ("segmentation", [11, 13], MASKS, "2 of 3 annotations that want a mask have no mask to ask with: they are asked with"),
      ("segmentation", BOXES, MASKS, "3 of 3 annotations that want a mask have no mask to ask with: they are asked with")],
 )  # fmt: skip

@@ -118,7 +118,7 @@ def test_a_picture_that_is_taken_out_leaves_the_exports_until_it_is_back(label, 
     assert label(tmp_path / "in") == 0
     shown = capsys.readouterr().out
     assert "pictures   5: " in shown
-    assert "1 pictures are no longer in the source" in shown
+    assert "1 picture is no longer in the source" in shown
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["vanished"] == 1
     coco = json.loads((tmp_path / "run/export/coco/instances.json").read_text())
     assert not [image for image in coco["images"] if "001" in image["file_name"]]
@@ -245,7 +245,7 @@ def test_pictures_that_are_not_labelled_yet_are_missing_too(label, tmp_path, cap
         database.execute("DELETE FROM record WHERE ordinal = 1")
     database.close()
     assert main(["export", str(tmp_path / "run"), "export=[coco,yolo]"]) == 2
-    assert "1 pictures of" in capsys.readouterr().err
+    assert "1 picture of" in capsys.readouterr().err
 
 
 def test_verifying_needs_no_right_to_write_and_leaves_nothing_behind(label, tmp_path, monkeypatch, capsys):

@@ -51,7 +51,7 @@ def test_pictures_that_the_truth_has_without_labels_are_not_said_to_be_no_part_o
         found = judge(run([run_record(f"{prefix}{name}", OBJECT) for name in names]), truth(refs))
         assert (found.images, found.images_without_truth) == (1, 4)
         for words in ("2 pictures of the run have no labels in the ground truth",
-                      "1 pictures of the run are not in the ground truth", "ground truth of 1 pictures"):  # fmt: skip
+                      "1 picture of the run is not in the ground truth", "ground truth of 1 picture"):  # fmt: skip
             assert any(words in note for note in found.notes), words
 
 

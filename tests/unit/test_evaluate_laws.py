@@ -207,12 +207,12 @@ def test_what_is_left_out_is_said():
     ]
     records = [run_record("a.jpg", [(CAT, at(40, 60))]), run_record("b.jpg", []), failed("c.jpg")]
     found = judge(run(records), truth(refs))
-    assert "the ground truth of 1 pictures cannot be used" in found.notes[0], (
+    assert "the ground truth of 1 picture cannot be used" in found.notes[0], (
         "what may be the reason for everything"
     )
     assert (found.images, found.images_without_truth) == (1, 1)
-    for words in ("1 pictures of the run failed", "1 pictures of the run are not in the ground truth",
-                  "1 pictures of the ground truth are not in the run", "broken.xml"):  # fmt: skip
+    for words in ("1 picture of the run failed", "1 picture of the run is not in the ground truth",
+                  "1 picture of the ground truth is not in the run", "broken.xml"):  # fmt: skip
         assert any(words in note for note in found.notes), words
 
 
@@ -221,7 +221,7 @@ def test_pictures_that_were_skipped_are_said_by_their_reason():
     skipped = [ImageRecord(f"{n}.jpg", f"{n}.jpg", "skipped", code=code) for n, code in enumerate(codes)]
     notes = judge(run([*skipped, run_record("a.jpg", [])]), truth([ref("a.jpg", [(CAT, at(40, 60))])])).notes
     assert "2 pictures of the run had no labels to be taken and are not counted" in notes
-    assert "1 pictures of the run were skipped (dark) and are not counted" in notes
+    assert "1 picture of the run was skipped (dark) and is not counted" in notes
 
 
 @pytest.mark.parametrize("folder", ["", "val/"])
@@ -230,7 +230,7 @@ def test_a_picture_that_failed_is_not_said_to_be_missing_too(folder):
     refs[1] = replace(refs[1], problem=Problem("bad_label", "b.xml: no JSON"))
     records = [run_record("a.jpg", [(CAT, at(40, 60))]), run_record("b.jpg", []), failed("c.jpg")]
     notes = judge(run(records), truth(refs)).notes
-    assert any("1 pictures of the run failed" in note for note in notes)
+    assert any("1 picture of the run failed" in note for note in notes)
     assert not any("not in the" in note for note in notes)
 
 

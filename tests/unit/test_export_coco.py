@@ -122,7 +122,7 @@ def test_images_are_all_listed_but_the_failed_ones_and_ids_count_from_one(tmp_pa
     assert content["categories"] == [{"id": c.id, "name": c.name} for c in CATEGORIES]
     assert (report.images, report.instances) == (3, len(shapes()) + 2)
     assert report.counts["images_left_out"] == 1
-    assert "1 images that failed" in report.notes[0]
+    assert "1 image that failed" in report.notes[0]
 
 
 def test_more_images_than_are_written_in_one_go_are_all_there(tmp_path):

@@ -148,7 +148,7 @@ def test_an_export_without_a_single_picture_takes_the_place_of_none_that_has_som
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(
-        ExportError, match=r"1 pictures can no longer be read .* in/a\.png: looked for from .*elsewhere"
+        ExportError, match=r"1 picture can no longer be read .* in/a\.png: looked for from .*elsewhere"
     ):
         exporter(name).export(run, tmp_path / "out")
     assert tree_bytes(tmp_path / "out") == before

@@ -102,12 +102,12 @@ def test_what_fits_nothing_says_what_was_looked_for(tmp_path, monkeypatch, path,
         ),
         (("instances_a.json", "instances_b.json"), "2 files of COCO labels are not used"),
         (("images/a.png", "masks/a.png"), "source=png_masks"),
-        (("images/a.txt", "images/b.txt"), "1 .txt files beside pictures are not used (images/a.txt)"),
+        (("images/a.txt", "images/b.txt"), "1 .txt file beside pictures is not used (images/a.txt)"),
         (
             ("train/images/a.jpg", "train/labels/a.txt", "valid/images/b.jpg", "valid/labels/b.txt"),
             "2 files of YOLO labels are not used (in labels/ of train, valid)",
         ),
-        (("t/Images/a.jpg", "t/Labels/a.txt"), "1 files of YOLO labels are not used (in labels/ of t)"),
+        (("t/Images/a.jpg", "t/Labels/a.txt"), "1 file of YOLO labels is not used (in labels/ of t)"),
     ],
 )
 def test_labels_that_are_not_used_are_named_with_the_way_to_them(tmp_path, files, said):

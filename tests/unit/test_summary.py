@@ -25,6 +25,6 @@ def test_what_was_skipped_is_said_by_its_reason(tmp_path):
     lines, summary = lines_of(tmp_path, ["unlabelled", "too\nlarge", "unlabelled"])
     assert lines == [
         "skipped    2 pictures have no labels in the source, not even that nothing is in them: exports leave them out",
-        "skipped    1 pictures were skipped (too\\nlarge): exports leave them out",
+        "skipped    1 picture was skipped (too\\nlarge): exports leave it out",
     ]
     assert summary.skipped == {"unlabelled": 2, "too\nlarge": 1}
