@@ -8,20 +8,18 @@ from pathlib import Path
 
 from autolabel.app import label, report
 from autolabel.app.compose import about, compose
+from autolabel.app.main import DEMO
 from autolabel.app.run_directory import run_path
 from autolabel.core.errors import SourceError
 
 SAMPLES = ("bus.jpg", "zidane.jpg")
-RUN = "run=runs/demo"
-"""Where nothing else is said."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Label the two photographs that the ultralytics package carries, and make the report; more settings may be
     given."""
-    directory = run_path(compose("label", [RUN, *about("run", arguments)]).run)
-    settings = ["experiment=offline", "export=[coco,yolo,overlay]", RUN]
-    code = label.main([str(sample_folder()), *settings, *arguments])
+    directory = run_path(compose("label", about("run", [*DEMO, *arguments])).run)
+    code = label.main([str(sample_folder()), *DEMO, *arguments])
     if code == 0 and "--cfg" not in arguments:
         code = report.main([str(directory)])
     return code

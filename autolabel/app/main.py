@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from autolabel.app.streams import unheard_is_no_error
-from autolabel.core.errors import AutolabelError, exit_code_of, told
+from autolabel.core.errors import AutolabelError, ConfigError, exit_code_of, told
 
 COMMANDS = {
     "demo": "label the sample photographs with the shipped nano models, offline",
@@ -24,8 +24,37 @@ COMMANDS = {
     "doctor": "what is installed, what does not fit, what to do",
 }
 CONFIGURED = ("demo", "label", "merge", "refine", "export", "evaluate", "compare", "report")
-"""Commands that take settings: their help is that of the program, and their work may be cut short."""
+"""Commands that take settings; the others have a help of their own, and know no settings."""
 
+DEMO = ("experiment=offline", "export=[coco,yolo,overlay]", "run=runs/demo")
+"""Settings of the demo, where nothing else is said."""
+EXAMPLES = """\
+  autolabel demo
+  autolabel label photos/                                    boxes by a detector, masks by SAM 2
+  autolabel label photos/ experiment=offline                 the same with the models that are in the package
+  autolabel label instances.json detect=labels segment=nano  boxes that exist become masks
+  autolabel label photos/ detect=yolo26m segment=sam2_small export=[coco,yolo] run=runs/a
+  autolabel label -m photos/ detect.conf=0.2,0.4             one run for each value
+  autolabel label photos/ part=3/16                          a sixteenth of the units, on any machine
+  autolabel merge runs/photos-part-* run=runs/photos         the runs of all parts into one
+  autolabel label photos/ engine=ray engine.address=auto     the same run on a Ray cluster
+  autolabel refine runs/a refine=strict                      other thresholds on what was found
+  autolabel refine runs/a refine.area.min_px=100             one of them
+  autolabel evaluate runs/a truth=instances.json             how good the labels are
+  autolabel compare runs/a runs/b                            one table, one page, what differs object by object
+  autolabel report runs/a                                    everything at a glance, one file for any browser
+  autolabel export runs/a export=[yolo]                      another format from the same run
+"""
+OPTIONS = """\
+  --calibrate         with evaluate: fit the quality score of masks to this ground truth
+  --verify            with export: write nothing, compare the files and every object with the run
+  --cfg               print the composed configuration and stop
+  --config-dir DIR    a folder of your own configuration files
+  -m, --multirun      with label: one run for each combination of comma-separated values
+  --debug             show the traceback of an error
+  --help              also of a command: autolabel refine --help
+  --version
+"""
 USAGE = """\
 autolabel: pictures in, pixel-accurate training labels out
 
@@ -35,32 +64,13 @@ commands
 {commands}
 
 examples
-  autolabel demo
-  autolabel label photos/                                    boxes by a detector, masks by SAM 2
-  autolabel label photos/ experiment=offline                 the same with the models that are in the package
-  autolabel label instances.json detect=labels segment=nano  boxes that exist become masks
-  autolabel label photos/ detect=yolo26m segment=sam2_small export=[coco,yolo] run=runs/a
-  autolabel label -m photos/ detect.conf=0.2,0.4             one run for each value
-  autolabel label photos/ part=3/16                          a sixteenth of the units, on any machine
-  autolabel merge runs/photos-part-* run=runs/photos         and all of them into one run
-  autolabel label photos/ engine=ray engine.address=auto     the same run on a Ray cluster
-  autolabel refine runs/a refine=strict                      other thresholds on what was found
-  autolabel evaluate runs/a truth=instances.json             how good the labels are
-  autolabel compare runs/a runs/b                            one table, one page, what differs object by object
-  autolabel report runs/a                                    everything at a glance, one file for any browser
-  autolabel export runs/a export=[yolo]                      another format from the same run
+{examples}
 
 choices (group=name)
 {groups}
 
 options
-  --calibrate         with evaluate: fit the quality score of masks to this truth
-  --verify            with export: write nothing, compare the files and every object with the run
-  --cfg               print the composed configuration and stop
-  --config-dir DIR    a folder of your own configuration files
-  -m, --multirun      one run for each combination of comma-separated values
-  --debug             show the traceback of an error
-  --version, --help
+{options}
 
 exit code: 0 all pictures labelled, 2 finished but some pictures failed or a format could not be written (they are
 listed), 1 could not run, 3 the disk is full, 130 stopped before the end (the same command continues)
@@ -78,8 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
-    if command in ("-h", "--help", "help") or _asks_for_help(arguments):
-        sys.stdout.write(usage())
+    if command in ("-h", "--help", "help"):
+        sys.stdout.write(usage(_config_dir(rest)))
+        return 0
+    if command in CONFIGURED and not {"-h", "--help"}.isdisjoint(rest):
+        sys.stdout.write(_usage_of(command, rest))
         return 0
     if command in ("-V", "--version"):
         from autolabel import __version__
@@ -93,11 +106,6 @@ def _run(arguments: list[str]) -> int:
     quiet_environment()
     code: int = import_module(f"autolabel.app.{command}").main(rest)
     return code
-
-
-def _asks_for_help(arguments: list[str]) -> bool:
-    """`autolabel label --help`; the other commands have a help of their own."""
-    return arguments[0] in CONFIGURED and not {"-h", "--help"}.isdisjoint(arguments[1:])
 
 
 def _guarded(arguments: list[str], debug: bool) -> int:
@@ -120,19 +128,50 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         return exit_code_of(error)
 
 
-def usage() -> str:
+def usage(config_dir: str | None = None) -> str:
+    """Of the program; the choices of a person's own folder are among the package's."""
     commands = "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
-    groups = "\n".join(f"  {group:<11} {_wrapped(names)}" for group, names in choices().items())
-    return USAGE.format(commands=commands, groups=groups)
+    groups = "\n".join(f"  {group:<11} {_wrapped(names)}" for group, names in choices(config_dir).items())
+    return USAGE.format(
+        commands=commands, groups=groups, examples=EXAMPLES.rstrip("\n"), options=OPTIONS.rstrip("\n")
+    )
 
 
-def choices() -> dict[str, list[str]]:
-    """Every group of the configuration tree and the names in it."""
-    from autolabel.core.configs import configs_dir
+def choices(config_dir: str | None = None) -> dict[str, list[str]]:
+    """Every group of the configuration tree, and of a person's own, and the names in it."""
+    from autolabel.app.command_help import folders_of, names_of
 
-    root = configs_dir()
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
-    return {folder.name: names for folder in folders if (names := sorted(p.stem for p in folder.glob("*.yaml")))}
+    folders = folders_of(config_dir)
+    groups = sorted({p.name for folder in folders for p in folder.iterdir() if p.is_dir()})
+    return {group: names for group in groups if group[0] not in "_." and (names := names_of(group, folders))}
+
+
+def _usage_of(command: str, arguments: Sequence[str]) -> str:
+    from autolabel.app.command_help import page
+
+    examples = [line for line in EXAMPLES.splitlines() if line.split()[1] == command]
+    others = [f"with {name}:" for name in COMMANDS if name != command]
+    options = [line for line in OPTIONS.splitlines() if not any(other in line for other in others)]
+    if command != "demo":
+        return page(command, arguments, examples, options, _config_dir(arguments))
+    shown = "\n".join(f"  {setting}" for setting in DEMO)
+    return (
+        f"autolabel demo: {COMMANDS[command]}\n\n  autolabel demo [setting=value ...]\n\n"
+        f"settings: those of autolabel label (autolabel label --help); here\n{shown}\n\nexamples\n{examples[0]}\n"
+    )
+
+
+def _config_dir(arguments: Sequence[str]) -> str | None:
+    """What `--config-dir` names. Raises ConfigError where that is no folder."""
+    following = [*arguments, ""][1:]
+    named = [
+        argument.partition("=")[2] or after
+        for argument, after in zip(arguments, following, strict=True)
+        if argument == "--config-dir" or argument.startswith("--config-dir=")
+    ]
+    if named and not os.path.isdir(os.path.expanduser(named[-1])):  # noqa: PTH111, PTH112 - as in `_unknown`
+        raise ConfigError(f"--config-dir {named[-1]}: there is no such folder")
+    return named[-1] if named else None
 
 
 def _wrapped(names: list[str]) -> str:

@@ -21,6 +21,8 @@ def modules_after(code: str) -> set[str]:
     [
         "import autolabel",
         "from autolabel.app.main import main; main(['--help'])",
+        "from autolabel.app.main import main; main(['evaluate', '--help'])",
+        "from autolabel.app.main import main; main(['demo', '--help'])",
         "import autolabel.core.protocols",
     ],
 )

@@ -106,12 +106,6 @@ def test_pictures_without_a_command_are_told_of_label(tmp_path, monkeypatch, cap
     assert "did you mean 'label'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["label", "export", "demo"])
-def test_every_command_has_help(command, capsys):
-    assert main([command, "--help"]) == 0
-    assert "COMMAND [PATH]" in capsys.readouterr().out
-
-
 def test_a_run_among_the_pictures_is_not_labelled_itself(label, tmp_path, monkeypatch, capsys):
     album(tmp_path / "in", 3)
     monkeypatch.chdir(tmp_path / "in")
