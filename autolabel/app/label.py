@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import time
@@ -52,7 +53,7 @@ from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.listing import Listing
 from autolabel.store.manifest import entries
-from autolabel.store.run import RunStore, Synced, categories_to, open_reader, open_store
+from autolabel.store.run import FILE_NAME, RunStore, Synced, categories_to, open_reader, open_store
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -166,6 +167,7 @@ def _label(config: DictConfig) -> Summary:
         ended(engine),
     ):
         say_kind(source, len(refs))
+        say_run(root)
         require_readable(refs)
         require_room(directory, len(refs), len(exporters))
         with open_store(directory, rollback=rollback_journal(values)) as store:
@@ -307,6 +309,20 @@ def say_kind(source: Source, count: int) -> None:
     kind, reason = getattr(source, "kind", None), getattr(source, "reason", None)
     if kind and reason:
         sys.stderr.write(counted(count, "source: {1} ({2}), {0} picture[|s]\n", kind, reason))
+
+
+def say_run(root: str) -> None:
+    """One line where the pictures are those that a run exported: it is rarely meant, and may be."""
+    place = Path(root)
+    around = [place, *(folder for folder in place.parents if (folder / "export") in (place, *place.parents))]
+    run = next((folder for folder in around if os.path.isfile(folder / FILE_NAME)), None)  # noqa: PTH113 - never raises
+    if root and run is not None:
+        shown = printable(shlex.quote(str(run)))
+        where = "a run directory" if run == place else f"in the run directory {shown}"
+        sys.stderr.write(
+            f"source: {printable(root)} is {where} of autolabel: the pictures that it exported are labelled, as a new run "
+            f"(to look at that one: autolabel report {shown})\n"
+        )
 
 
 def check_formats(exporters: Mapping[str, Exporter], categories: Sequence[Category]) -> None:

@@ -119,7 +119,10 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         sys.stderr.write(f"autolabel: {error}\n")
         return exit_code_of(error)
     except KeyboardInterrupt:
-        sys.stderr.write("autolabel: stopped\n")
+        kept = (
+            "; what was committed is kept, the same command continues" if arguments[0] in ("demo", "label") else ""
+        )
+        sys.stderr.write(f"autolabel: stopped{kept}\n")
         return 130
     except OSError as error:
         if debug:

@@ -16,12 +16,14 @@ from autolabel.core.errors import told
 from autolabel.core.protocols import ExportReport
 from autolabel.core.text import counted, printable
 from autolabel.core.types import MAX_DET, UNLABELLED
-from autolabel.store.run import RunReader
+from autolabel.store.run import RunReader, mapping_of
 
 STOPPED = 130
 """Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 LISTED_FAILURES = 20
 """Failures spelled out on the screen; `summary.json` has them all."""
+SIEVE = "prompt.min_predicted_iou"
+"""A setting that is there where the answers to a prompt are sifted before they become candidates."""
 _SKIPPED = {UNLABELLED: "[has|have] no labels in the source, not even that nothing is in [it|them]"}
 
 
@@ -51,8 +53,8 @@ class Summary:
     """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
     time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
     empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number. In
-    `limited` ones the detector, or the model, found all that it may. `skipped` counts by code. `unwritten` formats, by
-    name, say why."""
+    `limited` ones the detector, or the model, found all that it may; in `sifted` ones the limits of the prompt left
+    nothing of what the segmenter answered. `skipped` counts by code. `unwritten` formats, by name, say why."""
 
     run: str
     status: Mapping[str, int]
@@ -69,6 +71,7 @@ class Summary:
     precision: str = ""
     vanished: int = 0
     limited: int = 0
+    sifted: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     unwritten: Mapping[str, str] = field(default_factory=dict)
 
@@ -100,6 +103,14 @@ class Summary:
                     self.limited,
                     "limited    {} picture[ has|s have] as many objects as max_det lets the model find: what is beyond is "
                     "not labelled",
+                )
+            )
+        if self.sifted:
+            lines.append(
+                counted(
+                    self.sifted,
+                    "sifted     {} picture[|s] without an object: no answer to the grid passed the limits of the prompt "
+                    "(prompt.min_predicted_iou, prompt.min_stability, prompt.min_area_px, prompt.max_area_fraction)",
                 )
             )
         if self.vanished:
@@ -177,7 +188,17 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
         document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         document |= {
             key: asdict(now)[key]
-            for key in ("status", "instances", "dropped", "failures", "pending", "vanished", "limited", "skipped")
+            for key in (
+                "status",
+                "instances",
+                "dropped",
+                "failures",
+                "pending",
+                "vanished",
+                "limited",
+                "sifted",
+                "skipped",
+            )
         }
         text = json.dumps(document, indent=1, allow_nan=False)
     except (OSError, ValueError, TypeError, RecursionError):
@@ -213,12 +234,14 @@ def summarise(
     instances: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
-    failures, limited = [], 0
+    failures, limited, sifted = [], 0, 0
+    sieves = SIEVE in mapping_of(reader, "fingerprint")
     for record in reader.records():
         status[record.status] += 1
         instances.update(names.get(i.category_id, str(i.category_id)) for i in record.instances)
         dropped.update(d.reason.partition(":")[0] for d in record.dropped)
         limited += record.info is not None and MAX_DET in record.info.notes
+        sifted += sieves and record.status == "empty" and not record.candidates
         if record.status == "failed":
             failures.append(Failure(record.image_id, record.code, record.detail))
         if record.status == "skipped":
@@ -239,6 +262,7 @@ def summarise(
         precision=reader.meta("precision") or "",
         vanished=sum(1 for _ in reader.gone()),
         limited=limited,
+        sifted=sifted,
         skipped=dict(skipped.most_common()),
         unwritten={name: told(one) for name, one in outcomes.items() if not isinstance(one, ExportReport)},
     )

@@ -106,6 +106,30 @@ def test_pictures_without_a_command_are_told_of_label(tmp_path, monkeypatch, cap
     assert "did you mean 'label'?" in capsys.readouterr().err
 
 
+def test_what_a_run_exported_is_labelled_with_a_word(label, tmp_path, capsys):
+    album(tmp_path / "in", 1)
+    assert label("in", "run=r", "export=[yolo]") == 0
+    assert "run directory of autolabel" not in capsys.readouterr().err
+    for place, said in (
+        ("r", "/r is a run directory of autolabel"),
+        ("r/export/yolo", "/r of autolabel: the pictures"),
+    ):
+        label(place, "run=again")
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("label", "; what was committed is kept, the same command continues"), ("compare", "")]
+)
+def test_an_interrupted_command_says_what_is_kept(command, words, monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"autolabel.app.{command}.main", interrupted)
+    assert main([command, "in"]) == 130
+    assert capsys.readouterr().err == f"autolabel: stopped{words}\n"
+
+
 def test_a_run_among_the_pictures_is_not_labelled_itself(label, tmp_path, monkeypatch, capsys):
     album(tmp_path / "in", 3)
     monkeypatch.chdir(tmp_path / "in")

@@ -150,6 +150,13 @@ def test_everything_in_a_picture_without_a_detector(labels, tmp_path):
         assert [c.name for c in reader.categories] == ["object"]
 
 
+def test_a_grid_whose_limits_leave_nothing_says_so(labels, tmp_path, capsys):
+    grid = ["prompt=grid", "prompt.points_per_side=1", "prompt.min_stability=1.0", "prompt.min_predicted_iou=1.0"]
+    assert label(labels, tmp_path / "run", *grid, detect=("detect=none",)) == 0
+    assert "sifted     1 picture without an object: no answer to the grid passed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["sifted"] == 1
+
+
 # what cannot be asked is said before labelling
 
 
