@@ -26,8 +26,8 @@ IDS_SHOWN = 50
 ELSEWHERE: dict[Meeting, str] = {
     "only_before": "only in {before}",
     "only_after": "only in {after}",
-    "other_picture": "another file under the same image id",
-    "other_status": "labelled by one of the runs alone",
+    "other_picture": "different files under the same image id",
+    "other_status": "labelled in only one of the runs",
 }
 
 

@@ -128,7 +128,7 @@ def _difference(before: PartRun | None, ours: PartRun | None) -> str:
         return f"is part {_named(before)}, not part {_named(ours)}"
     return (
         f"is part {_named(before)} of a list of {counted(before.pictures, '{} picture[|s]')}, which has changed (now {ours.pictures}): "
-        "other parts would overlap; label what is new in a run of its own, or all parts anew"
+        "other parts would overlap; label the new pictures in a run of their own, or all parts again"
     )
 
 

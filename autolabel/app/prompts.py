@@ -186,7 +186,7 @@ def _check_names(
         counted(
             kept, "{} of its objects [has a mask that stays|have masks that stay] (detect.keep_masks=false has "
         )
-        + counted(kept, "[it|them] made anew), ")
+        + counted(kept, "[it|them] segmented again), ")
         + counted(left_out, "{} [is of a class|are of classes] that labels leaves out")
     )
     if not used:

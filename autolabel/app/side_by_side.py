@@ -9,16 +9,14 @@ from autolabel.core.text import counted, printable
 from autolabel.evaluate.pareto import pareto_front
 from autolabel.report.compare import Measured
 
-NOT_CONTROLLED = (
-    "Speeds are those of each run's own occasion, loading of models included: not a controlled comparison."
-)
+NOT_CONTROLLED = "Speeds were measured during each run, model loading included: not a controlled benchmark."
 NO_TRUTH = (
-    "Ranked by {}: what the masks' scores say on average, not measured against truth. A run that keeps fewer and surer "
-    "objects has a higher one."
+    "Ranked by {}: the mean of the masks' own scores, not measured against ground truth. A run that keeps fewer, more "
+    "certain objects scores higher."
 )
 NO_MEASURE = (
-    "No Pareto front: no measure of quality means the same for all runs, for the scores of masks rest on each segmenter's "
-    "own guess; autolabel evaluate RUN truth=... for each run gives one."
+    "No Pareto front: no quality measure is comparable across all runs, since mask scores are each segmenter's own "
+    "estimate; autolabel evaluate RUN truth=... for each run gives one."
 )
 
 
@@ -55,14 +53,14 @@ def notes_on(runs: Sequence[RunFigures], names: Sequence[str]) -> list[str]:
             f"{name} holds {sum(run.status.values())} of {printable(run.root) or 'a source without a path'}"
             for name, run in named
         ]
-        notes.append(f"Made from different pictures: {'; '.join(held)}. Their figures are of different things.")
+        notes.append(f"Made from different pictures: {'; '.join(held)}. Their figures cannot be compared.")
     evaluated = [(name, run.evaluation) for name, run in named if run.evaluation is not None]
     if evaluated and len(evaluated) < len(runs):
         without = ", ".join(name for name, run in named if run.evaluation is None)
-        notes.append(f"Not evaluated against truth: {without}.")
+        notes.append(f"Not evaluated against ground truth: {without}.")
     if len({evaluation.judged for _, evaluation in evaluated}) > 1:
-        used = "; ".join(f"{name} by {printable(evaluation.truth)}" for name, evaluation in evaluated)
-        notes.append(f"Evaluated by different truths, rules or pictures, so not comparable: {used}.")
+        used = "; ".join(f"{name} against {printable(evaluation.truth)}" for name, evaluation in evaluated)
+        notes.append(f"Evaluated against different ground truth, rules or pictures, so not comparable: {used}.")
     return notes
 
 

@@ -34,7 +34,7 @@ def stored_settings(directory: Path, text: str) -> DictConfig:
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise StoreCorrupt(
-            f"{directory}: its stored configuration cannot be read ({printable(why)}); label anew"
+            f"{directory}: its stored configuration cannot be read ({printable(why)}); label again"
         ) from error
     assert isinstance(found, DictConfig), "a mapping without a tag becomes one"
     return found
@@ -53,11 +53,11 @@ def stored_refiners(
     its = content.get("refine")
     if not isinstance(its, dict):  # a run without refiners has an empty one
         raise StoreCorrupt(
-            f"{directory}: its stored configuration has no section refine; choose anew with refine=default"
+            f"{directory}: its stored configuration has no section refine; choose one: refine=default"
         )
     if "defaults" in its:
         raise ConfigError(
-            "the run used refine.defaults, a name that Hydra has for itself; choose anew with refine=..."
+            "the run used refine.defaults, a name that Hydra reserves; choose other refiners with refine=..."
         )
     for override in overrides:
         _take_out(its, override)

@@ -118,7 +118,7 @@ def _advice(row: Row) -> str:
         return f"has no known hash: autolabel weights fetch {row.name} --sha256 HEX, or --trust-first"
     entry = find(row.name)
     page = f" (published at {entry.page})" if isinstance(entry, Published) else ""
-    return f"is {row.state}: autolabel weights fetch {row.name} fetches it anew{page}"
+    return f"is {row.state}: autolabel weights fetch {row.name} fetches it again{page}"
 
 
 def _listed(row: Row) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 RASTER_NOTES: dict[str, str] = {
     "renamed_for_a_shared_stem": "{} [picture|pictures] shared a name without suffix, or [its|their] label file one with a folder; "
-    "the suffix is kept in it",
-    "void_px": "{} [pixel at an outline is|pixels at outlines are] void, for the border that was asked for",
+    "the label [file keeps|files keep] the suffix of the picture",
+    "void_px": "{} [pixel at an outline is|pixels at outlines are] void (border)",
     "void_crowds": "{} crowd [region is|regions are] void",
 }
 """What is counted here, as lines for the report."""

@@ -12,8 +12,8 @@ from autolabel.ops.masks import from_polygons, iou, mask_of
 
 SOURCE_POLYGON_NOTES: dict[str, str] = {
     "source_polygons": "{} [object has|objects have] the polygons of the source as they came",
-    "polygons_redrawn": "{} [object is|objects are] outlined anew: of [its|their] polygons in the source, the format's reader makes "
-    "another mask (its IoU is below warn_iou)",
+    "polygons_redrawn": "{} [object is|objects are] outlined again: from [its|their] polygons in the source, the format's reader would "
+    "draw another mask (its IoU is below warn_iou)",
 }
 """What `stay` counts, as lines for the report."""
 

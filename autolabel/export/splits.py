@@ -40,9 +40,9 @@ _NAMES: dict[Side, str] = {
 _NAMED = {side: re.compile(rf"(?:mini[-_]?)?{name}", re.IGNORECASE) for side, name in _NAMES.items()}
 
 SPLIT_NOTES: dict[str, str] = {
-    "splits_unknown": "{} [picture has|pictures have] a split in the source that neither train, val (valid, validation, dev, eval) "
-    "nor test is named after: dealt anew",
-    "groups_divided": "{} [picture is not on the side of its|pictures are not on the side of their] group, since the source says so",
+    "splits_unknown": "{} [picture has|pictures have] a split in the source whose name is none of train, val (valid, validation, "
+    "dev, eval) and test: val_fraction and test_fraction decide",
+    "groups_divided": "{} [picture is|pictures are] in another split than [its|their] group, since the source says so",
 }
 
 _Draw = tuple[float, str]

@@ -58,7 +58,7 @@ _FLAGS = {"pose": "Unspecified", "truncated": 0, "occluded": 0, "difficult": 0}
 VOC_NOTES: dict[str, str] = {
     "too_many_objects": "{} [image has more than 254 objects; it has no SegmentationObject and is|images have more than 254 objects; they have no SegmentationObject and are] not in "
     "ImageSets/Segmentation",
-    "not_jpg": "{} [picture is|pictures are] not .jpg, the only suffix that the readers of torchvision look for",
+    "not_jpg": "{} [picture is|pictures are] not .jpg, the only suffix that torchvision's readers look for",
     "names_changed": "{} class [name holds characters that XML cannot, or is there twice; it is|names hold characters that XML cannot, or are there twice; they are] changed",
     "labelmap_names_changed": "{} class [name holds|names hold] characters that labelmap.txt cannot; there they are %XX",
     "fields_left_out": "{} [field of the source has a name that XML cannot hold, or holds|fields of the source have names that XML cannot hold, or hold] an `object` that readers would take "

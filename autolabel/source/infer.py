@@ -168,7 +168,7 @@ def _not_used(path: str, names: list[str], tree: Tree) -> Iterator[str]:
     if captions := sorted({posixpath.splitext(name)[0] + ".txt" for name in tree.images()} & texts):
         yield counted(
             len(captions),
-            "{} .txt file[|s] beside pictures [is|are] not used ({}): if [it is|they are] YOLO labels, say source=yolo",
+            "{} .txt file[|s] beside pictures [is|are] not used ({}): if [it holds|they hold] YOLO labels, say source=yolo",
             _some(captions),
         )
     in_any_case = {name.lower(): name for name in texts - set(captions)}

@@ -464,7 +464,7 @@ def mapping_of(run: RunStore | RunReader, key: str) -> dict[str, Any]:
 def _damaged(run: RunStore | RunReader, key: str, why: str) -> str:
     return (
         f"{printable(str(run.directory))}: its stored {key} cannot be read ({why}), its database is damaged; use a copy "
-        "of the run, or label anew with run=..."
+        "of the run, or label again into another directory with run=..."
     )
 
 

@@ -88,7 +88,7 @@ def obtain(
         if not repair:
             raise WeightsCorrupt(
                 f"{path} has sha256 {found}, but {expected} is expected; it is not used "
-                f"(`autolabel weights fetch {entry.name}` fetches it anew)"
+                f"(`autolabel weights fetch {entry.name}` fetches it again)"
             )
     _bring(entry, policy, path, expected, progress, transport)
     return _accepted(entry, policy, path, cache.sha256_of(path), stated)

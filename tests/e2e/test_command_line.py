@@ -360,5 +360,5 @@ def test_label_files_that_are_all_broken_are_named_as_the_reason(label, tmp_path
     (tmp_path / "in" / "labels" / "a.txt").write_text("0 0.5 0.5\n")
     assert label("in", detect="labels") == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "1 label files cannot be read" in error
+    assert "1 label file cannot be read" in error
     assert "a.txt" in error

@@ -218,7 +218,7 @@ def test_evaluations_by_two_truths_rank_nothing(two_runs, capsys):
     evaluation("b", 0.6, "two")
     main(["compare", "a", "b", "out=c"])
     assert result("c")["pareto"]["measure"] != "mask AP"
-    assert "different truths" in capsys.readouterr().out
+    assert "against different ground truth" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b'{"segm":', b"[" * 100_000, b'{"\xff": 1}'])
@@ -233,7 +233,7 @@ def test_guesses_of_two_segmenters_rank_nothing(two_runs, label, capsys):
     label(two_runs / "in", "run=other", "segment._target_=tests.fakes.BoxSegmenter")
     main(["compare", "a", "other", "out=c"])
     assert result("c")["pareto"] == {"measure": None, "front": []}
-    assert "each segmenter's own guess" in capsys.readouterr().out
+    assert "each segmenter's own estimate" in capsys.readouterr().out
 
 
 def test_three_runs_have_a_table_and_no_objects(two_runs, label, capsys):

@@ -101,7 +101,7 @@ def test_labels_that_the_truth_leaves_alone_are_named_with_a_setting_that_evalua
     folder = shutil.copytree(home / "in", tmp_path / "in")
     (folder / "0" / "picture 000.txt").write_text("0 0.5 0.5 0.1 0.1\n", "utf-8")
     assert main(["evaluate", str(home / "run"), f"truth={folder}"]) == 1
-    assert "if they are YOLO labels, say source@truth=yolo" in capsys.readouterr().err
+    assert "if it holds YOLO labels, say source@truth=yolo" in capsys.readouterr().err
 
 
 def test_both_files_are_there_and_agree_and_evaluating_again_gives_the_same_bytes(home):

@@ -115,7 +115,7 @@ def test_clicks_are_checked_from_python_as_by_the_command(labels, tmp_path, capl
     with pytest.raises(ConfigError, match=r"'a b\.png' has no annotation '99'; mend the id"):
         from_python(labels, clicks(tmp_path, "a b.png,99,30,40,1"))
     with pytest.raises(
-        ConfigError, match=r"none of its clicks would be asked; 1 of its objects have masks that stay"
+        ConfigError, match=r"none of its clicks would be asked; 1 of its objects has a mask that stays"
     ):
         from_python(labels, clicks(tmp_path, "a b.png,11,30,40,1"), "detect.keep_masks=true")
     (result,) = from_python(labels, clicks(tmp_path, "a b.png,11,30,40,1", "ghost.png,1,1,1,1"))

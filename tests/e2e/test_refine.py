@@ -429,7 +429,7 @@ def test_a_run_has_no_defaults_list(label, tmp_path, capsys):
         assert main(["refine", str(tmp_path / "run")]) == 1
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "the run used refine.defaults, a name that Hydra has for itself" in error
+        assert "the run used refine.defaults, a name that Hydra reserves" in error
     assert main(["refine", str(tmp_path / "run"), "refine=default"]) == 0
 
 

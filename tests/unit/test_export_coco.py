@@ -193,7 +193,7 @@ def test_polygons_that_another_reader_draws_are_outlined_anew_where_pycocotools_
     assert {one.reason for one in found} <= {"the source's own polygon", "simplified"}
     counts = report.counts
     assert counts.get("source_polygons", 0) + counts["polygons_redrawn"] == len(objects) + 1
-    assert f"{counts['polygons_redrawn']} objects are outlined anew" in " ".join(report.notes)
+    assert f"{counts['polygons_redrawn']} objects are outlined again" in " ".join(report.notes)
     shapes_of = [annotation["segmentation"] for annotation in load(path)["annotations"]]
     came = [[list(one.polygons[0])] for one in (*objects, crowd)]
     assert sum(shape == own for shape, own in zip(shapes_of, came, strict=True)) == counts.get(

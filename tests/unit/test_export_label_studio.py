@@ -221,7 +221,7 @@ def test_polygons_that_another_reader_draws_are_outlined_anew_where_they_come_ba
     assert all(one.iou >= 0.98 and one.reason == "the source's own polygons" for one in back.deviations)
     counts = report.counts
     assert (counts["source_polygons"], counts["polygons_redrawn"]) == (2, len(objects) - 2)
-    assert f"{len(objects) - 2} objects are outlined anew" in " ".join(report.notes)
+    assert f"{len(objects) - 2} objects are outlined again" in " ".join(report.notes)
 
 
 def test_numbers_that_are_not_finite_are_never_written(tmp_path):

@@ -171,7 +171,7 @@ def test_polygons_that_another_reader_draws_are_outlined_anew_where_they_come_ba
     assert all(one.iou >= 0.98 and one.reason == "the source's own polygons" for one in back.deviations)
     counts = report.counts
     assert (counts["source_polygons"], counts["polygons_redrawn"]) == (2, len(objects) - 2)
-    assert f"{len(objects) - 2} objects are outlined anew" in " ".join(report.notes)
+    assert f"{len(objects) - 2} objects are outlined again" in " ".join(report.notes)
     ref, *_ = LabelMeSource(path=str(tmp_path / "out"), images_dir=None, join_groups=True).images()
     assert len(ref.labels) == len(objects)
     report, back = exported([item], tmp_path / "out", shape="polygon", warn_iou=0)

@@ -128,7 +128,9 @@ def test_a_split_that_is_named_after_no_side_is_dealt_and_said(tmp_path):
     assert [found[one.image_id] for one in items] == ["val"] * 8 + ["train"]
     report = CocoExporter(**COCO).export(ListReader(items), tmp_path / "out")
     assert report.counts["splits_unknown"] == 6
-    assert any(note.startswith("6 pictures have a split in the source that neither") for note in report.notes)
+    assert any(
+        note.startswith("6 pictures have a split in the source whose name is none of") for note in report.notes
+    )
 
 
 def test_images_without_labels_take_no_part():

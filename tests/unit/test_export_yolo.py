@@ -312,7 +312,7 @@ def test_a_polygon_that_the_loader_draws_otherwise_is_outlined_anew(tmp_path, ma
     run = ListReader([replace(labelled, candidates=(corners,))])
     report = export(run.items, tmp_path / "yolo")
     assert report.counts["polygons_redrawn"] == 1
-    assert any("1 object is outlined anew" in note for note in report.notes)
+    assert any("1 object is outlined again" in note for note in report.notes)
     back = YoloExporter(**SETTINGS).read_back(run, tmp_path / "yolo")
     assert (back.objects, back.deviations) == (1, ())
 
