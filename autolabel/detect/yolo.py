@@ -1,4 +1,5 @@
-"""Ultralytics detectors (YOLO, RT-DETR) as a Detector. The only file that imports ultralytics.
+"""Ultralytics detectors (YOLO, RT-DETR) as a Detector. The only file that imports ultralytics to detect;
+`export/ultralytics_reader.py` does to read exports back.
 
 It borrows the network and its NMS, and none of the rest: no downloads, no pip, no settings in the home
 folder, no analytics, no pickled code. Every picture is letterboxed to one fixed square, so its boxes do not
