@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autolabel.app.compose import compose, parse, plain
-from autolabel.app.run_directory import NOTHING_LABELLED, existing_run, is_labelled, runs_below
+from autolabel.app.run_directory import NOTHING_LABELLED, is_labelled, runs_below
 from autolabel.app.sweep import fitting
 from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.text import counted, printable
@@ -33,6 +33,8 @@ VERSION = 1
 SETTINGS_SHOWN = 20
 """Settings that differ on the screen; the page has them all."""
 LONGEST_VALUE = 60
+LEFT_OUT_SHOWN = 3
+"""Of the paths that are no runs, in the error where fewer than two are."""
 RENAMED = (
     "{} picture[ has|s have] different image ids in the two runs; [it is|they are] matched by the bytes of [its file|their "
     "files] or by name."
@@ -116,23 +118,29 @@ def settings_of(values: dict[str, Any]) -> Settings:
 
 
 def run_directories(paths: Sequence[str]) -> list[Path]:
-    """Each path is a run, or a folder of runs, of which those where labelling never began are left out. Raises
-    ConfigError when they are fewer than two."""
+    """Each path is a run, or a folder of runs. What a shell's `runs/*` names beside them is left out with a line: other
+    files and folders, earlier comparisons, runs where labelling never began. Raises StoreError where nothing is at a
+    path, or a run cannot be read, and ConfigError, with what was left out, when fewer than two are there."""
     found: list[Path] = []
+    left_out: list[str] = []
     for path in paths:
         folder = Path(path).expanduser()
-        below = [] if (folder / FILE_NAME).is_file() else runs_below(folder)
-        found += list(filter(_is_labelled, below)) if below else [existing_run(path, None, "compare")]
+        if not os.path.lexists(folder):
+            raise StoreError(f"there is no run directory {printable(path)}")
+        runs = [folder] if (folder / FILE_NAME).is_file() else runs_below(folder)
+        if not runs:
+            kind = "a comparison" if compared_in(folder) else f"not a run directory (no {FILE_NAME})"
+            left_out.append(f"{printable(path)} is {kind}")
+        for run in runs:
+            if is_labelled(run):
+                found.append(run)
+            else:
+                left_out.append(NOTHING_LABELLED.format(printable(str(run))))
     if len(found) < 2:
-        raise ConfigError(f"compare takes two runs or more, or a folder that holds them, got {len(found)}")
-    return found
-
-
-def _is_labelled(run: Path) -> bool:
-    """Says which is not."""
-    found = is_labelled(run)
-    if not found:
-        sys.stderr.write(f"left out: {NOTHING_LABELLED.format(printable(str(run)))}\n")
+        more = f"; and {len(left_out) - LEFT_OUT_SHOWN} more" if len(left_out) > LEFT_OUT_SHOWN else ""
+        why = f"; left out: {'; '.join(left_out[:LEFT_OUT_SHOWN])}{more}" if left_out else ""
+        raise ConfigError(f"compare takes two runs or more, or a folder that holds them, got {len(found)}{why}")
+    sys.stderr.writelines(f"left out: {why}\n" for why in left_out)
     return found
 
 

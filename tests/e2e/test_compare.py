@@ -272,7 +272,23 @@ def test_a_run_where_labelling_never_began_is_left_out_of_its_folder(two_runs, c
     assert capsys.readouterr().err == f"left out: {said}"
     assert [run["name"] for run in result("out")["runs"]] == ["a", "b"]
     assert main(["compare", "a", "c", "out=out"]) == 1
-    assert capsys.readouterr().err == f"autolabel: {said}"
+    assert capsys.readouterr().err.endswith(f"got 1; left out: {said}")
+
+
+def test_what_a_glob_names_beside_runs_is_left_out_with_a_line(two_runs, capsys):
+    assert main(["compare", "a", "b", "out=compare-a-b"]) == 0
+    Path("notes.txt").write_text("mine")
+    shutil.copytree("a", "sweep/1")
+    capsys.readouterr()
+    # As the shell has it of `*`; of a folder that holds runs, these.
+    assert main(["compare", "a", "b", "compare-a-b", "in", "notes.txt", "sweep", "out=out"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "left out: compare-a-b is a comparison",
+        "left out: in is not a run directory (no run.sqlite)",
+        "left out: notes.txt is not a run directory (no run.sqlite)",
+    ]
+    assert [run["name"] for run in result("out")["runs"]] == ["a", "b", "sweep/1"]
+    assert main(["compare", "a", "b", "nowhere"]) == 1
 
 
 def test_a_configuration_that_is_no_data_is_refused(two_runs, capsys):
