@@ -221,7 +221,7 @@ def text(found: Comparison) -> Iterator[str]:
     if len(found.settings) > SETTINGS_SHOWN:
         yield f"setting    ... {len(found.settings) - SETTINGS_SHOWN} more on the page"
     if found.settings:
-        yield f"           (in the order {names}; all other settings are the same)"
+        yield f"           (in the order {names}; all other settings are the same, or parts of what is named)"
     if found.changes is not None:
         yield from _changes_text(found.changes)
 

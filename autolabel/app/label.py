@@ -32,6 +32,7 @@ from autolabel.app.prompts import check_prompts
 from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.refiners import require_same_refining
+from autolabel.app.repeat import choice_names
 from autolabel.app.run_directory import (
     default_run,
     made_run,
@@ -45,9 +46,18 @@ from autolabel.app.run_directory import (
 )
 from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
+from autolabel.app.stored_settings import stored_settings
 from autolabel.app.summary import STOPPED, Summary, summarise
 from autolabel.app.sweep import Job, jobs
-from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreFull, exit_code_of, told
+from autolabel.core.errors import (
+    AutolabelError,
+    ConfigError,
+    SourceError,
+    StoreCorrupt,
+    StoreFull,
+    exit_code_of,
+    told,
+)
 from autolabel.core.protocols import ClassChecker, Engine, Exporter, Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef
@@ -178,7 +188,7 @@ def _label(config: DictConfig) -> Summary:
                 check_prompts(labeler.prompter, refs, config, source.categories)
             entries = fingerprint(plain(config), labeler.identities, labeler.refiners, categories)
             require_same_refining(store, entries)
-            store.claim(entries)
+            store.claim(entries, partial(then_and_now, store, config))
             claim_part(store, source)
             synced = store.sync(refs, root=root, unit_size=unit_size)
             say_changes(synced)
@@ -209,6 +219,17 @@ def _label(config: DictConfig) -> Summary:
         summary.write(directory)
         logger.info("%s", summary.text())
     return summary
+
+
+def then_and_now(store: RunStore, config: DictConfig) -> list[dict[str, str]]:
+    """The choices that a run was labelled with, and those of `config`; none where they cannot be read."""
+    from omegaconf import OmegaConf
+
+    try:
+        before = stored_settings(store.directory, store.meta("config") or "")
+    except StoreCorrupt:
+        return []
+    return [choice_names(OmegaConf.to_container(one, resolve=False)) for one in (before, config)]
 
 
 def say_changes(synced: Synced) -> None:

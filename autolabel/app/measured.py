@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autolabel.app.repeat import choice_names
 from autolabel.app.run_directory import NOTHING_LABELLED
 from autolabel.app.summary import Cost, read_cost
 from autolabel.core.errors import SourceError, StoreCorrupt, StoreError
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord
 from autolabel.evaluate.counterparts import file_name
+from autolabel.ops.changes import changed
 from autolabel.store.run import RunReader
 
-NOT_SET = "(not set)"
 EXPECTED, PREDICTED = "expected IoU", "predicted IoU"
 TRUTH_FIGURES = {
     "mask AP": ("segm", "AP"),
@@ -51,7 +52,8 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class RunFigures:
     """Counts by name. `expected_iou` and `predicted_iou` are means over the kept objects, None where none has one.
-    `inputs` is a digest of all pictures, whatever their ids and their order, `root` where they came from."""
+    `inputs` is a digest of all pictures, whatever their ids and their order, `root` where they came from; `choices`
+    is what was chosen of the groups, where that is known."""
 
     directory: Path
     root: str
@@ -65,6 +67,7 @@ class RunFigures:
     evaluation: Evaluation | None
     cost: Cost | None
     settings: Mapping[str, str]
+    choices: Mapping[str, str]
 
     @property
     def quality(self) -> dict[str, float | None]:
@@ -111,6 +114,7 @@ def run_figures(reader: RunReader) -> RunFigures:
         evaluation=read_evaluation(reader.directory),
         cost=read_cost(reader.directory),
         settings=settings_of(reader),
+        choices=choice_names(_from_yaml(reader.directory, reader.meta("config") or "{}")),
     )
 
 
@@ -158,10 +162,8 @@ def settings_of(reader: RunReader) -> dict[str, str]:
 
 
 def different(runs: list[RunFigures]) -> list[tuple[str, list[str]]]:
-    """The settings whose values differ, in the order of the configuration, one value a run."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    rows = [(key, [run.settings.get(key, NOT_SET) for run in runs]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
+    """The choices and settings that differ, in the order of the configuration, one value a run."""
+    return changed([run.settings for run in runs], [run.choices for run in runs])
 
 
 def read_evaluation(directory: Path) -> Evaluation | None:

@@ -15,9 +15,8 @@ from autolabel.core.errors import StoreMismatch
 from autolabel.core.protocols import Refiner
 from autolabel.core.text import printable
 from autolabel.core.types import Category
+from autolabel.ops.changes import changed as changes
 from autolabel.store.run import RunStore, mapping_of
-
-NOT_SET = "(not set)"
 
 
 def build_refiners(config: DictConfig | None, categories: Sequence[Category]) -> list[Refiner]:
@@ -55,7 +54,7 @@ def require_same_refining(store: RunStore, fingerprint: Mapping[str, str]) -> No
     then, now = (_as_settings(changed, entries) for entries in (before, fingerprint))
     lines = [
         f"{store.directory} keeps and drops with other refine settings (then -> now):",
-        *(f"  {key}: {before.get(key, NOT_SET)} -> {fingerprint.get(key, NOT_SET)}" for key in changed),
+        *(f"  {key}: {one} -> {other}" for key, (one, other) in changes([before, fingerprint])),
         f"to continue it as it is, label with {then or f'those (they are in {run}/config.yaml)'}; to have the new ones, "
         f"first: autolabel refine {run} {now or 'with the refine settings of this command'}",
     ]

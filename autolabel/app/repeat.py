@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from autolabel.app.compose import compose, is_override, quoted
@@ -59,6 +60,29 @@ def _choices_of(config: Mapping[str, Any], wanted: Leaves) -> list[str]:
     return found
 
 
+def choice_names(config: object) -> dict[str, str]:
+    """What a configuration has chosen of each group that decides labels: `segment`: `nano`. Without the groups of which
+    no choice of the package has the same classes and weights."""
+    found: dict[str, str] = {}
+    if not isinstance(config, Mapping):
+        return found
+    usual, groups = _usual_choices(), choices()
+    for group in ("labeler", "detect", "labels", "prompt", "segment", "refine"):
+        if not isinstance(config.get(group), Mapping):
+            continue
+        of_group = dict(_leaves({group: config[group]}))
+        name = _closest(group, [usual[group], *groups[group]], of_group)
+        if _identity(of_group) == _identity(dict(_leaves({group: _raw(group, name)}))):
+            found[group] = name
+    return found
+
+
+def _identity(leaves: Leaves) -> Leaves:
+    """What makes a choice that one: the classes that it names itself, and the weights; not what is within it."""
+    of_choice = re.compile(r"(?!refine)\w+\.(?:_target_|weights)|refine\.\w+\._target_")
+    return {key: value for key, value in leaves.items() if of_choice.fullmatch(key)}
+
+
 def _usual_choices() -> dict[str, Any]:
     defaults = _yaml("label.yaml").get("defaults", [])
     named = {group: name for entry in defaults if isinstance(entry, dict) for group, name in entry.items()}
@@ -77,7 +101,7 @@ def _closest(group: str, names: Sequence[str], wanted: Leaves) -> str:
 
 def _raw(group: str, name: str) -> dict[str, Any]:
     """A file of the tree with those of the same group that it builds on."""
-    content = _yaml(f"{group}/{name}.yaml")
+    content = dict(_yaml(f"{group}/{name}.yaml"))
     merged: dict[str, Any] = {}
     for parent in content.pop("defaults", []):
         if isinstance(parent, str) and parent != "_self_":
@@ -85,7 +109,8 @@ def _raw(group: str, name: str) -> dict[str, Any]:
     return merged | content
 
 
-def _yaml(path: str) -> dict[str, Any]:
+@cache
+def _yaml(path: str) -> Mapping[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
     return yaml.safe_load((configs_dir() / path).read_text(encoding="utf-8")) or {}

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreMismatch
 from autolabel.core.text import counted
+from autolabel.ops.changes import changed
 from autolabel.store.run import FILE_NAME, Row, RunReader, RunStore, mapping_of, open_reader, open_store
 
 STAGING = ".merging"
@@ -181,9 +182,7 @@ def _differences(first: str, second: str) -> Iterator[str]:
     except ValueError:
         a, b = first, second
     if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
-            if a.get(key) != b.get(key):
-                yield f"  {key}: {a.get(key, '(not set)')} | {b.get(key, '(not set)')}"
+        yield from (f"  {key}: {one} | {other}" for key, (one, other) in changed([a, b]))
     else:
         yield f"  {a} | {b}"
 

@@ -22,6 +22,7 @@ from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull
 from autolabel.core.protocols import Unit
 from autolabel.core.text import printable
 from autolabel.core.types import Category, Columns, ImageRecord, ImageRef, Problem
+from autolabel.ops.changes import changed
 from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.listing import Listing
 from autolabel.store.lock import WORK_ON_A_COPY
@@ -110,7 +111,9 @@ class RunStore:
         left the source are all there is."""
         return self._db.execute("SELECT 1 FROM record LIMIT 1").fetchone() is not None
 
-    def claim(self, fingerprint: Mapping[str, str]) -> None:
+    def claim(
+        self, fingerprint: Mapping[str, str], choices: Callable[[], Sequence[Mapping[str, str]]] = tuple
+    ) -> None:
         """Record what this run is made with, or raise StoreMismatch showing what differs from before.
 
         While it has no records, nothing holds a run to its first settings and to its first list of pictures.
@@ -122,15 +125,11 @@ class RunStore:
             self.set_meta(fingerprint=json.dumps(dict(fingerprint), sort_keys=True))
             return
         before = mapping_of(self, "fingerprint")
-        changes = [
-            printable(f"  {key}: {before.get(key, '(not set)')} -> {fingerprint.get(key, '(not set)')}")
-            for key in sorted(before.keys() | fingerprint.keys())
-            if before.get(key) != fingerprint.get(key)
-        ]
-        if changes:
+        if before != fingerprint:
+            changes = changed([before, fingerprint], choices())
             raise StoreMismatch(
                 f"{self.directory} was labelled with other settings (then -> now):\n"
-                + "\n".join(changes)
+                + "\n".join(printable(f"  {key}: {then} -> {now}") for key, (then, now) in changes)
                 + "\nuse the old settings to continue it, or another directory with run=... to start afresh"
             )
 

@@ -118,6 +118,16 @@ def test_what_a_run_exported_is_labelled_with_a_word(label, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_another_choice_is_refused_by_its_name(label, tmp_path, capsys):
+    album(tmp_path / "in", 1)
+    assert label("in", "run=r") == 0
+    capsys.readouterr()
+    assert label("in", "run=r", "prompt=jitter", "labels.drop=[dog]") == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if " -> " in line]
+    classes = "  classes: 1 cat, 2 dog, 3 owl -> 1 cat, 3 owl"
+    assert told[1:] == ["  prompt: box -> jitter", classes, "  labels.drop: [] -> ['dog']"]
+
+
 @pytest.mark.parametrize(
     ("command", "words"), [("label", "; what was committed is kept, the same command continues"), ("compare", "")]
 )
