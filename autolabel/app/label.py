@@ -47,7 +47,7 @@ from autolabel.app.run_directory import (
 from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.stored_settings import stored_settings
-from autolabel.app.summary import STOPPED, Summary, summarise
+from autolabel.app.summary import STOPPED, Summary, kinds, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import (
     AutolabelError,
@@ -320,8 +320,8 @@ def listed(source: Source, directory: Path | None = None) -> Listing:
     refs = Listing(entries(source.images()), directory)
     if not refs:
         refs.close()
-        seen = ", ".join(f"{n} {what}" for what, n in source.ignored.items())
-        raise SourceError("there is no picture in the source" + (f" (ignored: {seen})" if seen else ""))
+        seen = f" (ignored: {kinds(source.ignored)})" if source.ignored else ""
+        raise SourceError(f"there is no picture in the source{seen}")
     return refs
 
 

@@ -122,7 +122,7 @@ class Summary:
                 )
             )
         if self.ignored:
-            lines.append(f"ignored    {_counts(self.ignored)}")
+            lines.append(f"ignored    {kinds(self.ignored)}")
         lines += [
             f"failed     {printable(f'{f.image_id}: {f.code}: {f.detail}')}"
             for f in self.failures[:LISTED_FAILURES]
@@ -271,6 +271,13 @@ def summarise(
 def what_is_in(report: ExportReport) -> str:
     """`1 instance of 3 images`."""
     return f"{counted(report.instances, '{} instance[|s]')} of {counted(report.images, '{} image[|s]')}"
+
+
+def kinds(counts: Mapping[str, int]) -> str:
+    """`hidden: 2, polyline shapes: 1`, which reads right for any name and any number."""
+    shown = [f"{printable(name)}: {n}" for name, n in list(counts.items())[:12]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -173,7 +173,7 @@ def _facts(tally: Tally, about: About) -> list[tuple[str, str]]:
         facts.append(("Splits", ", ".join(f"{name}: {n:,}" for name, n in named.items())))
     facts += [("Noted", f"{n:,} {NOTES.get(name, name)}") for name, n in tally.notes.most_common(20)]
     if about.ignored:
-        facts.append(("Ignored files", ", ".join(f"{n:,} {what}" for what, n in about.ignored.items())))
+        facts.append(("Ignored files", ", ".join(f"{what}: {n:,}" for what, n in about.ignored.items())))
     return facts
 
 

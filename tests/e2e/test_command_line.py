@@ -149,7 +149,7 @@ def test_a_run_among_the_pictures_is_not_labelled_itself(label, tmp_path, monkey
     assert "nothing to do" in out
     # The first time, too: the files that the run itself just began are none that a person could look for.
     assert [line for line in out.splitlines() if line.startswith("ignored")] == [
-        "ignored    1 run directory of autolabel"
+        "ignored    run directory of autolabel: 1"
     ] * 2
 
 

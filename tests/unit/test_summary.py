@@ -1,6 +1,6 @@
 """The last lines of a run: what they say of its records."""
 
-from autolabel.app.summary import summarise
+from autolabel.app.summary import kinds, summarise
 from autolabel.core.types import ImageRecord
 from autolabel.store.manifest import entries
 from autolabel.store.run import open_reader, open_store
@@ -28,3 +28,11 @@ def test_what_was_skipped_is_said_by_its_reason(tmp_path):
         "skipped    1 picture was skipped (too\\nlarge): exports leave it out",
     ]
     assert summary.skipped == {"unlabelled": 2, "too\nlarge": 1}
+
+
+def test_what_was_ignored_reads_right_for_any_number():
+    assert (
+        kinds({"run directory of autolabel": 2, "polygon shapes": 1})
+        == "run directory of autolabel: 2, polygon shapes: 1"
+    )
+    assert kinds(dict.fromkeys(map(str, range(14)), 1)).endswith("11: 1 and 2 more")
