@@ -26,6 +26,7 @@ from autolabel.core.errors import ConfigError, SourceError, StoreError
 from autolabel.core.protocols import Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRef
+from autolabel.ops.export_mark import RECORDS
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import digest
 from autolabel.store.run import RunReader, mapping_of, open_reader
@@ -160,8 +161,9 @@ def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth, *, calibra
             require_judged(found)
             if calibrating:
                 require_masks(found)
+        document = {**found.document(), RECORDS: reader.digest()}
     with replaced_text(folder / "evaluation.json") as file:
-        file.write(json.dumps(found.document(), indent=1, allow_nan=False) + "\n")
+        file.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
     return found
 
 

@@ -97,9 +97,10 @@ def verified(
     reader: RunReader, name: str, exporter: Any, settings: Mapping[str, object], directory: Path
 ) -> tuple[str, bool]:
     """What there is to say of one format, and whether that is good."""
-    from autolabel.export.manifest import RECORDS, SETTINGS, origin_of
+    from autolabel.export.manifest import SETTINGS, origin_of
     from autolabel.export.verify import check_files
     from autolabel.ops.drawn import BadShape
+    from autolabel.ops.export_mark import RECORDS
 
     target, command = (
         directory / "export" / name,

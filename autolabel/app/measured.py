@@ -23,6 +23,7 @@ from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord
 from autolabel.evaluate.counterparts import file_name
 from autolabel.ops.changes import changed
+from autolabel.ops.export_mark import RECORDS
 from autolabel.store.run import RunReader
 
 EXPECTED, PREDICTED = "expected IoU", "predicted IoU"
@@ -42,16 +43,19 @@ LEFT_OUT = ("run",)
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A run against ground truth. `judged` is what must be equal for two evaluations to be comparable."""
+    """A run against ground truth. `judged` is what must be equal for two evaluations to be comparable, `records` the
+    digest of the records that it is of; None for one of an earlier version."""
 
     figures: Mapping[str, float | None]
     truth: str
     judged: str
+    records: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
     """Counts by name. `expected_iou` and `predicted_iou` are means over the kept objects, None where none has one.
+    `evaluated_before`: there is an evaluation, of records that are no more.
     `inputs` is a digest of all pictures, whatever their ids and their order, `root` where they came from; `choices`
     is what was chosen of the groups, where that is known."""
 
@@ -65,6 +69,7 @@ class RunFigures:
     expected_iou: float | None
     predicted_iou: float | None
     evaluation: Evaluation | None
+    evaluated_before: bool
     cost: Cost | None
     settings: Mapping[str, str]
     choices: Mapping[str, str]
@@ -101,6 +106,8 @@ def run_figures(reader: RunReader) -> RunFigures:
             instances[names.get(instance.category_id, str(instance.category_id))] += 1
             means[EXPECTED].add(instance.quality)
             means[PREDICTED].add(instance.predicted_iou)
+    evaluation = read_evaluation(reader.directory)
+    evaluated_before = evaluation is not None and evaluation.records not in (None, reader.digest())
     return RunFigures(
         directory=reader.directory,
         root=reader.meta("root") or "",
@@ -111,7 +118,8 @@ def run_figures(reader: RunReader) -> RunFigures:
         dropped=dict(dropped.most_common()),
         expected_iou=means[EXPECTED].value,
         predicted_iou=means[PREDICTED].value,
-        evaluation=read_evaluation(reader.directory),
+        evaluation=None if evaluated_before else evaluation,
+        evaluated_before=evaluated_before,
         cost=read_cost(reader.directory),
         settings=settings_of(reader),
         choices=choice_names(_from_yaml(reader.directory, reader.meta("config") or "{}")),
@@ -177,7 +185,7 @@ def read_evaluation(directory: Path) -> Evaluation | None:
         found = json.loads(content)
         figures = {name: _figure(found[part][key]) for name, (part, key) in TRUTH_FIGURES.items()}
         judged = [found[key] for key in ("truth_sha256", "matching", "images", "images_without_truth")]
-        return Evaluation(figures, str(found["truth"]), json.dumps(judged, sort_keys=True))
+        return Evaluation(figures, str(found["truth"]), json.dumps(judged, sort_keys=True), found.get(RECORDS))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreCorrupt(f"{path} cannot be read ({error!r}); write it again: autolabel evaluate RUN") from error
 

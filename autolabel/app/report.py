@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_report(directory: Path, report: RunReport) -> Built:
     """The page of the run in `directory`, in place of the one before."""
-    evaluated = read_evaluation(directory / "evaluate", report.examples, report.seed)
     with open_reader(directory) as reader, Progress() as progress:
+        evaluated = read_evaluation(directory / "evaluate", reader.digest(), report.examples, report.seed)
         built = report.build(reader, about_run(reader, directory), evaluated, progress.told)
     (directory / PAGE).parent.mkdir(exist_ok=True)
     write_text(directory / PAGE, built.html)

@@ -44,6 +44,11 @@ def notes_on(runs: Sequence[RunFigures], names: Sequence[str]) -> list[str]:
     """What makes figures of these runs not comparable."""
     named = list(zip(names, runs, strict=True))
     notes = [
+        f"{name} was evaluated before its records changed; evaluate it again."
+        for name, run in named
+        if run.evaluated_before
+    ]
+    notes += [
         counted(run.pending, "{1} is not finished: {0} picture[ is|s are] to do.", name)
         for name, run in named
         if run.pending

@@ -29,13 +29,12 @@ from autolabel.core.errors import ExportError, is_disk_full
 from autolabel.core.protocols import DigestReader, RecordReader, SettingsReader
 from autolabel.core.text import counted, printable
 from autolabel.export.manifest import (
-    RECORDS,
     SEAL,
     SETTINGS,
     edited_files,
     origin_line,
 )
-from autolabel.ops.export_mark import HEAD, MANIFEST, is_export
+from autolabel.ops.export_mark import HEAD, MANIFEST, RECORDS, is_export
 
 logger = logging.getLogger(__name__)
 

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from autolabel.core.errors import ExportError
-from autolabel.ops.export_mark import HEAD, MANIFEST, is_export
+from autolabel.ops.export_mark import HEAD, MANIFEST, RECORDS, is_export
 
 SEAL = "sha256_of_the_above"
 """The manifest's last key: the checksum of its own bytes up to that line."""
-RECORDS = "sha256_of_the_records"
-"""The key before it, where known: the checksum of the records that the export was written from. On the same line, where
-earlier versions pass over it, is what follows."""
 SETTINGS = "settings"
-"""Where known: the exporter's settings, as in its configuration."""
+"""Where known: the exporter's settings, as in its configuration. On the line of RECORDS, which earlier versions pass
+over."""
 
 _RECORDS_LINE = f'"{RECORDS}":"'.encode()
 """How its line begins; no file's does, whose entry is no text."""

@@ -1,4 +1,5 @@
-"""How a folder that an export wrote is known: by how its manifest begins. Knows nothing else of it."""
+"""How a folder that an export wrote is known, by how its manifest begins, and what says of which records it is. Knows
+nothing else of it."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 HEAD = b'{"autolabel_export": 1, "files": {\n'
+RECORDS = "sha256_of_the_records"
+"""The key of the checksum of the records that something was written from: an export in its manifest, an evaluation."""
 
 
 def is_export(directory: Path) -> bool:

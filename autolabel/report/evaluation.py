@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autolabel.ops.export_mark import RECORDS
 from autolabel.report.sampling import Lowest, lot
 
 ERROR_KINDS = ("wrong_class", "poor_mask", "duplicate", "false")
@@ -86,8 +87,9 @@ class Evaluated:
     problem: str = ""
 
 
-def read_evaluation(folder: Path, examples: int, seed: int) -> Evaluated | None:
-    """The evaluation in `folder`, with some errors of each kind by lot; None when there is none."""
+def read_evaluation(folder: Path, records: str, examples: int, seed: int) -> Evaluated | None:
+    """The evaluation in `folder`, with some errors of each kind by lot; None when there is none. `records` is the
+    digest of the run's records as they are now."""
     path = folder / "evaluation.json"
     try:
         if not path.is_file():
@@ -99,6 +101,8 @@ def read_evaluation(folder: Path, examples: int, seed: int) -> Evaluated | None:
         return Evaluated(Document({}), problem=f"{path.name} cannot be read: {error}")
     if not isinstance(found, dict) or found.get("version") != 1:
         return Evaluated(Document({}), problem=f"{path.name} is of a version that this program does not read")
+    if found.get(RECORDS) not in (None, records):
+        return Evaluated(Document({}), problem=f"{path.name} is of records that changed since: evaluate again")
     return Evaluated(Document(found), tuple(_errors(folder / "objects.jsonl", examples, seed)))
 
 

@@ -5,11 +5,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from autolabel.app import refine
 from autolabel.app.main import main
 from tests.fakes import album
 
@@ -226,6 +228,29 @@ def test_an_evaluation_of_records_that_changed_is_set_aside(tmp_path, home, caps
     assert sorted(p.name for p in (run / "evaluate").iterdir()) == [
         "evaluation.json.outdated", "objects.jsonl.outdated"
     ]  # fmt: skip
+
+
+def test_an_evaluation_of_records_that_are_no_more_is_told_from_one_of_todays(tmp_path, home, capsys, monkeypatch):
+    album(tmp_path / "in", 4)
+    label(home, "stopped", str(tmp_path / "in"), "detect=colour", "export=[coco]")
+    run = home / "stopped"
+    assert main(["evaluate", str(run), f"truth={run / 'export' / 'coco'}"]) == 0
+    shutil.copytree(run, home / "as_it_was")
+
+    def stop(directory):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(refine, "set_aside_evaluation", stop)
+    with suppress(KeyboardInterrupt):
+        main(["refine", str(run), "refine.area.min_px=1000000"])
+    assert (run / "evaluate" / "evaluation.json").exists()
+    capsys.readouterr()
+    assert main(["compare", str(run), str(home / "as_it_was"), f"out={tmp_path / 'compared'}"]) == 0
+    said = capsys.readouterr().out
+    assert "stopped was evaluated before its records changed; evaluate it again." in said
+    assert "Not evaluated against ground truth: stopped." in said
+    assert main(["report", str(run)]) == 0
+    assert "of records that changed since: evaluate again" in (run / "report" / "index.html").read_text("utf-8")
 
 
 def test_an_evaluation_of_pictures_that_went_is_set_aside(tmp_path, home):

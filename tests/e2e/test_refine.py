@@ -11,7 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from autolabel.app.main import main
-from autolabel.export.manifest import RECORDS, SEAL
+from autolabel.export.manifest import SEAL
+from autolabel.ops.export_mark import RECORDS
 from autolabel.refine.quality import default_path
 from autolabel.store.run import open_reader, open_store
 from tests.fakes import album

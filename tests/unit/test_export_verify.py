@@ -6,8 +6,9 @@ import pytest
 
 from autolabel.core.errors import ExportError
 from autolabel.export.atomic import replaced
-from autolabel.export.manifest import RECORDS, SEAL, edited_files, listed_files, origin_of
+from autolabel.export.manifest import SEAL, edited_files, listed_files, origin_of
 from autolabel.export.verify import check_files
+from autolabel.ops.export_mark import RECORDS
 from autolabel.store.memory import MemoryStore
 from tests.records import picture
 
