@@ -37,6 +37,8 @@ EDGE = 0.01
 pixels."""
 COVERED = 0.8
 """The part of a cut box that must lie in a whole object for the box to be a part of it."""
+PAIRS_AT_ONCE = 1 << 20
+"""Of boxes that are compared: 40 MB or so."""
 
 
 class TiledDetector:
@@ -146,7 +148,7 @@ def joined(boxes: Boxes, views: Sequence[Window], match_iou: float) -> Detection
     ids = np.array([boxes.category_ids[members[0]] for members in groups], np.int64)
     is_cut = np.array([boxes.cut[members].all() for members in groups], bool)
     alone = np.array([len(members) == 1 for members in groups], bool)
-    stays = np.flatnonzero(~(alone & is_cut & _inside_another(xyxy, ids, ~is_cut)))
+    stays = np.flatnonzero(~_parts_of_whole(xyxy, ids, alone & is_cut, ~is_cut))
     order = stays[np.argsort(-scores[stays], kind="stable")]
     return Detections(xyxy[order], scores[order], ids[order])
 
@@ -188,11 +190,12 @@ def _groups(boxes: Boxes, matches: Sequence[tuple[int, int]]) -> list[np.ndarray
     return [np.array(sorted(members)) for row, members in group.items() if min(members) == row]
 
 
-def _inside_another(xyxy: Float32, ids: np.ndarray, is_whole: np.ndarray) -> np.ndarray:
-    """Which boxes (N,) lie in a whole object of their class."""
+def _parts_of_whole(xyxy: Float32, ids: np.ndarray, asked: np.ndarray, is_whole: np.ndarray) -> np.ndarray:
+    """Which of the `asked` boxes (N,), none of them whole, lie in a whole object of their class."""
     areas = np.maximum(area_xyxy(xyxy), np.float32(1e-6))
-    covered = meet_xyxy(xyxy, xyxy) / areas[:, None]
-    np.fill_diagonal(covered, 0)
-    same = ids[:, None] == ids[None]
-    found: np.ndarray = ((covered >= COVERED) & same & is_whole[None]).any(axis=1)
+    rows, whole = np.flatnonzero(asked), np.flatnonzero(is_whole)
+    found = np.zeros(len(xyxy), bool)
+    for some in np.array_split(rows, len(rows) * len(whole) // PAIRS_AT_ONCE + 1):
+        covered = meet_xyxy(xyxy[some], xyxy[whole]) / areas[some, None]
+        found[some] = ((covered >= COVERED) & (ids[some, None] == ids[whole])).any(axis=1)
     return found

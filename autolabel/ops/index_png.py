@@ -24,6 +24,9 @@ MAX_PIXELS = 1 << 28
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
 _UP = 2
+_BITS_AT, _KIND_AT = 24, 25
+_WIDENED = {(2, _GREY): 85, (4, _GREY): 17}
+"""Grey of few bits becomes 0 to 255 in Pillow's hands."""
 
 
 def encode_index_png(ids: Ids, palette: UInt8 | None = None) -> bytes:
@@ -52,7 +55,11 @@ def decode_index_png(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.in
         image = PngImageFile(io.BytesIO(data))
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "RGB"):
             raise ImageError("unsupported", f"a PNG of mode {image.mode}; one number a pixel is needed")
-        return np.asarray(image).astype(np.uint8) if image.mode == "1" else np.asarray(image)
+        numbers = np.asarray(image)
+        if image.mode == "1":
+            return numbers.astype(np.uint8)
+        widened = _WIDENED.get((data[_BITS_AT], data[_KIND_AT]))
+        return numbers if widened is None else numbers // np.uint8(widened)
     except PILLOW_ERRORS as e:
         raise ImageError("corrupt", f"PNG: {e}") from e
 

@@ -64,8 +64,10 @@ def begin_with_pixels(strings: Iterable[bytes]) -> bool:
 
 def bounds_xyxy(rle: Rle) -> tuple[int, int, int, int] | None:
     """The tight half-open box in pixels; None for an empty mask."""
+    if not area_px(rle):  # pycocotools has a box of runs that are there and have no pixel
+        return None
     x, y, w, h = (int(v) for v in coco_mask.toBbox(_coco(rle)))
-    return (x, y, x + w, y + h) if w and h else None
+    return x, y, x + w, y + h
 
 
 def iou(a: Rle, b: Rle) -> float:

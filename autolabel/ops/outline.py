@@ -33,8 +33,8 @@ from autolabel.ops.intervals import column_intervals
 
 UInt64 = NDArray[np.uint64]
 
-_LONGEST_SIDE = 10_000_000
-"""Below, a number with its comma fits into eight bytes."""
+_LONGEST_SIDE = 1 << 23
+"""Below, a number and those up to the next power of two fit into eight bytes with their comma."""
 
 
 class Outline(NamedTuple):

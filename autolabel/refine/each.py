@@ -69,4 +69,5 @@ class SizeLimit:
 
     def of(self, mask: Rle) -> int:
         """In pixels, for an object of this mask."""
-        return max(self._px, int(self._fraction * area_px(mask)))
+        # 0.29 * 100 is a little less than 29 in binary.
+        return max(self._px, int(self._fraction * area_px(mask) + 1e-6))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from autolabel.core.types import Float32, Frame, PromptedMask, Prompts, Rle
-from autolabel.ops.masks import encode
+from autolabel.ops.masks import encode_crop
 
 
 class BoxSegmenter:
@@ -42,6 +42,4 @@ def box_rle(box_xyxy: Float32, size_hw: tuple[int, int]) -> Rle:
     """
     h, w = size_hw
     x0, y0, x1, y1 = np.ceil(np.clip(box_xyxy, 0, [w, h, w, h]) - 0.5).astype(int)
-    mask = np.zeros((h, w), np.uint8, order="F")
-    mask[y0:y1, x0:x1] = 1
-    return encode(mask)
+    return encode_crop(np.ones((max(y1 - y0, 0), max(x1 - x0, 0)), np.uint8), x0, y0, (h, w))

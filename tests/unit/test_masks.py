@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as npst
 
 from autolabel.core.types import Rle
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, decode_crop, encode, encode_crop, iou, run_lengths
+from autolabel.ops.rle import runs_to_rle
 from tests.records import shapes
 
 any_mask = npst.arrays(
@@ -67,6 +68,14 @@ def test_iou_counts_pixels():
 def test_iou_of_two_sizes_is_refused():
     with pytest.raises(ValueError, match="two sizes"):
         iou(encode(np.ones((2, 2))), encode(np.ones((2, 3))))
+
+
+@pytest.mark.parametrize("runs", [[100], [100, 0], [50, 0, 50]])
+def test_runs_without_a_pixel_are_an_empty_mask(runs):
+    rle = runs_to_rle(np.array(runs, np.int64), (10, 10))
+    assert area_px(rle) == 0
+    assert bounds_xyxy(rle) is None
+    assert decode_crop(rle)[0].shape == (0, 0)
 
 
 def test_a_torn_string_is_refused():

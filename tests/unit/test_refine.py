@@ -12,6 +12,7 @@ from autolabel.core.types import ImageInfo
 from autolabel.ops.masks import area_px, encode
 from autolabel.refine.area import AreaRefiner
 from autolabel.refine.box_fit import BoxFitRefiner
+from autolabel.refine.each import SizeLimit
 from autolabel.refine.holes import HolesRefiner
 from autolabel.refine.islands import IslandsRefiner
 from autolabel.refine.score import ScoreRefiner
@@ -142,6 +143,11 @@ def test_small_may_also_mean_small_beside_the_object():
 def test_small_holes_are_filled():
     kept, _ = HolesRefiner(max_px=16, max_fraction=None).refine([instance(shapes()["swiss"])], IMAGE)
     assert kept[0].mask == encode(disc(120, 160, 80, 60, 50))
+
+
+def test_a_fraction_that_binary_cannot_hold_is_not_a_pixel_less():
+    of_100_px = encode(np.ones((10, 10), np.uint8))
+    assert [SizeLimit("refine.holes", None, share).of(of_100_px) for share in (0.29, 0.57, 0.579)] == [29, 57, 57]
 
 
 @pytest.mark.parametrize(

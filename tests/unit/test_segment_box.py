@@ -20,6 +20,11 @@ def test_a_pixel_is_in_when_its_centre_is_in_the_half_open_box(box, columns):
     assert box_rle(np.array(box, np.float32), (4, 6)) == encode(mask)
 
 
+@pytest.mark.parametrize("box", [(0.6, 0, 1.4, 4), (3, 3, 1, 1), (-9, -9, 0, 0), (6, 4, 99, 99), (5.6, 3.6, 9, 9)])
+def test_a_box_without_a_pixels_centre_in_the_picture_is_empty(box):
+    assert box_rle(np.array(box, np.float32), (4, 6)) == encode(np.zeros((4, 6), np.uint8))
+
+
 def test_prompts_without_a_finite_box_go_unanswered():
     frame = Frame(ImageRef("a", "a"), np.zeros((4, 6, 3), np.uint8), ImageInfo(6, 4))
     asked = Prompts(boxes_xyxy=np.array([[0, 0, 2, 2], [np.nan, 0, 2, 2], [1, 1, 3, 3]], np.float32))

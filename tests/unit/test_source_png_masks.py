@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -272,3 +274,22 @@ def test_fields_that_cannot_be_written_again_make_their_picture_bad(tmp_path):
     (tmp_path / "classes.json").write_text('["cat"]')
     (ref,) = PngMaskSource(path=str(tmp_path), **{**SETTINGS, "kind": "instance"}).images()
     assert ref.problem.code == "bad_label"
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("palette", [b"", bytes(range(48))])
+def test_numbers_of_few_bits_are_those_in_the_file(bits, palette):
+    numbers = (np.arange(16).reshape(2, 8) % (1 << bits)).astype(np.uint8)
+    each = np.unpackbits(numbers[..., None], axis=2)[..., -bits:]
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(each.reshape(2, -1), axis=1))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, 3 if palette else 0, 0, 0, 0)),
+        *([(b"PLTE", palette)] if palette else []),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    assert decode_index_png(file).tolist() == numbers.tolist()
