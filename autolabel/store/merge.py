@@ -83,10 +83,13 @@ def merge(directories: Sequence[Path], out: Path, settings: Mapping[str, str]) -
             return False
         check_no_log(out)
         staging.mkdir()
-        _fill(staging, readers, parts, settings)
-        os.replace(staging / FILE_NAME, out / FILE_NAME)  # noqa: PTH105
-        _sync(out)
-        staging.rmdir()
+        try:
+            _fill(staging, readers, parts, settings)
+            os.replace(staging / FILE_NAME, out / FILE_NAME)  # noqa: PTH105
+            _sync(out)
+        finally:
+            # Of a disk that is full half a run would fill the rest, and the next merge would have no room.
+            shutil.rmtree(staging, ignore_errors=True)
     return True
 
 

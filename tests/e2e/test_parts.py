@@ -274,7 +274,7 @@ def test_a_log_of_another_database_is_not_taken_for_the_new_one_s(label, tmp_pat
     assert "run.sqlite-wal belongs to a run" in capsys.readouterr().err
 
 
-def test_a_merge_that_was_cut_off_is_begun_anew(label, tmp_path, monkeypatch):
+def test_a_merge_that_was_cut_off_leaves_nothing_and_begins_again(label, tmp_path, monkeypatch):
     for k in (1, 2):
         label(f"part {k}", f"part={k}/2")
     monkeypatch.setattr(merge_module, "CHUNK", 5)
@@ -285,11 +285,15 @@ def test_a_merge_that_was_cut_off_is_begun_anew(label, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(merge_module.os, "replace", cut)
         assert merged(tmp_path, ["part 1", "part 2"]) == 130
+    staging = tmp_path / "all" / merge_module.STAGING
     assert not (tmp_path / "all" / "run.sqlite").exists()
+    assert not staging.exists()
+    staging.mkdir(parents=True)  # as a kill leaves it
+    (staging / "run.sqlite").write_bytes(b"half a run")
     assert merged(tmp_path, ["part 1", "part 2"]) == 0
     label("whole")
     assert tables(tmp_path / "all") == tables(tmp_path / "whole")
-    assert not (tmp_path / "all" / merge_module.STAGING).exists()
+    assert not staging.exists()
 
 
 def test_a_part_that_is_not_finished_is_refused(label, tmp_path, capsys):
