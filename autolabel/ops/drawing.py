@@ -50,4 +50,6 @@ def scaled_crop(
     how = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
     shrunk = cv2.resize(crop * np.uint8(255), (width, height), interpolation=how)
     inside: NDArray[np.bool_] = shrunk >= 128
-    return (inside if inside.any() else shrunk > 0), left, top
+    if not inside.any():  # in float: a pixel of a thousand is 0 of 255
+        inside = cv2.resize(crop.astype(np.float32), (width, height), interpolation=how) > 0
+    return inside, left, top
