@@ -182,6 +182,7 @@ def jpeg_is_complete(data: bytes) -> bool:
 # TIFF and EXIF --------------------------------------------------------------------------------------------
 
 _ORIENTATION = 0x0112
+_EXTRA_SAMPLES = 338
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
 _TIFF_COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}
 """Samples of a colour by photometric interpretation (RGB, CMYK, YCbCr, CIELab); of all others one."""
@@ -266,6 +267,7 @@ def _tiff(data: bytes) -> Header:
         form = f"photometric {photometric}, {samples} a pixel{', in planes' * in_planes}"
         way = "convert it to RGB or grey (0 is black) with the samples of a pixel side by side"
         raise ImageError("unsupported", f"TIFF with {bits}-bit samples in an unusual order ({form}); {way}")
+    _refuse_second_band(ifd, photometric, samples, bits)
     orientation, edit = tag(_ORIENTATION, 1), None
     if _ORIENTATION in ifd.places:  # OpenCV would turn it, whatever the flags say
         where, fmt = ifd.places[_ORIENTATION]
@@ -284,6 +286,21 @@ def _tiff(data: bytes) -> Header:
     )
 
 
+def _refuse_second_band(ifd: _Ifd, photometric: int, samples: int, bits: int) -> None:
+    """Beside grey of 8 bits, where it would not be read as it is meant: libtiff's RGBA interface multiplies the grey of
+    planes by a straight alpha, and loses its place at the rim of tiles; Pillow reads no plane of alpha, and does not
+    know a band that nobody describes."""
+    if bits > 8 or samples != 2 or photometric not in (0, 1):
+        return
+    extra = ifd.values.get(_EXTRA_SAMPLES, (-1,))[0]
+    in_planes, tiled = ifd.values.get(284, (1,))[0] == 2, 322 in ifd.values
+    if (in_planes and extra > 0) or (
+        tiled and not in_planes and (photometric, extra) not in ((1, 0), (1, 1), (1, 2))
+    ):
+        form = "alpha in a plane of its own" if in_planes else "a second band in tiles that is not described"
+        raise ImageError("unsupported", f"grey TIFF with {form}; convert it to an 8-bit PNG")
+
+
 def _tiff_unusual(compression: int, photometric: int, samples: int, bits: int) -> str:
     if compression in _TIFF_RARE_COMPRESSIONS:
         return f"{_TIFF_RARE_COMPRESSIONS[compression]} compression"
@@ -297,11 +314,11 @@ def _tiff_unusual(compression: int, photometric: int, samples: int, bits: int) -
 def _tiff_alpha(ifd: _Ifd, photometric: int, samples: int, bits: int) -> Alpha:
     if samples <= _TIFF_COLOURS.get(photometric, 1):
         return "none"
-    extra = ifd.values.get(338, (0,))[0]
-    if extra not in (1, 2) or photometric != 2 or samples != 4:
+    extra = ifd.values.get(_EXTRA_SAMPLES, (0,))[0]
+    if extra not in (1, 2) or (photometric, samples) not in ([(2, 4), (1, 2)] if bits == 8 else [(2, 4)]):
         return "dropped"
-    # Below 16 bits libtiff's RGBA interface multiplies the colours by the alpha itself.
-    return "straight" if extra == 2 and bits == 16 else "premultiplied"
+    # Between 8 and 16 bits libtiff's RGBA interface multiplies the colours by the alpha itself.
+    return "straight" if extra == 2 and bits in (8, 16) else "premultiplied"
 
 
 # PNG ------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ Transparent pictures are laid on white, as viewers show them (`alpha_composited`
 not known to be alpha, near infrared say, is left out (`alpha_dropped`). 16-bit pictures keep their
 high byte (`16bit_reduced`), unless no value reaches 4096: then they are 12-bit data in 16-bit clothes and
 bits 4..11 are kept (`12bit_scaled`). Of several frames or pages the first is taken (`multi_frame`).
-Damage inside a JPEG, a WebP or the pixels of a TIFF cannot be seen by decoding; the sha256 of the bytes is there to
-notice it.
+Damage inside a JPEG, a WebP or the pixels of a TIFF (without Deflate, which has checksums) cannot always be seen by
+decoding; the sha256 of the bytes is there to notice it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from autolabel.ops.headers import (
 )
 from autolabel.ops.orientation import upright_image, upright_size
 from autolabel.ops.storage import is_url, read, retry_transient
+from autolabel.ops.tiff import decode_tiff
 
 # OpenCV's own lines name no file, and an ImageError says the same with one.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -148,8 +149,13 @@ def upright_rgb(record: ImageRecord) -> UInt8:
 
 def _stored_rgb(data: bytes, header: Header) -> tuple[UInt8, tuple[str, ...]]:
     """RGB pixels as stored, not yet upright."""
-    decoded = _decode_avif(data) if header.kind == "AVIF" else _decode_opencv(data, header)
-    return _to_rgb8(decoded, header)
+    data = _edited(data, header)
+    decoded: NDArray[Any] | None = None
+    if header.kind == "AVIF":
+        decoded = _decode_avif(data)
+    elif header.kind == "TIFF":
+        decoded = decode_tiff(data, header)
+    return _to_rgb8(_decode_opencv(data, header) if decoded is None else decoded, header)
 
 
 def _decode_opencv(data: bytes, header: Header) -> NDArray[Any]:
@@ -162,7 +168,7 @@ def _decode_opencv(data: bytes, header: Header) -> NDArray[Any]:
     if header.alpha in ("straight", "premultiplied"):
         flags = cv2.IMREAD_UNCHANGED
     try:
-        decoded = cv2.imdecode(_for_opencv(data, header), flags)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as e:
         raise _undecodable(header, f"{header.kind}: {e.err or e}") from e
     if decoded is None:
@@ -186,11 +192,11 @@ def _undecodable(header: Header, detail: str) -> ImageError:
     return ImageError("corrupt", detail)
 
 
-def _for_opencv(data: bytes, header: Header) -> UInt8:
-    if header.edit is not None:
-        start, end, instead = header.edit
-        data = b"".join((data[:start], instead, data[end:]))
-    return np.frombuffer(data, np.uint8)
+def _edited(data: bytes, header: Header) -> bytes:
+    if header.edit is None:
+        return data
+    start, end, instead = header.edit
+    return b"".join((data[:start], instead, data[end:]))
 
 
 def _decode_avif(data: bytes) -> NDArray[Any]:
@@ -203,7 +209,10 @@ def _decode_avif(data: bytes) -> NDArray[Any]:
 
 def _to_rgb8(decoded: NDArray[Any], header: Header) -> tuple[UInt8, tuple[str, ...]]:
     notes: list[str] = []
-    colours, alpha = (decoded, None) if decoded.ndim == 2 else (decoded[..., :3], decoded[..., 3:])
+    colours, alpha = decoded, None
+    if decoded.ndim == 3:
+        count = 1 if decoded.shape[2] == 2 else 3
+        colours, alpha = decoded[..., 0] if count == 1 else decoded[..., :3], decoded[..., count:]
     if decoded.dtype == np.uint16:
         colours, note = _reduce_depth(colours)
         notes.append(note)
