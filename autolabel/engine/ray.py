@@ -35,7 +35,7 @@ from autolabel.engine.labeler import failed
 from autolabel.engine.stage_times import times_of
 from autolabel.engine.unit_worker import AT_ONCE, Returned, UnitWorker, use_cores
 from autolabel.ops.arrow import pyarrow
-from autolabel.ops.settings import count, number
+from autolabel.ops.settings import count, environment_flag, number
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +179,7 @@ class RayEngine:
             self.close()
 
     def _connect(self) -> None:
+        require_offline_address(self.address)
         ray = imported()
         if ray.is_initialized():  # by `ask`, or by the program that we are a part of
             return
@@ -578,6 +579,19 @@ class Relay:
         """What is done next; None after the last."""
         with quiet():
             return next(self._rows, None)
+
+
+def require_offline_address(address: str | None) -> None:
+    """Raises ConfigError where nothing may touch the network and the address may lead there. `auto` may: the other
+    nodes of a cluster that this machine belongs to are anywhere. A head at a loopback address has its nodes here."""
+    if address is None or not environment_flag("AUTOLABEL_OFFLINE", os.environ):
+        return
+    if re.fullmatch(r"(ray://)?(localhost|127(\.\d+){3}|\[::1\])(:\d+)?", address.strip()):
+        return
+    raise ConfigError(
+        f"engine.address={address} may be on other machines, which offline=true (or AUTOLABEL_OFFLINE=1) forbids; "
+        "take engine.address=null, 127.0.0.1:PORT for a cluster of this machine alone, or offline=false"
+    )
 
 
 def from_outside(address: str | None) -> bool:

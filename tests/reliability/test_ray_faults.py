@@ -45,14 +45,15 @@ class Bench:
         return main(self.arguments(run, "engine=inline", *settings))
 
     def ray(self, run, *settings, cpus=2):
-        own = () if any(s.startswith("engine.address") for s in settings) else (f"engine.cpus={cpus}",)
+        joins = any(s.startswith("engine.address") for s in settings)
+        own = () if joins else (f"engine.cpus={cpus}",)
         small = ("engine.object_store_mb=100", "engine=ray", *own)
         # Not into a pipe, which a process that is left behind would hold open.
         with (self.folder / f"{run}.txt").open("w") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", "autolabel.app.main", *self.arguments(run, *small, *settings)],
                 cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **({"AUTOLABEL_OFFLINE": "0"} if joins else {})},
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )

@@ -49,6 +49,24 @@ def test_settings_that_contradict_each_other_are_refused():
         RayEngine(**{**SETTINGS, "address": "auto", "cpus": 2})
 
 
+@pytest.mark.parametrize(
+    ("address", "is_allowed"),
+    [(None, True), ("127.0.0.1:6379", True), ("localhost:6379", True), ("ray://127.0.0.1:10001", True), ("[::1]:6379", True),
+     ("auto", False), ("10.0.0.5:6379", False), ("ray://head:10001", False), ("127.0.0.1.example.org:6379", False),
+     ("ray://localhost@head:10001", False)],
+)  # fmt: skip
+def test_offline_forbids_a_cluster_that_may_be_elsewhere(monkeypatch, address, is_allowed):
+    monkeypatch.setitem(sys.modules, "ray", None)  # who comes so far is told that it is missing
+    monkeypatch.delenv("AUTOLABEL_OFFLINE", raising=False)
+    engine = RayEngine(**{**SETTINGS, "address": address})
+    with pytest.raises(MissingExtra):
+        engine.on_gpus()
+    monkeypatch.setenv("AUTOLABEL_OFFLINE", "1")
+    expected = (MissingExtra, "needs Ray") if is_allowed else (ConfigError, "offline=true.*forbids; take")
+    with pytest.raises(expected[0], match=expected[1]):
+        engine.on_gpus()
+
+
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra) as caught:
