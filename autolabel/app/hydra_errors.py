@@ -48,6 +48,9 @@ def refuse_unfit(given: str, override: Override, choices: Collection[str], *, sw
     if value is None:
         instead = f"for none of them, {key}=[]" if key in NAMED else nearest("null", choices)
         raise ConfigError(f"{given}: null is no choice of {key}; {instead}")
+    if isinstance(value, list) and len(value) > 1 and key not in NAMED:  # Hydra would mix their settings
+        each = f"; for one run each: label -m {key}={','.join(map(str, value))}" if sweeps else ""
+        raise ConfigError(f"{given}: there is one choice of {key} at a time{each}")
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, str):  # nan is a number, true a truth value
             text = str(one) if isinstance(value, list) else given.partition("=")[2]

@@ -146,6 +146,21 @@ def test_a_mistyped_name_is_told_with_the_right_one(overrides, line):
             "detect=nano,yolo",
             "detect=nano,yolo: there is one choice at a time; for one run each: label -m",
         ),
+        (
+            "label",
+            "detect=[nano,yolo]",
+            "detect=[nano,yolo]: there is one choice of detect at a time; for one run each: label -m detect=nano,yolo",
+        ),
+        (
+            "label",
+            "experiment=[offline,fast]",
+            "experiment=[offline,fast]: there is one choice of experiment at a time",
+        ),
+        (
+            "evaluate",
+            "source@truth=[coco,yolo]",
+            "source@truth=[coco,yolo]: there is one choice of source at a time",
+        ),
         ("label", "detect.conf=choice(1,2)", "detect.conf=choice(1,2): for one run each: label -m"),
         (
             "label",
