@@ -14,9 +14,10 @@ import io
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -38,9 +39,13 @@ from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop
 _KEY = "cutouts"
 _COLUMNS = ("file", "image", "index", "category_id", "category", "score", "x0", "y0", "width", "height", "area_px")
 
+_CROP = re.compile(r"_\d+\.png$")
+
 CUTOUT_NOTES: dict[str, str] = {
     "too_small": "{} [object has|objects have] a shorter side under min_side_px and [is|are] left out",
     "objects_without_picture": "{} [object is|objects are] left out with [its|their] picture",
+    "folders_renamed": "{} [picture is in a folder|pictures are in folders] of another name, as "
+    "[its|theirs] could be that of a crop",
     "class_folders_renamed": "{} [class has|classes have] a folder of another name: a folder cannot be called like [it|them]",
 }
 
@@ -112,7 +117,8 @@ class CutoutsExporter:
         draft: Draft,
         counts: Counter[str],
     ) -> Iterator[dict[str, Any]]:
-        for record, path in named(run, lambda record: safe_path(record.image_id), counts):
+        for record, path in named(run, _place, counts):
+            counts["folders_renamed"] += str(path.parent) != str(PurePosixPath(safe_path(record.image_id)).parent)
             objects = prepared(record, self._policy, counts)
             counts["too_small"] += sum(map(self._is_small, objects))
             objects = [one for one in objects if not self._is_small(one)]
@@ -151,6 +157,12 @@ class CutoutsExporter:
         if self._clear:
             rgba[rgba[..., 3] == 0] = 0
         return rgba, x0, y0
+
+
+def _place(record: ImageRecord) -> str:
+    """Its path below the folder of a class. No folder there is called like a crop, `a_0.png`."""
+    *folders, name = safe_path(record.image_id).split("/")
+    return "/".join([*(f"{one}_" if _CROP.search(one) else one for one in folders), name])
 
 
 def class_folders(categories: Iterable[Category]) -> dict[int, str]:

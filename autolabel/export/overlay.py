@@ -12,6 +12,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, ImageRef, Instance, UInt8
+from autolabel.export.manifest import MANIFEST
 from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured
 from autolabel.export.policy import noted
@@ -145,9 +146,10 @@ def _notes(counts: Counter[str], total: int) -> Iterator[str]:
 
 
 def _unused(image_id: str, taken: set[str]) -> str:
-    """A path of its own: the suffix stays in it, so that a.jpg and a.png do not meet."""
-    path = safe_path(image_id)
-    while path in taken:  # only ids with escaped characters can meet
+    """A path of its own: the suffix stays in it, or a.jpg and a.png would meet; no folder is called like a file."""
+    *folders, name = safe_path(image_id).split("/")
+    path = "/".join([*(f"{one}_" if one.endswith(".jpg") or one == MANIFEST else one for one in folders), name])
+    while path in taken:  # only ids with escaped characters, and those of such folders, can meet
         path += "~"
     taken.add(path)
     return f"{path}.jpg"

@@ -30,6 +30,8 @@ T = TypeVar("T")
 RASTER_NOTES: dict[str, str] = {
     "renamed_for_a_shared_stem": "{} [picture|pictures] shared a name without suffix, or [its|their] label file one with a folder; "
     "the label [file keeps|files keep] the suffix of the picture",
+    "moved_beside_a_file": "{} [picture is in a folder|pictures are in folders] of another name, as "
+    "[its|theirs] is that of a file of the format",
     "void_px": "{} [pixel at an outline is|pixels at outlines are] void (border)",
     "void_crowds": "{} crowd [region is|regions are] void",
 }
@@ -94,15 +96,26 @@ def named(
     run: RecordReader, path_of: Callable[[ImageRecord], str], counts: Counter[str], taken: Sequence[str] = ()
 ) -> Iterator[tuple[ImageRecord, PurePosixPath]]:
     """Every labelled image and its path in a tree where no two share a stem, nor has one that of a file of the format's
-    own, which are `taken`. Reads the records twice."""
+    own, which are `taken`; nor is a folder called like one of those. Reads the records twice."""
     names = TreeNames()
     for path in taken:
         names.announce(path)
     for record in labelled(run):
-        names.announce(path_of(record))
+        names.announce(_beside(path_of(record), taken))
+    moved = 0
     for record in labelled(run, counts):
-        yield record, PurePosixPath(names.name(path_of(record)))
+        path = path_of(record)
+        free = _beside(path, taken)
+        moved += free != path
+        yield record, PurePosixPath(names.name(free))
     counts["renamed_for_a_shared_stem"] = names.renamed
+    counts["moved_beside_a_file"] = moved
+
+
+def _beside(path: str, taken: Sequence[str]) -> str:
+    """The path, its topmost folder renamed where a file of the format's own is called so."""
+    folder, slash, rest = path.partition("/")
+    return f"{folder}_/{rest}" if slash and folder in taken else path
 
 
 def place_of(

@@ -163,6 +163,12 @@ def test_folders_called_like_a_label_file_and_a_picture_called_like_the_manifest
         "a.jpg",
         "manifest.jpg",
         "v1.0/a.jpg",
+        "manifest.json/c.jpg",
+        "manifest.json_/c.jpg",
+        "e.jpg",
+        "e_0.png/d.jpg",
+        "e_0.png/e_0.png/d.jpg",
+        "e.jpg.jpg/d.jpg",
         *(f"a.{suffix}/b.jpg" for suffix in ("txt", "json", "xml", "png", "jpg")),
     ]
     disc_ = instance(disc(120, 160, 60, 60, 30))
