@@ -34,7 +34,7 @@ class ThreadedEngine:
     models at the most, of these and the batch that is begun `memory_mb` MB of pixels (beyond, one decoded picture a
     thread and the rest of that batch), and as many for their commit."""
 
-    def __init__(self, *, workers: int, ahead: int, memory_mb: int) -> None:
+    def __init__(self, *, workers: int, ahead: int, memory_mb: int = 1024) -> None:
         for key, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("memory_mb", memory_mb, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"engine.{key} must be a whole number of at least {least}, got {value!r}")

@@ -90,7 +90,7 @@ class CocoExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
         simplify_iou: float | None,
-        warn_iou: float,
+        warn_iou: float = 0.98,
         split_files: bool,
         val_fraction: float,
         test_fraction: float,

@@ -67,7 +67,7 @@ class LabelStudioExporter:
         image_root: str | None,
         shape: Literal["brush", "polygon"],
         simplify_iou: float | None,
-        warn_iou: float,
+        warn_iou: float = 0.98,
         from_name: str,
         to_name: str,
         data_key: str,

@@ -61,7 +61,7 @@ class LabelMeExporter:
         images: Literal["copy", "link", "upright", "none"],
         shape: Literal["mask", "polygon"],
         simplify_iou: float | None,
-        warn_iou: float,
+        warn_iou: float = 0.98,
         holes: Literal["keep", "fill"],
         parts: Literal["keep", "largest", "split"],
         overlaps: Literal["keep", "score", "smallest"],

@@ -64,7 +64,7 @@ class YoloExporter:
         crowd: Literal["keep", "drop"],
         keep_far_parts: bool,
         simplify_iou: float | None,
-        warn_iou: float,
+        warn_iou: float = 0.98,
         val_fraction: float,
         test_fraction: float,
         seed: int,

@@ -13,7 +13,7 @@ class HolesRefiner:
     """Fills holes of at most `max_px` pixels, or of at most `max_fraction` of the object's area; 0 or null: off.
     Instances of the source's own labels are left alone."""
 
-    def __init__(self, *, max_px: int | None, max_fraction: float | None) -> None:
+    def __init__(self, *, max_px: int | None, max_fraction: float | None = None) -> None:
         self._limit = SizeLimit("refine.holes", max_px, max_fraction)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:

@@ -17,7 +17,7 @@ class IslandsRefiner:
     The largest part stays, whatever its size. Instances of the source's own labels are left alone.
     """
 
-    def __init__(self, *, max_px: int | None, max_fraction: float | None, largest_only: bool) -> None:
+    def __init__(self, *, max_px: int | None, max_fraction: float | None = None, largest_only: bool) -> None:
         self._limit = SizeLimit("refine.islands", max_px, max_fraction)
         if not isinstance(largest_only, bool):
             raise ConfigError(f"refine.islands.largest_only must be true or false, got {largest_only!r}")

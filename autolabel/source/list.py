@@ -25,7 +25,7 @@ class ListSource:
     one and there is no `root`), lines may be addresses too, of this storage alone (see `placed`).
     """
 
-    def __init__(self, *, path: str, root: str | None) -> None:
+    def __init__(self, *, path: str, root: str | None = None) -> None:
         self._path = check_place("source.path", path)
         self._root = check_optional_place("source.root", root)
         self._ignored: Counter[str] = Counter()

@@ -49,7 +49,7 @@ class YoloSource:
     where their length does not (see yolo_rows.py). `path`, `images_dir` and `root` may be addresses.
     """
 
-    def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind) -> None:
+    def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind = "auto") -> None:
         if rows not in ROW_KINDS:
             raise ConfigError(f"source.rows must be one of {', '.join(ROW_KINDS)}, got {rows!r}")
         self._rows = rows

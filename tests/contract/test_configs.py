@@ -222,6 +222,29 @@ def test_a_reference_to_nothing_is_told_with_its_setting(value, line):
     assert str(caught.value) == line
 
 
+LATER = {
+    "export/coco.coco": ["warn_iou"], "export/label_studio.label_studio": ["warn_iou"], "export/labelme.labelme": ["warn_iou"],
+    "export/yolo.yolo": ["warn_iou"], "engine/threaded": ["memory_mb"], "refine/default.islands": ["max_fraction"],
+    "refine/default.holes": ["max_fraction"], "refine/default.smooth": ["radius_fraction"], "source/list": ["root"],
+    "source/yolo": ["rows"], "detect/yolo": ["shrink", "pad", "box_voting"],
+    "segment/sam2_custom": ["masks", "refine_steps", "refine_with", "batching", "compile_mode", "box_prior"],
+}  # fmt: skip
+"""Settings that a component got after people could have copied its file."""
+
+
+@pytest.mark.parametrize("place", LATER)
+def test_a_copied_file_of_an_earlier_version_means_what_it_meant(place):
+    name, _, part = place.partition(".")
+    config = OmegaConf.load(configs_dir() / f"{name}.yaml")
+    node = config[part] if part else config
+    parameters = inspect.signature(get_class(node._target_)).parameters
+    packaged = {key: node[key] for key in LATER[place]}
+    # 0 and null both switch a limit off.
+    assert {key: parameters[key].default or None for key in packaged} == {
+        k: v or None for k, v in packaged.items()
+    }
+
+
 OWN = """
 import {imported}
 
