@@ -44,9 +44,9 @@ from autolabel.export.reading import compare
 from autolabel.export.source_polygons import own_polygons
 from autolabel.export.tools import TOOL_NOTES, InOrder, Outlines, label_names, read_objects, scores_of
 from autolabel.ops.brush import encode_brush
-from autolabel.ops.drawn import Drawn, joined
+from autolabel.ops.drawn import joined
 from autolabel.ops.storage import is_url
-from autolabel.ops.studio_file import read_task
+from autolabel.ops.studio_file import read_task, task_url
 
 CONFIG = "label_config.xml"
 LOCAL_FILES = "/data/local-files/?d="
@@ -114,20 +114,20 @@ class LabelStudioExporter:
         """The tasks read by studio_file.py, written from the format's description; polygons are filled as
         pycocotools does."""
 
-        def tasks() -> Iterator[tuple[str, tuple[Drawn, ...]]]:
+        def tasks() -> Iterator[tuple[str, object]]:
             for file in sorted(directory.glob("tasks*.json")):
                 for row in json.loads(file.read_bytes()):
-                    task = read_task(row, "predictions", self._data_key)
-                    yield task.url, task.shapes
+                    yield task_url(row, self._data_key), row
 
         urls, found = self._addressed(run, Counter()), InOrder(tasks)
 
         def read(record: ImageRecord) -> Iterator[tuple[int, Rle]] | None:
             assert record.info is not None, "checked in labelled"
             url = next(url for one, _, url in urls if one.image_id == record.image_id)
-            shapes = found.find(url)
-            if shapes is None:
+            row = found.find(url)
+            if row is None:
                 return None
+            shapes = read_task(row, "predictions", self._data_key).shapes
             objects = prepared(record, self._policy, Counter())
             return read_objects(record, joined(shapes, record.info.size_hw), objects)
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.protocols import ExportReport, RecordReader
 from autolabel.core.text import counted
-from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
+from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.ops.components import fill_holes, keep_largest, split_parts
-from autolabel.ops.masks import area_px, decode_crop, encode_crop, is_empty, merge
+from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop, is_empty, merge
 from autolabel.ops.masks import mask_of as mask_of  # every prepared object has one
 
 
@@ -195,8 +195,8 @@ def _without_overlaps(instances: list[Instance], rule: str, log: _Log) -> list[I
     owner = np.zeros(mask_of(instances[0]).size_hw, np.int32)
     # Among equals the first in the record is painted last.
     for place in sorted(places, key=lambda i: (_precedence(instances[i], rule), -i)):
-        crop, window = _crop(instances[place])
-        owner[window][crop > 0] = place + 1
+        crop, x0, y0 = decode_crop(mask_of(instances[place]))
+        owner[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]][crop > 0] = place + 1
     kept = []
     for place, instance in enumerate(instances):
         seen = instance if instance.crowd else _visible(instance, owner, place + 1, log)
@@ -213,9 +213,11 @@ def _precedence(instance: Instance, rule: str) -> float:
 
 def _visible(instance: Instance, owner: NDArray[np.int32], mark: int, log: _Log) -> Instance | None:
     mask = mask_of(instance)
-    crop, window = _crop(instance)
-    seen = (owner[window] == mark).astype(np.uint8)
-    hidden = int(crop.sum()) - int(seen.sum())
+    bounds = bounds_xyxy(mask)
+    assert bounds is not None, "masks without a pixel are left out first"
+    x0, y0, x1, y1 = bounds
+    seen = owner[y0:y1, x0:x1] == mark
+    hidden = area_px(mask) - int(np.count_nonzero(seen))
     if not hidden:
         return instance
     log.counts["overlap_px"] += hidden
@@ -223,13 +225,7 @@ def _visible(instance: Instance, owner: NDArray[np.int32], mark: int, log: _Log)
         log.add("hidden_objects", instance, "not written: covered by other objects")
         return None
     log.add("overlaps_cut", instance, f"overlap: {hidden} px belong to another object")
-    return instance.with_mask(encode_crop(seen, window[1].start, window[0].start, mask.size_hw))
-
-
-def _crop(instance: Instance) -> tuple[UInt8, tuple[slice, slice]]:
-    """The object in its box, and where that lies in the image."""
-    crop, x0, y0 = decode_crop(mask_of(instance))
-    return crop, (slice(y0, y0 + crop.shape[0]), slice(x0, x0 + crop.shape[1]))
+    return instance.with_mask(encode_crop(seen.view(np.uint8), x0, y0, mask.size_hw))
 
 
 def _large_enough(instance: Instance, least_px: int, log: _Log) -> bool:

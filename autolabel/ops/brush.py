@@ -8,11 +8,15 @@ Ours has words of 8 bits and fields of 3, 4, 8 and 16; the mask is in every chan
 the alpha channel, and a 1 there is invisible.
 """
 
+# Numba's decorators carry no types.
+# mypy: disable-error-code="untyped-decorator"
+
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
-from autolabel.core.types import Int64, Rle
+from autolabel.core.types import Int64, Rle, UInt8
 from autolabel.ops.masks import encode
 from autolabel.ops.row_rle import image_runs
 
@@ -50,23 +54,11 @@ def decode_brush(data: bytes, size_hw: tuple[int, int]) -> Rle:
         raise ValueError(f"the brush is not of a {width}x{height} image")
     if (stream >> 16) & 31 != _WORD - 1:
         raise ValueError(f"the brush has words of {((stream >> 16) & 31) + 1} bits, not {_WORD}")
-    fields = [((stream >> shift) & 15) + 1 for shift in (12, 8, 4, 0)]
+    fields = np.array([((stream >> shift) & 15) + 1 for shift in (12, 8, 4, 0)])
     alpha = np.zeros(height * width, np.uint8)
-    at, done, total = _HEADER_BITS, 0, height * width * _CHANNELS
-    while done < total:
-        head = _read(data, at, 3)
-        bits = fields[head & 3]
-        end = done + _read(data, at + 3, bits) + 1
-        at += 3 + bits
-        words = 1 if head & 4 else end - done
-        if end > total or at + words * _WORD > len(data) * 8:
-            raise ValueError(f"the brush is damaged at bit {at}")
-        if head & 4:  # channel 3 of pixel k is value 4 k + 3
-            alpha[done // _CHANNELS : end // _CHANNELS] = _read(data, at, _WORD)
-        else:
-            first = (_CHANNELS - 1 - done) % _CHANNELS
-            alpha[done // _CHANNELS : end // _CHANNELS] = _words(data, at, words)[first::_CHANNELS]
-        at, done = at + words * _WORD, end
+    damage = _fill(np.frombuffer(data, np.uint8), fields, alpha)
+    if damage:
+        raise ValueError(f"the brush is damaged at bit {damage}")
     return encode(alpha.reshape(height, width))
 
 
@@ -89,15 +81,32 @@ def _packed(values: Int64, bits: Int64) -> bytes:
     return np.packbits(stream.astype(np.uint8)).tobytes() + (b"" if ends[-1] % 8 else b"\0")
 
 
-def _read(data: bytes, at: int, bits: int) -> int:
+@njit(nogil=True, cache=True)
+def _fill(data: UInt8, fields: Int64, alpha: UInt8) -> int:
+    """Set `alpha`, a value a pixel, from the blocks of a stream. The bit where it is damaged, 0 where it is not."""
+    at, done, total = _HEADER_BITS, 0, len(alpha) * _CHANNELS
+    while done < total:
+        head = _bits(data, at, 3)
+        bits = fields[head & 3]
+        end = done + _bits(data, at + 3, bits) + 1
+        at += 3 + bits
+        words = 1 if head & 4 else end - done
+        if end > total or at + words * _WORD > len(data) * 8:
+            return at
+        if head & 4:  # channel 3 of pixel k is value 4 k + 3
+            alpha[done // _CHANNELS : end // _CHANNELS] = _bits(data, at, _WORD)
+        else:
+            for pixel in range(done // _CHANNELS, end // _CHANNELS):
+                alpha[pixel] = _bits(data, at + (pixel * _CHANNELS + _CHANNELS - 1 - done) * _WORD, _WORD)
+        at += words * _WORD
+        done = end
+    return 0
+
+
+@njit(nogil=True, cache=True)
+def _bits(data: UInt8, at: int, bits: int) -> int:
     """Up to 16 bits from bit `at` on; past the end they are zero."""
-    start = at >> 3
-    window = int.from_bytes(data[start : start + 3].ljust(3, b"\0"), "big")
+    start, window = at >> 3, 0
+    for byte in range(start, start + 3):
+        window = window << 8 | (int(data[byte]) if byte < len(data) else 0)
     return (window >> (24 - (at & 7) - bits)) & ((1 << bits) - 1)
-
-
-def _words(data: bytes, at: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """`count` bytes that begin at bit `at`, which need not be a byte's first."""
-    start, shift = at >> 3, at & 7
-    taken = np.frombuffer(data[start : start + count + 1].ljust(count + 1, b"\0"), np.uint8).astype(np.uint16)
-    return (((taken[:-1] << shift) | (taken[1:] >> (8 - shift))) & 255).astype(np.uint8)

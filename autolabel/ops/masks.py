@@ -26,9 +26,16 @@ def encode(mask: NDArray[np.bool_] | UInt8) -> Rle:
     """(H, W) to run lengths. Any nonzero value is inside."""
     if mask.ndim != 2:
         raise ValueError(f"a mask must have shape (H, W), got {mask.shape}")
-    # pycocotools starts a new run at every change of value, so 255 beside 1 would tear a run in two.
-    found = coco_mask.encode(np.asfortranarray(mask != 0).view(np.uint8))
-    return Rle((int(mask.shape[0]), int(mask.shape[1])), found["counts"])
+    size_hw = int(mask.shape[0]), int(mask.shape[1])
+    inside = mask if mask.dtype == np.bool_ else mask != 0
+    rows = np.flatnonzero(inside.any(axis=1))
+    if not len(rows):
+        return encode_crop(np.zeros((0, 0), np.uint8), 0, 0, size_hw)
+    # Column by column is how masks are encoded, and what turning costs: most objects are a small part of their picture.
+    inside = inside[rows[0] : rows[-1] + 1]
+    columns = np.flatnonzero(inside.any(axis=0))
+    crop = inside[:, columns[0] : columns[-1] + 1].view(np.uint8)
+    return encode_crop(crop, int(columns[0]), int(rows[0]), size_hw)
 
 
 def decode(rle: Rle) -> UInt8:

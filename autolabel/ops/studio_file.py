@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from autolabel.core.types import Rle
 from autolabel.ops.brush import decode_brush
@@ -59,15 +59,20 @@ def read_task(task: object, results: Results, data_key: str | None = None) -> St
     there is none; a bad region is the task's `problem`. The parts of an object that an export of ours cut into
     polygons have one `group`.
     """
-    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
-        raise BadShape("a task needs an object `data`")
-    url = _picture(task["data"], data_key)
+    url, task = task_url(task, data_key), cast("Json", task)
     id_ = task.get("id")
     id_ = id_ if isinstance(id_, int) and not isinstance(id_, bool) and abs(id_) < 1 << 63 else None
     try:
         return _with_shapes(url, id_, task, results)
     except ValueError as e:
         return StudioTask(url, id_, problem=str(e))
+
+
+def task_url(task: object, data_key: str | None = None) -> str:
+    """The picture of a task, as `read_task` finds it; no region is decoded. Raises BadShape."""
+    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+        raise BadShape("a task needs an object `data`")
+    return _picture(task["data"], data_key)
 
 
 def task_labels(task: object, results: Results) -> set[str]:

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import Category
 from autolabel.export.label_studio import LabelStudioExporter
+from autolabel.ops import studio_file
+from autolabel.ops.brush import decode_brush
 from autolabel.ops.masks import decode, from_polygons
 from autolabel.source.label_studio import LabelStudioSource
 from tests.rasters import is_red, noise, photo, turned
@@ -80,6 +82,19 @@ def test_every_mask_comes_back_as_a_brush(tmp_path):
     assert [r["value"]["brushlabels"] for r in prediction["result"][:2]] == [[c.name] for c in CATEGORIES]
     assert len({region["id"] for region in prediction["result"]}) == len(SMALL)
     assert (report.images, report.instances, report.counts["images_left_out"]) == (1, len(SMALL), 1)
+
+
+def test_reading_back_decodes_each_brush_once(tmp_path, monkeypatch):
+    decoded = []
+
+    def counted(data, size_hw):
+        decoded.append(size_hw)
+        return decode_brush(data, size_hw)
+
+    monkeypatch.setattr(studio_file, "decode_brush", counted)
+    items = [record(f"{n}.jpg", [instance(SMALL["disc"])]) for n in range(3)]
+    assert exported(items, tmp_path / "out")[1].deviations == ()
+    assert len(decoded) == 3
 
 
 def test_without_an_address_pictures_are_named_for_local_files_which_serves_no_file_right_in_its_root(tmp_path):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from pycocotools import mask as coco_mask
 
 from autolabel.core.types import Rle
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, decode_crop, encode, encode_crop, iou, run_lengths
@@ -20,6 +21,14 @@ def test_a_mask_comes_back_from_its_run_lengths(mask):
     rle = encode(mask)
     assert (decode(rle) == mask).all()
     assert area_px(rle) == mask.sum() == run_lengths(rle)[1::2].sum()
+
+
+@settings(deadline=None, max_examples=200)
+@given(any_mask, st.sampled_from(["C", "F"]), st.sampled_from([bool, np.uint8, np.float32]))
+def test_a_mask_has_the_bytes_of_pycocotools(mask, order, dtype):
+    for inside in (mask, mask[:0], mask[:, :0]):
+        expected = coco_mask.encode(np.asfortranarray(inside))["counts"]
+        assert encode(np.array(inside, dtype, order=order) * dtype(3)).counts == expected
 
 
 @settings(deadline=None, max_examples=60)
