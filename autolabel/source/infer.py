@@ -148,10 +148,13 @@ def _infer_folder(path: str) -> tuple[str, str]:
     tree = walk(path)
     if tree.images():
         return "folder", "; ".join(["a folder of pictures", *_not_used(path, names, tree)])
+    left_out = (
+        "; left out: " + ", ".join(f"{what}: {n}" for what, n in tree.ignored.items()) if tree.ignored else ""
+    )
     raise SourceError(
         f"nothing to label in {path!r}: looked for pictures ({', '.join(sorted(IMAGE_EXTENSIONS)[:6])}, …) at any "
         f"depth, data.yaml, a COCO instances.json, CVAT's annotations.xml, LabelMe and Label Studio .json, JPEGImages/ "
-        f"with Annotations/ or SegmentationClass/, images/ with labels/ or masks/, VOC .xml, YOLO .txt and .parquet files"
+        f"with Annotations/ or SegmentationClass/, images/ with labels/ or masks/, VOC .xml, YOLO .txt and .parquet files{left_out}"
     )
 
 

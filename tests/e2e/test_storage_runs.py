@@ -64,8 +64,8 @@ def test_a_run_from_a_storage_is_continued_and_notices_what_changed(label, tmp_p
     bucket("/photos/new.png", (tmp_path / "in" / "new.png").read_bytes())
     assert label("memory://photos") == 0
     error = capsys.readouterr().err
-    assert "1 new pictures" in error
-    assert "1 changed pictures" in error
+    assert "1 new picture since" in error
+    assert "1 changed picture since" in error
 
 
 def test_a_picture_that_left_the_storage_fails_by_name_and_is_tried_again(label, tmp_path, bucket):
