@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,9 @@ from autolabel.weights.quiet import quiet_environment
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""What file systems say that know no locks: a run is not for them, an export is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +98,12 @@ def save(
         root.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(f"{printable(str(root))} cannot be a folder: there is a file of this name") from error
-    with exclusive(root):
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive(root))
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
         for name in exporters:
             require_none_lost(root / name, records)
         reports = {}

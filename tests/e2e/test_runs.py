@@ -1,6 +1,7 @@
 """The command line as people use it: labelled, killed, continued, refused. No model: the stages are fakes."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -519,6 +520,15 @@ def test_pictures_that_are_no_paths_are_one_clear_line_from_python(configs, tmp_
         list(labeler.label(["/x/a.png", "/x/b.png", "/x/b.png"]))
     with pytest.raises(ConfigError, match="an address is given alone"):
         list(labeler.label(["s3://bucket/a.png"]))
+
+
+def test_a_file_system_without_locks_holds_exports(results, tmp_path, monkeypatch):
+    def flock(descriptor, kind):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    results[0].save(tmp_path / "out", ["coco"])
+    assert saved_names(tmp_path / "out") == ["a.png"]
 
 
 def test_what_cannot_be_saved_is_one_clear_line(results, tmp_path):
