@@ -89,8 +89,8 @@ def test_another_etag_is_a_changed_picture_and_an_empty_object_a_failed_one(labe
     s3.pipe_file("photos/set/empty.png", b"")
     assert label("s3://photos/set") == 2
     error = capsys.readouterr().err
-    assert "1 changed pictures" in error
-    assert "1 new pictures" in error
+    assert "1 changed picture since" in error
+    assert "1 new picture since" in error
     with open_reader(tmp_path / "run") as reader:
         assert reader.counts()["failed:empty"] == 1
 
