@@ -335,13 +335,12 @@ def say_kind(source: Source, count: int) -> None:
 def say_run(root: str) -> None:
     """One line where the pictures are those that a run exported: it is rarely meant, and may be."""
     place = Path(root)
-    around = [place, *(folder for folder in place.parents if (folder / "export") in (place, *place.parents))]
+    around = (folder for folder in place.parents if folder / "export" in place.parents)
     run = next((folder for folder in around if os.path.isfile(folder / FILE_NAME)), None)  # noqa: PTH113 - never raises
     if root and run is not None:
         shown = printable(shlex.quote(str(run)))
-        where = "a run directory" if run == place else f"in the run directory {shown}"
         sys.stderr.write(
-            f"source: {printable(root)} is {where} of autolabel: the pictures that it exported are labelled, as a new run "
+            f"source: {printable(root)} is in the run directory {shown} of autolabel: the pictures that it exported are labelled, as a new run "
             f"(to look at that one: autolabel report {shown})\n"
         )
 
