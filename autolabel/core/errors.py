@@ -2,6 +2,7 @@
 
     AutolabelError
     ├── ConfigError        a setting is out of range, of the wrong type or unknown
+    ├── ComponentError     a detector, prompter, segmenter or refiner gave back what no label can be made of
     ├── SourceError        the input as a whole cannot be read (a label file, a folder, a list)
     ├── ImageError         one picture cannot be used; becomes a `failed:<code>` record
     ├── WeightsError       model weights
@@ -32,6 +33,15 @@ class AutolabelError(Exception):
 
 class ConfigError(AutolabelError):
     """A setting is out of range, of the wrong type or unknown; the message names its key."""
+
+
+class ComponentError(AutolabelError):
+    """A component gave back what no label can be made of; the message names its key and its class."""
+
+
+class Malformed(ValueError):
+    """Something that a component made or gave back is not what its type or seam says. Where the component is known,
+    it becomes a ComponentError."""
 
 
 class SourceError(AutolabelError):

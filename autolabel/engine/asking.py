@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolabel.core.protocols import Later, LateSegmenter, Segmenter
+from autolabel.core.protocols import Segmenter
 from autolabel.core.types import NO_OBJECT, Frame, ImageInfo, PromptedMask, Prompts
 from autolabel.engine.sifting import sifted
 from autolabel.ops.masks import ious
 from autolabel.ops.points import prompt_problems
+from autolabel.ops.returned import answers_of
 from autolabel.ops.views import frame_view, prompts_view
 from autolabel.ops.windows import Window, paste
 
@@ -40,7 +41,7 @@ def ask(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts
         for window, rows in _views(one, bad).items()
     ]
     seen = [_view(frames[number], prompts[number].select(rows), window) for number, rows, window in views]
-    given = _begun(segmenter, [frame for frame, _ in seen], [asked for _, asked in seen])
+    given = answers_of(segmenter, [frame for frame, _ in seen], [asked for _, asked in seen]) if seen else list
 
     def settle() -> list[Answers]:
         answers: list[list[tuple[Window | None, PromptedMask]]] = [[] for _ in prompts]
@@ -53,15 +54,6 @@ def ask(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts
         ]
 
     return settle
-
-
-def _begun(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
-    if not frames:
-        return list
-    if isinstance(segmenter, LateSegmenter):
-        return segmenter.begin(frames, prompts)
-    answers = segmenter.segment(frames, prompts)
-    return lambda: answers
 
 
 def _views(prompts: Prompts, bad: Mapping[int, str]) -> dict[Window | None, list[int]]:

@@ -20,6 +20,7 @@ from autolabel.core.protocols import Segmenter
 from autolabel.core.types import Float32, Frame, PromptedMask, Prompts
 from autolabel.ops.boxes import box_problem
 from autolabel.ops.points import PADDING
+from autolabel.ops.returned import answers_of
 from autolabel.ops.settings import count, number
 from autolabel.ops.views import frame_view, prompts_view
 from autolabel.ops.windows import Window, paste, window_pixels
@@ -62,12 +63,14 @@ class ZoomSegmenter:
         """As the inner segmenter's, with the masks of small boxes from their crops."""
         plans = [self._views(one, frame.info.size_hw) for frame, one in zip(frames, prompts, strict=True)]
         asked = [(picture, view) for picture, views in enumerate(plans) for view in views]
-        given = self._inner.segment(
+        given = answers_of(
+            self._inner,
             [_frame(frames[picture], view) for picture, view in asked],
             [_prompts(prompts[picture], view) for picture, view in asked],
+            key="segment.inner",
         )
         answers: list[list[PromptedMask]] = [[] for _ in frames]
-        for (picture, view), masks in zip(asked, given, strict=True):
+        for (picture, view), masks in zip(asked, given(), strict=True):
             answers[picture] += [_in_picture(mask, view, frames[picture].info.size_hw) for mask in masks]
         return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
 

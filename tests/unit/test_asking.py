@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ComponentError, ConfigError
 from autolabel.core.types import (
     NO_OBJECT,
     Category,
@@ -33,6 +33,7 @@ from autolabel.ops.points import grid_xy, most_inside_xy
 from autolabel.ops.windows import crop_windows, cut, paste
 from autolabel.prompt.jitter import JitterPrompter
 from autolabel.segment.box import BoxSegmenter, box_rle
+from autolabel.segment.zoom import ZoomSegmenter
 from autolabel.store.memory import MemoryStore
 from tests.fakes import ColourDetector, album, draw, labeler
 from tests.records import disc
@@ -145,6 +146,54 @@ def test_a_mask_pasted_is_the_mask_at_its_place(mask, at, more):
     pasted = paste(encode(mask), window, whole.shape)
     assert pasted == encode(whole)
     assert cut(pasted, window) == encode(mask)
+
+
+# what a segmenter gives back
+
+
+class Numbered(BoxSegmenter):
+    """The filled box, its answers numbered anew."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def segment(self, frames, prompts):
+        return [
+            [replace(a, prompt=self.number(a.prompt)) for a in some] for some in super().segment(frames, prompts)
+        ]
+
+
+class Later(Numbered):
+    def begin(self, frames, prompts):
+        return lambda: self.segment(frames, prompts)
+
+
+def zoomed(segmenter):
+    return ZoomSegmenter(inner=segmenter, smaller_than=0.5, fill=0.9, share=0.9, min_crop=4)
+
+
+@pytest.mark.parametrize("kind", [Numbered, Later])
+@pytest.mark.parametrize("around", [lambda segmenter: segmenter, zoomed])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(lambda i: i - 1, "it answered prompt -1 of 2 prompts"), (lambda i: i + 1, "it answered prompt 2 of 2 prompts"),
+     (str, "must be an int, got a str")],
+)  # fmt: skip
+def test_an_answer_to_no_prompt_names_the_segmenter(kind, around, number, said):
+    with pytest.raises(ComponentError, match=rf"segment.*test_asking.{kind.__name__}\): 'a': .*{said}"):
+        ask(around(kind(number)), [frame()], [boxes([0, 0, 5, 5], [1, 1, 6, 6])])()
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [([], "asked about 1 picture and gave a list of 0"), (None, "must give a list"), ([None], "must give a list"),
+     ([[3]], "must be PromptedMasks, got a int")],
+)  # fmt: skip
+def test_answers_that_are_not_one_list_a_picture_name_the_segmenter(answers, said):
+    segmenter = BoxSegmenter()
+    segmenter.segment = lambda frames, prompts: answers
+    with pytest.raises(ComponentError, match=rf"segment \(.*BoxSegmenter\): .*{said}"):
+        ask(segmenter, [frame()], [boxes([0, 0, 5, 5])])()
 
 
 # duplicates

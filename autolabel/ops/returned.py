@@ -1,0 +1,98 @@
+"""What components give back, looked at once a batch where it enters. What no label could be made of ends the run at the
+first picture, with a line that names the component: after hours of labelling nobody could say whose it was.
+
+Numbers are judged elsewhere (`ops.boxes`, `ops.points`): a box may be bad, and is dropped alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from autolabel.core.errors import ComponentError, Malformed
+from autolabel.core.protocols import Later, LateSegmenter, Segmenter
+from autolabel.core.text import counted
+from autolabel.core.types import Frame, PromptedMask, Prompts
+
+
+@contextmanager
+def blaming(key: str, component: object) -> Iterator[None]:
+    """What is `Malformed` meanwhile is this component's, which is set at `key`: raises ComponentError for it."""
+    try:
+        yield
+    except Malformed as error:
+        kind = type(component)
+        raise ComponentError(f"{key} ({kind.__module__}.{kind.__qualname__}): {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What must be known of a question to judge its answers: the picture, its size, and how many prompts there are."""
+
+    image_id: str
+    size_hw: tuple[int, int]
+    prompts: int
+
+
+def answers_of(
+    segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts], key: str = "segment"
+) -> Later:
+    """What a segmenter answers, at once or later. Raises ComponentError, then or there."""
+    asked = [
+        Asked(frame.ref.image_id, frame.info.size_hw, len(some))
+        for frame, some in zip(frames, prompts, strict=True)
+    ]
+    later: Later | None = None
+    given: object = None
+    with blaming(key, segmenter):
+        if isinstance(segmenter, LateSegmenter):
+            later = segmenter.begin(frames, prompts)
+        else:
+            given = segmenter.segment(frames, prompts)
+
+    def settle() -> list[list[PromptedMask]]:
+        with blaming(key, segmenter):
+            answers = one_each(given if later is None else later(), len(asked))
+            return [_answers(some, one) for some, one in zip(answers, asked, strict=True)]
+
+    return settle
+
+
+def one_each(given: object, count: int) -> list[Any]:
+    """A list of `count`."""
+    found = listed(given)
+    if len(found) != count:
+        raise Malformed(
+            counted(
+                count, "it was asked about {} picture[|s] and gave a list of {}: one each is wanted", len(found)
+            )
+        )
+    return found
+
+
+def listed(given: object) -> list[Any]:
+    if not isinstance(given, Iterable):
+        raise Malformed(f"it must give a list, got a {type(given).__name__}")
+    return list(given)
+
+
+def _answers(given: object, asked: Asked) -> list[PromptedMask]:
+    found = listed(given)
+    for kind in {type(answer) for answer in found} - {PromptedMask}:
+        raise Malformed(f"{asked.image_id!r}: its answers must be PromptedMasks, got a {kind.__name__}")
+    numbers = [answer.prompt for answer in found]
+    for kind in {type(number) for number in numbers} - {int}:
+        raise Malformed(f"{asked.image_id!r}: the number of a prompt must be an int, got a {kind.__name__}")
+    if numbers and not 0 <= min(numbers) <= max(numbers) < asked.prompts:
+        wrong = min(numbers) if min(numbers) < 0 else max(numbers)
+        raise Malformed(
+            counted(
+                asked.prompts,
+                "{1!r}: it answered prompt {2} of {0} prompt[|s], which are numbered from 0",
+                asked.image_id,
+                wrong,
+            )
+        )
+    return found
