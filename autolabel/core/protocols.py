@@ -84,7 +84,7 @@ class Prompter(Protocol):
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
     ) -> list[Prompts]:
         """Of image i, the detections `asked[i]` want a mask; their boxes are sound and clipped. The others are there
-        to be taken into account."""
+        to be taken into account; prompts for them are left out, as the source's masks stay."""
 
 
 class Segmenter(Protocol):

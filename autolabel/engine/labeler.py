@@ -16,6 +16,7 @@ from autolabel.core.protocols import BatchLimit, Detector, Finish, Prompter, Ref
 from autolabel.core.types import (
     FRAME_ASSUMED,
     MAX_DET,
+    NO_OBJECT,
     UNLABELLED,
     Detections,
     Frame,
@@ -200,12 +201,15 @@ class PipelineLabeler(FrameLabeler):
     def _ask(self, pairs: Sequence[tuple[Frame, Question]]) -> list[Callable[[], Answers]]:
         """What gives the answers of each image; those without a question never reach the encoder."""
         from autolabel.engine.asking import ask
+        from autolabel.ops.returned import prompts_of
 
         frames = [frame for frame, _ in pairs]
         questions = [question for _, question in pairs]
-        prompts = self.prompter.prompt(frames, [q.clipped for q in questions], [q.asked for q in questions])
-        if self._class_of_new is None and getattr(self.prompter, "about", None) == "names":
-            prompts = [of_detections(some, len(q.clipped)) for some, q in zip(prompts, questions, strict=True)]
+        found = prompts_of(self.prompter, frames, [q.clipped for q in questions], [q.asked for q in questions])
+        # Where new objects have no class, a name of no detection is that of an annotation whose class is left out: it
+        # gets no record, as its box.
+        of_new = self._class_of_new is not None or getattr(self.prompter, "about", None) != "names"
+        prompts = [wanted(some, q, of_new) for some, q in zip(found, questions, strict=True)]
         settle = cache(ask(self.segmenter, frames, prompts))
         return [partial(lambda i: settle()[i], i) for i in range(len(frames))]
 
@@ -242,14 +246,18 @@ class PipelineLabeler(FrameLabeler):
         return number
 
 
-def of_detections(prompts: Prompts, count: int) -> Prompts:
-    """Without questions about added objects. Where new ones have no class, a name of no detection is that of an
-    annotation whose class is left out: it gets no record, as its box."""
-    if not prompts.added:
-        return prompts
-    rows = np.flatnonzero(prompts.object_numbers < count).tolist()
-    refused = {number: why for number, why in prompts.refused.items() if number < count}
-    return replace(prompts.select(rows), added=0, refused=refused)
+def wanted(prompts: Prompts, question: Question, of_new: bool) -> Prompts:
+    """Without what is said of detections that want no mask, so that one that the source gave stays, and `of_new` or
+    not of added objects."""
+    count = len(question.clipped)
+    is_wanted = np.zeros(count + prompts.added + 1, bool)
+    is_wanted[list(question.asked)] = True
+    is_wanted[count:-1] = of_new
+    is_wanted[NO_OBJECT] = True  # the last
+    rows = np.flatnonzero(is_wanted[prompts.object_numbers]).tolist()
+    refused = {number: why for number, why in prompts.refused.items() if is_wanted[number]}
+    added = prompts.added if of_new else 0
+    return replace(prompts.select(rows), added=added, refused=refused)
 
 
 def with_new(

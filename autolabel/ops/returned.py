@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolabel.core.errors import ComponentError, Malformed
-from autolabel.core.protocols import Later, LateSegmenter, Segmenter
+from autolabel.core.protocols import Later, LateSegmenter, Prompter, Segmenter
 from autolabel.core.text import counted
-from autolabel.core.types import Frame, PromptedMask, Prompts
+from autolabel.core.types import NO_OBJECT, Detections, Frame, PromptedMask, Prompts
 
 
 @contextmanager
@@ -25,6 +25,31 @@ def blaming(key: str, component: object) -> Iterator[None]:
     except Malformed as error:
         kind = type(component)
         raise ComponentError(f"{key} ({kind.__module__}.{kind.__qualname__}): {error}") from error
+
+
+def prompts_of(
+    prompter: Prompter, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
+) -> list[Prompts]:
+    """What is asked about each picture. Raises ComponentError."""
+    with blaming("prompt", prompter):
+        given = one_each(prompter.prompt(frames, detections, asked), len(frames))
+        for frame, found, some in zip(frames, detections, given, strict=True):
+            _require_objects(some, frame.ref.image_id, len(found))
+    return given
+
+
+def _require_objects(prompts: Prompts, image_id: str, detections: int) -> None:
+    """Every prompt is for a detection, an added object or whatever is there, every refusal for one of the first two."""
+    if not isinstance(prompts, Prompts):
+        raise Malformed(f"{image_id!r}: it must give Prompts, got a {type(prompts).__name__}")
+    end, numbers = detections + prompts.added, prompts.object_numbers
+    beyond = [*numbers[(numbers < NO_OBJECT) | (numbers >= end)].tolist()]
+    beyond += [number for number in prompts.refused if not 0 <= number < end]
+    if beyond:
+        raise Malformed(
+            f"{image_id!r}: there is no object {beyond[0]} to ask about or to refuse: it has {detections} detections, "
+            f"{prompts.added} are added, numbered from 0 ({NO_OBJECT}: whatever is there)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
