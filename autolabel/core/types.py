@@ -263,7 +263,8 @@ class Prompts:
     that no detector found (numbered after the detections), or NO_OBJECT. Several prompts may ask for one object:
     `keep` says whether the first one's answer stays, or the one that agrees best with the others. `refused` are
     objects that are not asked for, and why. `windows_xyxy` (N, 4), in whole pixels, is the part of the image that a
-    prompt is about, encoded as if it were the image; None: all of it. A segmenter never sees windows, and only needs
+    prompt is about, encoded as if it were the image; None: all of it. A prompt is refused (`bad_window`) whose window
+    is empty, reaches out of the image or does not meet its box. A segmenter never sees windows, and only needs
     `sieve` where it gives several answers to a prompt.
     """
 

@@ -32,7 +32,7 @@ from autolabel.core.types import (
 from autolabel.engine.stage_times import StageTimes
 
 BEFORE_REFINING = (
-    "bad_box", "bad_point", "bad_mask", "bad_prompt", "no_prompt", "crowd_box", "no_mask", "empty_mask"
+    "bad_box", "bad_point", "bad_mask", "bad_window", "bad_prompt", "no_prompt", "crowd_box", "no_mask", "empty_mask"
 )  # fmt: skip
 """How the labeler's own reasons begin; refiners use other words."""
 CROWD_BOX = "crowd_box: a box around a crowd, without its mask, asks for no object"

@@ -67,7 +67,27 @@ def prompt_problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str
     if prompts.boxes_xyxy is not None and prompts.points_xy is None and prompts.masks is None:
         rows = np.flatnonzero(~are_sound(prompts.boxes_xyxy, size_hw)).tolist()
     found = ((row, prompt_problem(prompts, row, size_hw)) for row in rows)
-    return {row: problem for row, problem in found if problem is not None}
+    return window_problems(prompts, size_hw) | {row: problem for row, problem in found if problem is not None}
+
+
+def window_problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str]:
+    """Why the windows of prompts are no part of a picture of `size_hw`, or their boxes not in them, by their row."""
+    windows, boxes, (h, w) = prompts.windows_xyxy, prompts.boxes_xyxy, size_hw
+    if windows is None:
+        return {}
+    x0, y0, x1, y1 = windows.T
+    bad = ~((x0 >= 0) & (y0 >= 0) & (x0 < x1) & (y0 < y1) & (x1 <= w) & (y1 <= h))
+    problems = {
+        row: f"bad_window: {windows[row].tolist()} is no part of the {w}x{h} image"
+        for row in np.flatnonzero(bad).tolist()
+    }
+    if boxes is not None:
+        low, high = np.maximum(boxes[:, :2], windows[:, :2]), np.minimum(boxes[:, 2:], windows[:, 2:])
+        apart = (low >= high).any(axis=1) & ~bad  # never true of NaN, which is no box
+        problems |= {
+            row: f"bad_window: the box is not in {windows[row].tolist()}" for row in np.flatnonzero(apart).tolist()
+        }
+    return problems
 
 
 def prompt_problem(prompts: Prompts, row: int, size_hw: tuple[int, int]) -> str | None:

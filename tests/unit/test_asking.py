@@ -76,6 +76,23 @@ def test_a_bad_prompt_is_refused_with_a_reason_and_the_others_are_answered(bad, 
     assert [len(asked) for asked in segmenter.asked] == [2]
 
 
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [([-20, -20, 70, 50], "no part"), ([-1, 0, 60, 40], "no part"), ([0, 0, 60, 41], "no part"),
+     ([0, 0, 61, 40], "no part"), ([9, 9, 3, 3], "no part"), ([5, 5, 5, 9], "no part"), ([30, 20, 60, 40], "box is not in"),
+     ([5, 0, 60, 40], "box is not in"), ([4, 4, 60, 40], None), ([0, 0, 60, 40], None)],
+)  # fmt: skip
+def test_a_window_must_be_a_part_of_the_picture_and_meet_the_box(window, said):
+    segmenter = Watching()
+    both = boxes([0, 0, 5, 5], [0, 0, 5, 5], windows_xyxy=np.array([window, [0, 0, 10, 10]]))
+    (answers,) = ask(segmenter, [frame()], [both])()
+    assert sorted(answers.by_object) == [0, 1][said is not None :]
+    if said is not None:
+        assert answers.reasons[0].startswith("bad_window: ")
+        assert said in answers.reasons[0]
+        assert len(segmenter.frames) == 1
+
+
 def test_a_prompt_with_a_mask_of_another_picture_or_without_a_pixel_is_refused():
     masks = (encode(np.ones((4, 4), np.uint8)), encode(np.zeros(SIZE, np.uint8)), encode(np.ones(SIZE, np.uint8)))
     (answers,) = ask(Watching(), [frame()], [boxes(*[[0, 0, 5, 5]] * 3, masks=masks)])()
