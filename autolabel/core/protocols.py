@@ -110,7 +110,8 @@ class LateSegmenter(Segmenter, Protocol):
 
 
 class Refiner(Protocol):
-    """Keeps, changes or drops. Every instance comes back once: kept (with its `index`), or dropped with a reason."""
+    """Keeps, changes or drops. Every instance comes back once: kept, or dropped with a reason. Its mask (`with_mask`)
+    and `quality` may be others; nothing else of it is ever changed, `index` least of all."""
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]: ...
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from operator import is_
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -300,18 +299,13 @@ def decide(
     candidates: Sequence[Instance], reasons: Mapping[int, str], refiners: Sequence[Refiner], image: ImageInfo
 ) -> tuple[Verdict, ...]:
     """One verdict a candidate: dropped for `reasons[index]`, or what the refiners say, asked in their order."""
-    kept = [c for c in candidates if c.index not in reasons]
+    from autolabel.ops.returned import refined_by
+
+    kept: Sequence[Instance] = [c for c in candidates if c.index not in reasons]
     reasons = dict(reasons)
     last = {c.index: c for c in candidates}
     for refiner in refiners:
-        asked = kept
-        kept, dropped = refiner.refine(asked, image)
-        if not dropped and len(kept) == len(asked) and all(map(is_, kept, asked)):
-            continue
-        before = {c.index for c in asked}
-        after = [c.index for c in kept] + [d.instance.index for d in dropped]
-        assert len(after) == len(before), f"{type(refiner).__name__} lost or repeated an instance"
-        assert set(after) == before, f"{type(refiner).__name__} invented an instance"
+        kept, dropped = refined_by(refiner, kept, image)
         reasons.update({d.instance.index: d.reason for d in dropped})
         last.update({c.index: c for c in (*kept, *(d.instance for d in dropped))})
     return tuple(verdict_on(c, last[c.index], reasons.get(c.index)) for c in candidates)
@@ -320,7 +314,8 @@ def decide(
 def verdict_on(candidate: Instance, last: Instance, reason: str | None) -> Verdict:
     """What became of a candidate; a dropped one keeps the mask it was found with."""
     changed = reason is None and last.mask != candidate.mask
-    return Verdict(reason, last.mask if changed else None, last.quality)
+    # numpy's numbers cannot be stored.
+    return Verdict(reason, last.mask if changed else None, None if last.quality is None else float(last.quality))
 
 
 def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> list[Instance]:

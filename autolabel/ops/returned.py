@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
+from operator import attrgetter, is_
 from typing import Any
 
 from autolabel.core.errors import ComponentError, Malformed
-from autolabel.core.protocols import Later, LateSegmenter, Prompter, Segmenter
+from autolabel.core.protocols import Later, LateSegmenter, Prompter, Refiner, Segmenter
 from autolabel.core.text import counted
-from autolabel.core.types import NO_OBJECT, Detections, Frame, PromptedMask, Prompts
+from autolabel.core.types import (
+    NO_OBJECT,
+    Detections,
+    Dropped,
+    Frame,
+    ImageInfo,
+    Instance,
+    PromptedMask,
+    Prompts,
+    Rle,
+)
 
 
 @contextmanager
@@ -83,6 +95,72 @@ def answers_of(
             return [_answers(some, one) for some, one in zip(answers, asked, strict=True)]
 
     return settle
+
+
+_FIXED = tuple(field.name for field in fields(Instance) if field.name not in ("mask", "polygons", "quality"))
+_fixed = attrgetter(*_FIXED)
+
+
+def refined_by(
+    refiner: Refiner, instances: Sequence[Instance], image: ImageInfo
+) -> tuple[Sequence[Instance], Sequence[Dropped]]:
+    """What a refiner keeps, and what it drops. Raises ComponentError where an instance is lost, repeated or invented,
+    or differs in more than its mask and quality."""
+    with blaming("refine", refiner):
+        given = refiner.refine(instances, image)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise Malformed("it must give two lists, the instances that are kept and those dropped")
+        kept, dropped = listed(given[0]), listed(given[1])
+        if not dropped and len(kept) == len(instances) and all(map(is_, kept, instances)):
+            return kept, dropped
+        for one in dropped:
+            if not isinstance(one, Dropped):
+                raise Malformed(f"what it drops must be Dropped, got a {type(one).__name__}")
+            if not isinstance(one.reason, str) or not one.reason.strip():
+                raise Malformed(f"what it drops needs a reason such as 'min_area: 9 < 16 px', got {one.reason!r}")
+        _require_same([*kept, *(one.instance for one in dropped)], instances)
+    return kept, dropped
+
+
+def _require_same(after: Sequence[Instance], before: Sequence[Instance]) -> None:
+    """Every instance once, in any order, and as it was but for its mask and quality."""
+    for kind in {type(one) for one in after} - {Instance}:
+        raise Malformed(f"it must give Instances, got a {kind.__name__}")
+    of_index = {one.index: one for one in before}
+    for one in after:
+        was = of_index.pop(one.index, None)
+        if was is None:
+            raise Malformed(f"instance {one.index!r} is none that it was given, or comes back twice")
+        if one is not was:
+            _require_fixed(one, was)
+    if of_index:
+        raise Malformed(f"instance {min(of_index)} is neither kept nor dropped")
+
+
+def _require_fixed(one: Instance, was: Instance) -> None:
+    if _fixed(one) != _fixed(was):
+        name = next(name for name in _FIXED if getattr(one, name) != getattr(was, name))
+        raise Malformed(
+            f"instance {one.index} has another {name}, {getattr(one, name)!r:.60} in place of "
+            f"{getattr(was, name)!r:.60}; a refiner may change masks and quality alone"
+        )
+    if one.polygons is not None and one.polygons != was.polygons:
+        raise Malformed(f"instance {one.index} has other polygons; with_mask gives it another mask")
+    if one.mask is not was.mask and was.mask is not None:
+        require_mask(one.mask, was.mask.size_hw, f"instance {one.index}")
+    if one.quality is not None and not isinstance(one.quality, Real):
+        raise Malformed(f"instance {one.index}: quality must be a number or None, got {one.quality!r:.60}")
+
+
+def require_mask(mask: object, size_hw: tuple[int, int], what: str) -> None:
+    """Raises Malformed for what is no mask of this size."""
+    if not isinstance(mask, Rle) or type(mask.counts) is not bytes:
+        raise Malformed(
+            f"{what}: a mask must be an Rle with counts in bytes (autolabel.ops.masks.encode makes one of an array), "
+            f"got {mask!r:.60}"
+        )
+    if mask.size_hw != size_hw:
+        raise Malformed(f"{what}: a mask has the size {mask.size_hw}, which must be {size_hw} (height, width)")
 
 
 def one_each(given: object, count: int) -> list[Any]:
