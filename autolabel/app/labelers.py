@@ -46,6 +46,7 @@ def build_labeler(
     from autolabel.app.weights import Bar
     from autolabel.engine.labeler import PipelineLabeler
     from autolabel.engine.one_step import OneStepLabeler
+    from autolabel.ops.returned import require_categories
     from autolabel.weights import progress_to
 
     if config.images is None:
@@ -53,9 +54,11 @@ def build_labeler(
     with Bar() as bar, progress_to(bar):
         model = one_step_model(config)
         if model is not None:
+            require_categories("labeler", model)
             model, categories = relabelled_model(model, build(config.labels))
             return OneStepLabeler(model=model, **of_all_labelers(config, categories)), categories
         detector: Detector = build_of("detect", config.detect)
+        require_categories("detect", detector)
         categories = tuple(source_categories or ()) if detector.categories is None else detector.categories
         if not categories and source_categories is not None:
             raise no_classes(refs)

@@ -14,10 +14,11 @@ from operator import attrgetter, is_
 from typing import Any
 
 from autolabel.core.errors import ComponentError, Malformed
-from autolabel.core.protocols import Later, LateSegmenter, Prompter, Refiner, Segmenter
+from autolabel.core.protocols import Detector, InstanceModel, Later, LateSegmenter, Prompter, Refiner, Segmenter
 from autolabel.core.text import counted
 from autolabel.core.types import (
     NO_OBJECT,
+    Category,
     Detections,
     Dropped,
     Frame,
@@ -37,6 +38,29 @@ def blaming(key: str, component: object) -> Iterator[None]:
     except Malformed as error:
         kind = type(component)
         raise ComponentError(f"{key} ({kind.__module__}.{kind.__qualname__}): {error}") from error
+
+
+def require_categories(key: str, component: Detector | InstanceModel) -> None:
+    """Raises ComponentError for classes that files could not tell apart. None, which are the source's, are sound."""
+    categories: object = component.categories
+    if categories is None:
+        return
+    with blaming(key, component):
+        found = listed(categories)
+        if not found:
+            raise Malformed("categories is empty; it must hold the classes that it finds")
+        for one in found:
+            if not (isinstance(one, Category) and type(one.id) is int and one.id >= 0):
+                raise Malformed(
+                    f"categories must hold Category(id, name) with whole ids from 0 on, got {one!r:.100}"
+                )
+            if not (isinstance(one.name, str) and one.name.strip()):
+                raise Malformed(f"class {one.id} needs a name, got {one.name!r:.100}")
+        names: dict[int, str] = {}
+        for one in found:
+            if one.id in names:
+                raise Malformed(f"the classes {names[one.id]!r} and {one.name!r} have the same id {one.id}")
+            names[one.id] = one.name
 
 
 def prompts_of(

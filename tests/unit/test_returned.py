@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autolabel import AutoLabeler
 from autolabel.core.errors import ComponentError
-from autolabel.core.types import NO_OBJECT, Dropped, Prompts
+from autolabel.core.types import NO_OBJECT, Category, Dropped, Prompts
 from autolabel.engine.inline import InlineEngine
 from autolabel.prompt.box import BoxPrompter
 from autolabel.segment.box import box_rle
@@ -28,6 +29,46 @@ def labelled(folder, **parts):
         setattr(ours, name, part)
     (record,) = run(InlineEngine(), folder, ours)
     return record
+
+
+# classes
+
+
+class Named(ColourDetector):
+    """Of classes that the test gives."""
+
+    def __init__(self):
+        super().__init__()
+
+
+class NamedModel(Named):
+    def find(self, frames):
+        return []
+
+
+@pytest.mark.parametrize(("key", "kind"), [("detect", Named), ("labeler", NamedModel)])
+@pytest.mark.parametrize(
+    ("categories", "said"),
+    [
+        ([Category(1, "cat"), Category(1, "dog")], "the classes 'cat' and 'dog' have the same id 1"),
+        ([Category(-1, "cat")], "whole ids from 0 on, got Category"),
+        ([Category("1", "cat")], "whole ids from 0 on, got Category"),
+        ([Category(True, "cat")], "whole ids from 0 on, got Category"),
+        (["cat"], "whole ids from 0 on, got 'cat'"),
+        ([Category(1, " ")], "class 1 needs a name"),
+        ([Category(1, 7)], "class 1 needs a name, got 7"),
+        ([], "categories is empty"),
+        (7, "must give a list"),
+    ],
+)  # fmt: skip
+def test_classes_that_cannot_be_told_apart_are_refused_before_labelling(
+    key, kind, categories, said, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(kind, "categories", categories)
+    (tmp_path / key).mkdir()
+    (tmp_path / key / "mine.yaml").write_text(f"_target_: {kind.__module__}.{kind.__name__}\n")
+    with pytest.raises(ComponentError, match=rf"^{key} \(tests.*{kind.__name__}\): .*{said}"):
+        AutoLabeler.from_config([f"{key}=mine"], config_dir=str(tmp_path))
 
 
 # prompters
