@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from autolabel.app.compose import flat
@@ -14,10 +14,9 @@ from autolabel.store import codec
 STAGES = ("labeler", "detect", "labels", "prompt", "segment", "images")
 """Groups whose settings count where the labeler has them, and those that always do."""
 ALWAYS = {"labels", "images"}
-BY_IDENTITY = {"weights", "device", "box_prior"}
-"""Where a file lies and how a device is called may change; their sha256 and kind come from `identity`."""
-BY_CONTENT = {"prompt.file", "prompt.run", "prompt.earlier.run"}
-"""So may the place of files that prompts are read from."""
+PLACES = frozenset({"weights", "device", "box_prior", "file", "run"})
+"""Settings that say where something lies, or how it is called. That may change where the component's `identity` says
+what is there: the sha256 of a file, the kind of a device."""
 
 
 def fingerprint(
@@ -30,13 +29,23 @@ def fingerprint(
 
     `identities` are the labeler's: its groups of settings, and what decides each beside its settings."""
     stages = [stage for stage in STAGES if stage in ALWAYS or stage in identities]
-    entries = [pair for stage in stages for pair in flat(stage, config[stage], BY_IDENTITY)]
+    entries = [pair for stage in stages for pair in _entries(stage, config[stage], identities.get(stage, {}))]
     entries += [(key, repr(config[key])) for key in ("unit_size", "batch_size", "batch_mb")]
     entries += refine_entries(config["refine"], refiners).items()
-    entries += [(f"{stage} ({key})", value) for stage, its in identities.items() for key, value in its.items()]
     entries += [
         ("classes", ", ".join(f"{c.id} {c.name}" for c in categories)),
         ("record version", str(codec.VERSION)),
     ]
-    elsewhere = BY_CONTENT if identities.get("prompt") else frozenset()
-    return {k: v for k, v in entries if k not in elsewhere}
+    return dict(entries)
+
+
+def _entries(stage: str, settings: Any, identity: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Of one group: its settings, but for places of which the identity says what is there, and the identity."""
+    pairs = dict(flat(stage, settings))
+    for name in PLACES & {key.partition(" ")[0] for key in identity}:
+        called_so = pairs.keys() - dict(flat(stage, settings, {name})).keys()
+        # Of two files, that of a component and that of one within it, the identity may tell one alone.
+        if len({pairs[key] for key in called_so}) == 1:
+            pairs = {key: value for key, value in pairs.items() if key not in called_so}
+    yield from pairs.items()
+    yield from ((f"{stage} ({key})", value) for key, value in identity.items() if value)

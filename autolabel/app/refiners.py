@@ -26,16 +26,16 @@ def build_refiners(config: DictConfig | None, categories: Sequence[Category]) ->
 
 
 def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:
-    """Settings as a person would set them, values as text. A setting of the name of an `identity` is where a file
-    lies: its content counts instead."""
-    identity: dict[str, str] = {}
-    for refiner in refiners:
-        given: Mapping[str, str] = getattr(refiner, "identity", {})
-        identity.update(given)
-    return {
-        **dict(flat("refine", config, identity)),
-        **{f"refine ({key})": value for key, value in identity.items()},
-    }
+    """Settings as a person would set them, values as text; `refiners` are those of the entries of `config` that are not
+    null. A setting of the name of its refiner's `identity` is where a file lies: its content counts instead."""
+    entries = {} if config else {"refine": repr(config)}
+    built = iter(refiners)
+    contents: dict[str, str] = {}
+    for name, settings in (config or {}).items():
+        identity = {} if settings is None else getattr(next(built), "identity", {})
+        entries.update(flat(f"refine.{name}", settings, identity))
+        contents.update(identity)
+    return entries | {f"refine ({key})": value for key, value in contents.items()}
 
 
 def is_of_refine(key: str) -> bool:

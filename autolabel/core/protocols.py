@@ -59,7 +59,11 @@ class Detector(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What decides its numbers beside its config: weights' sha256, device kind, precision."""
+        """What decides its numbers beside its config, as texts: weights' sha256, device kind, precision.
+
+        An entry called as a setting that is a place (`weights`, `device`, `box_prior`, `file`, `run`; `file sha256`
+        too) counts in its stead, so that the file may move; "" where it comes to nothing. A place without one counts
+        as it is written."""
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]: ...
 
@@ -78,7 +82,7 @@ class Prompter(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What decides its questions beside its config: the content of files that it reads."""
+        """What decides its questions beside its config, as `Detector.identity`: the content of files that it reads."""
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
@@ -92,7 +96,7 @@ class Segmenter(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What decides its numbers beside its config: weights' sha256, device kind, precision."""
+        """As `Detector.identity`."""
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]: ...
 
@@ -125,7 +129,7 @@ class InstanceModel(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What decides its numbers beside its config: weights' sha256, device kind, precision."""
+        """As `Detector.identity`."""
 
     def find(self, frames: Sequence[Frame]) -> list[Instances]:
         """The objects of each image; `index` is their position. One with a box but no usable mask has none."""

@@ -145,6 +145,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
             "batching": batching,
             "torch": version("torch"),
             "sam2": version("sam2"),
+            "box_prior": "",  # without one, whatever the setting says
         }
         if box_prior is not None:
             prior, sha256 = read_box_prior(box_prior_path(box_prior), key="segment.box_prior")

@@ -1,5 +1,9 @@
 """What decides whether a run may be continued."""
 
+from types import SimpleNamespace
+
+import pytest
+
 from autolabel.app.fingerprint import fingerprint
 from autolabel.core.types import Category
 
@@ -11,12 +15,16 @@ PLAIN = {
     "batch_size": 1,
     "batch_mb": 1,
 }
-IDENTITIES = {"detect": {"weights": "sha256 ab"}}
+IDENTITY = {"weights": "sha256 ab", "device": "cpu", "box_prior": ""}
 
 
-def made(**detect):
+def made(identity=IDENTITY, **detect):
     detector = {"_target_": "a.Detector", "weights": "here.pt", "device": "cuda:1", "conf": 0.5, **detect}
-    return fingerprint({**PLAIN, "detect": detector}, IDENTITIES, [], [Category(1, "cat")])
+    return fingerprint({**PLAIN, "detect": detector}, {"detect": identity}, [], [Category(1, "cat")])
+
+
+def differing(before, after):
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
 
 
 def test_weights_and_devices_count_by_what_they_are_and_not_by_where():
@@ -25,6 +33,44 @@ def test_weights_and_devices_count_by_what_they_are_and_not_by_where():
     assert made() != made(conf=0.6)
 
 
+@pytest.mark.parametrize("name", ["weights", "device", "box_prior", "file", "run"])
+def test_a_place_of_which_the_identity_says_nothing_counts_as_it_is_written(name):
+    identities = {}, {"model": "x"}, {f"{name}s": "x"}, {"model": name}
+    for identity in identities:
+        assert differing(*(made(identity, **{name: f"{place}.pt"}) for place in "ab")) == {f"detect.{name}"}
+    for identity in ({name: "x"}, {f"{name} sha256": "x"}, {name: ""}):
+        assert made(identity, **{name: "a.pt"}) == made(identity, **{name: "b.pt"})
+
+
+def test_an_entry_tells_of_one_place_alone_and_of_that_in_a_component_within():
+    def tiled(outer, inner):
+        return made(weights=outer, inner={"_target_": "a.Inner", "weights": inner})
+
+    assert differing(tiled("a.pt", "b.pt"), tiled("c.pt", "b.pt")) == {"detect.weights"}
+    assert tiled("a.pt", "a.pt") == tiled("b.pt", "b.pt")  # `earlier.run: ${prompt.run}`
+    wrapped = [{"_target_": "a.Inner", "weights": place} for place in ("a.pt", "b.pt")]
+    pair = [
+        fingerprint({**PLAIN, "detect": {"_target_": "a.Tiles", "inner": one}}, {"detect": IDENTITY}, [], [])
+        for one in wrapped
+    ]
+    assert pair[0] == pair[1]
+
+
+def test_a_refiner_says_what_is_at_its_own_places_and_at_no_others():
+    def refined(mine, its):
+        refine = {
+            "off": None,
+            "mine": {"_target_": "a.Mine", "calibration": mine},
+            "its": {"_target_": "a.Its", "calibration": its},
+        }
+        refiners = [SimpleNamespace(), SimpleNamespace(identity={"calibration": "sha256 cd"})]
+        return fingerprint({**PLAIN, "detect": {}, "refine": refine}, {"detect": {}}, refiners, [])
+
+    assert refined("a.json", "a.json") == refined("a.json", "b.json")
+    assert differing(refined("a.json", "a.json"), refined("b.json", "a.json")) == {"refine.mine.calibration"}
+    assert refined("a.json", "a.json")["refine (calibration)"] == "sha256 cd"
+
+
 def test_an_entry_of_a_map_counts_whatever_its_class_is_called():
     before, after = (made(ontology={"device": phrase}) for phrase in ("mobile phone", "laptop"))
-    assert {key for key in before if before[key] != after[key]} == {"detect.ontology.device"}
+    assert differing(before, after) == {"detect.ontology.device"}
