@@ -24,7 +24,7 @@ from autolabel.core.protocols import ExportReport, Source, Unit
 from autolabel.core.text import printable
 from autolabel.core.types import Category, Float32, ImageRecord, ImageRef, Int64
 from autolabel.engine.units import batches
-from autolabel.ops.storage import is_url
+from autolabel.ops.storage import absolute, is_url
 from autolabel.store.lock import exclusive
 from autolabel.store.memory import MemoryStore
 from autolabel.weights.quiet import quiet_environment
@@ -219,7 +219,7 @@ def _refs(paths: str | Sequence[str]) -> tuple[Mapping[str, ImageRef], tuple[Cat
             return {ref.image_id: ref for ref in refs.values()}, source.categories
     if any(map(is_url, paths)):
         raise ConfigError("a list of pictures is of files on this machine; an address is given alone, as a folder")
-    files = [os.path.abspath(os.path.expanduser(path)) for path in paths]  # noqa: PTH100, PTH111 - any bytes in a name
+    files = [absolute(os.path.expanduser(path)) for path in paths]  # noqa: PTH111 - any bytes in a name
     if not files:
         raise SourceError("no pictures were given")
     if twice := [file for file, count in Counter(files).items() if count > 1]:

@@ -139,7 +139,20 @@ def storage_of(url: str) -> str:
 
 
 def absolute(place: str) -> str:
-    return checked_url(place) if is_url(place) else posixpath.abspath(place)
+    """From the root, without `.` and `..`: behind a link `..` is the folder above where the link leads, as for every
+    other program. Other links stay as they are written."""
+    if is_url(place):
+        return checked_url(place)
+    parts = place.split("/")
+    if ".." not in parts:
+        return posixpath.abspath(place)
+    path = "" if place.startswith("/") else os.getcwd().rstrip("/")  # noqa: PTH109 - names may be any bytes
+    for part in parts:
+        if part == "..":
+            path = (posixpath.realpath(path) if posixpath.islink(path) else path).rpartition("/")[0]
+        elif part not in ("", "."):
+            path = f"{path}/{part}"
+    return path or "/"
 
 
 def parent(place: str) -> str:

@@ -16,7 +16,7 @@ from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef
-from autolabel.ops.storage import checked_url, exists, is_folder, is_url, names_in
+from autolabel.ops.storage import absolute, checked_url, exists, is_folder, is_url, names_in
 from autolabel.source.coco import CocoSource
 from autolabel.source.cvat import CvatSource
 from autolabel.source.folder import FolderSource
@@ -316,7 +316,7 @@ def _is_row_folder(path: str, names: list[str]) -> str | None:
     pictures = {posixpath.splitext(name)[0] for name in names if extension(name) in IMAGE_EXTENSIONS}
     if pictures:
         texts = [name for name in texts if name[:-4] in pictures]
-    elif not texts or images_beside(posixpath.abspath(path)) is None:
+    elif not texts or images_beside(absolute(path)) is None:
         return None
     heads = [_head(posixpath.join(path, name)) for name in texts[:_FEW]]
     # Captions lie beside pictures like that, too; an empty file is a picture without objects.

@@ -15,6 +15,7 @@ from typing import Any
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.drawn import BadShape, category_ids, joined, labels_of
+from autolabel.ops.storage import absolute
 from autolabel.ops.studio_file import RESULTS, Results, StudioTask, read_task, task_labels
 from autolabel.source.locate import check_optional_path, check_path, read_label_text
 from autolabel.source.places import PicturesByAddress, path_of
@@ -104,8 +105,8 @@ class LabelStudioSource:
 
     @cached_property
     def _tree(self) -> Tree:
-        beside = self._path if posixpath.isdir(self._path) else posixpath.dirname(posixpath.abspath(self._path))
-        return walk(posixpath.abspath(self._images_dir or beside))
+        beside = self._path if posixpath.isdir(self._path) else posixpath.dirname(absolute(self._path))
+        return walk(absolute(self._images_dir or beside))
 
     @cached_property
     def _ids(self) -> dict[str, int]:

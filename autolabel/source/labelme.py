@@ -13,6 +13,7 @@ from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.drawn import BadShape, category_ids, joined, labels_of
 from autolabel.ops.labelme_file import LabelMeFile, parse_labelme, survey_labelme
+from autolabel.ops.storage import absolute
 from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
 from autolabel.source.pairs import with_extension
 from autolabel.source.walk import Tree, count_ignored, walk
@@ -100,12 +101,12 @@ class LabelMeSource:
     @cached_property
     def _folders(self) -> tuple[Tree, Tree, str]:
         """The trees of files and of pictures, and what goes in front of a picture's name there."""
-        path = posixpath.abspath(self._path)
+        path = absolute(self._path)
         if not posixpath.isdir(path):
             raise SourceError(f"no such folder: {self._path!r}")
         labels = walk(path)
         if self._images_dir is not None:
-            return labels, walk(posixpath.abspath(self._images_dir)), ""
+            return labels, walk(absolute(self._images_dir)), ""
         beside = posixpath.join(posixpath.dirname(path), "images")
         if not labels.images() and posixpath.isdir(beside):
             return labels, walk(beside), "images/"

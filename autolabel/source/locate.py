@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from autolabel.core.errors import ConfigError, SourceError
-from autolabel.ops.storage import checked_url, is_file, is_url, normal, read, require_driver, storage_of
+from autolabel.ops.storage import absolute, checked_url, is_file, is_url, normal, read, require_driver, storage_of
 
 
 def contained(name: object, where: str) -> str:
@@ -77,7 +77,7 @@ def placed(name: str, root: str, where: str) -> tuple[str, str]:
     the first `/` or without the storage. Raises SourceError, starting with `where`.
     """
     if not is_url(root):
-        path = posixpath.normpath(posixpath.join(root, name))
+        path = absolute(posixpath.join(root, name))
         inside = path.startswith(root.rstrip("/") + "/")
         return posixpath.relpath(path, root) if inside else path.lstrip("/"), path
     if not is_url(name):

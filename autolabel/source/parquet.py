@@ -30,6 +30,7 @@ from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.boxes import xywh_to_xyxy
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd
+from autolabel.ops.storage import absolute
 from autolabel.source.locate import check_optional_path, check_path, contained
 
 _BATCH = 16
@@ -111,7 +112,7 @@ class ParquetSource:
 
     @cached_property
     def _files(self) -> list[str]:
-        path = posixpath.abspath(self._path)
+        path = absolute(self._path)
         if not posixpath.isdir(path):
             if not posixpath.isfile(path):
                 raise SourceError(f"no such file or folder: {self._path!r}")
@@ -133,7 +134,7 @@ class ParquetSource:
     @cached_property
     def _root(self) -> str:
         if self._images_dir is not None:
-            return posixpath.abspath(self._images_dir)
+            return absolute(self._images_dir)
         return posixpath.commonpath([posixpath.dirname(file) for file in self._files])
 
     def _picture(self, row: Row, name: str, where: str) -> tuple[str, Problem | None]:
@@ -251,7 +252,7 @@ def _name(row: Row, where: str) -> str:
 
 def _extracted(data: bytes, folder: str, name: str, where: str) -> str:
     """The picture as a file; whole or not at all, and nobody's file is written over."""
-    path = Path(posixpath.abspath(folder), name)
+    path = Path(absolute(folder), name)
     try:
         if path.exists():
             if path.read_bytes() != data:

@@ -23,6 +23,7 @@ from autolabel.ops.components import split_parts
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd
 from autolabel.ops.index_png import decode_index_png
 from autolabel.ops.masks import bounds_xyxy, encode
+from autolabel.ops.storage import absolute
 from autolabel.source.class_names import ClassNames, read_class_names
 from autolabel.source.locate import check_path, contained, read_label_bytes, read_label_text
 from autolabel.source.pairs import Pair
@@ -71,7 +72,7 @@ class PngMaskSource:
         ignore: int | None,
         divisor: int | None,
     ) -> None:
-        self._path = posixpath.abspath(check_path("source.path", path))
+        self._path = absolute(check_path("source.path", path))
         self._images_dir = _below("source.images_dir", images_dir)
         self._masks_dir = _below("source.masks_dir", masks_dir)
         for key, suffix in (("image_suffix", image_suffix), ("mask_suffix", mask_suffix)):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from autolabel.app.api import _refs
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.export.atomic import replaced
 from autolabel.source.folder import FolderSource
@@ -195,3 +196,15 @@ def test_an_export_below_the_pictures_is_left_out_and_one_that_is_the_source_is_
     assert ids(source) == ["a.jpg", "other/b.jpg"]
     assert source.ignored["export of autolabel"] == 1
     assert ids(FolderSource(path=f"{root}/out/yolo")) == ["images/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "path", ["link/../x.jpg", "link/../ph", "link/../ph/*.jpg", "list.txt", ["link/../x.jpg"]]
+)
+def test_a_path_through_a_link_names_the_picture_that_every_other_program_finds(path, tmp_path, monkeypatch):
+    touch(tmp_path, "far/x.jpg", "far/ph/x.jpg", "far/d/y.jpg", "here/x.jpg", "here/ph/x.jpg")
+    (tmp_path / "here" / "link").symlink_to("../far/d")
+    (tmp_path / "here" / "list.txt").write_text("link/../x.jpg\n")
+    monkeypatch.chdir(tmp_path / "here")
+    (found,) = _refs(path)[0].values()
+    assert Path(found.path).relative_to(tmp_path / "far").name == "x.jpg"

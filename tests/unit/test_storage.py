@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,39 @@ def test_an_address_with_a_secret_is_refused_and_the_secret_is_not_said(url):
 def test_an_address_that_is_no_storage_is_refused(url):
     with pytest.raises(ConfigError, match="address"):
         storage.checked_url(url)
+
+
+@pytest.fixture
+def linked(tmp_path, monkeypatch):
+    """`here/link` leads to `far/d`; with a file `x` in every folder."""
+    for folder in ("here/sub", "far/d"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to("../far/d")
+    (tmp_path / "far" / "d" / "again").symlink_to(tmp_path / "here" / "sub")
+    for folder in ("", "here", "here/sub", "far", "far/d"):
+        (tmp_path / folder / "x").write_text(folder)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("x", "here/x"), ("link/x", "here/link/x"), ("sub/../x", "here/x"), ("./sub/.././x", "here/x"), ("../here/x", "here/x"),
+        ("link/../x", "far/x"), ("link/.//../x", "far/x"), ("sub/../link/../d/x", "far/d/x"), ("link/../../x", "x"),
+        ("link/again/../x", "here/x"), ("link/../d/again/x", "far/d/again/x"), ("none/../x", "here/x"), ("link/..", "far"),
+    ],
+)  # fmt: skip
+def test_two_dots_behind_a_link_are_the_folder_above_where_it_leads(path, wanted, linked):
+    for written in (path, f"{linked}/here/{path}"):
+        found = storage.absolute(written)
+        assert found == str(linked / wanted)
+        if not path.startswith("none"):
+            assert Path(found).samefile(written)
+
+
+def test_above_the_root_is_the_root():
+    assert [storage.absolute(path) for path in ("/..", "/../../etc", "/")] == ["/", "/etc", "/"]
 
 
 def test_a_storage_that_nobody_knows_and_one_without_its_package_say_so(monkeypatch):
