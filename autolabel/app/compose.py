@@ -80,9 +80,13 @@ def parse(arguments: Sequence[str], command: str, *, several: bool = False) -> R
         elif argument in FLAGS:
             raise ConfigError(f"{argument} belongs to {FLAGS[argument]}, {command} has no such option")
         elif argument == "--config-dir" or argument.startswith("--config-dir="):
-            config_dir = argument.partition("=")[2] or next(rest, "")
+            before, config_dir = config_dir, argument.partition("=")[2] or next(rest, "")
             if not config_dir:
                 raise ConfigError("--config-dir needs a folder")
+            if before is not None:
+                raise ConfigError(
+                    f"one --config-dir at a time, got {before!r} and {config_dir!r}; put the files into one folder"
+                )
         elif argument.startswith("-"):
             raise ConfigError(f"there is no option {argument!r} (autolabel --help lists them)")
         elif is_override(argument):
@@ -509,10 +513,23 @@ def flat(prefix: str, value: Any, without: Collection[str] = ()) -> Iterator[tup
         yield prefix, repr(value)
 
 
+@cache
+def _names() -> tuple[str, ...]:
+    """Of all our configuration files, relative to their folder."""
+    return tuple(sorted(str(path.relative_to(configs_dir())) for path in configs_dir().rglob("*.yaml")))
+
+
 def _absolute(directory: str) -> str:
     path = Path(directory).expanduser().resolve()
     if not path.is_dir():
         raise ConfigError(f"--config-dir {directory}: there is no such folder")
+    for name in _names():
+        # Ours is read wherever both are: what `detect=nano` says in documents and in runs holds for everybody.
+        if (path / name).is_file() and (path / name).read_bytes() != (configs_dir() / name).read_bytes():
+            raise ConfigError(
+                f"--config-dir {directory}: {name} has the name of one of autolabel's own, which is read in its place; "
+                "rename it, for example to mine.yaml, and choose it by that name"
+            )
     return f"file://{path}"
 
 

@@ -1,6 +1,7 @@
 """Every configuration file fits the class it names, and every choice composes."""
 
 import inspect
+import shutil
 from pathlib import Path
 
 import pytest
@@ -373,6 +374,27 @@ def test_a_persons_own_configuration_folder_is_searched(tmp_path):
     OmegaConf.save({"_target_": "their.package.Detector", "conf": 0.3}, folder / "mine.yaml")
     config = compose("label", ["detect=mine", "source.path=x"], str(tmp_path))
     assert config.detect == {"_target_": "their.package.Detector", "conf": 0.3}
+
+
+@pytest.mark.parametrize(
+    "name", ["detect/nano.yaml", "refine/default.yaml", "label.yaml", "experiment/offline.yaml"]
+)
+def test_a_file_of_ones_own_that_is_called_as_one_of_ours_is_refused_and_a_copy_is_not(name, tmp_path):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    shutil.copy(configs_dir() / name, file)
+    assert compose("label", ["detect=nano"], str(tmp_path)) == compose("label", ["detect=nano"])
+    file.write_text(file.read_text().replace(":", ": 1 #", 1))
+    with pytest.raises(
+        ConfigError, match=rf"^--config-dir .*: {name} has the name of one of autolabel's own.* rename"
+    ):
+        compose("label", ["detect=nano"], str(tmp_path))
+
+
+def test_a_second_configuration_folder_is_refused():
+    for second in (["--config-dir", "b"], ["--config-dir=b"]):
+        with pytest.raises(ConfigError, match=r"^one --config-dir at a time, got 'a' and 'b'"):
+            parse(["--config-dir=a", *second], "label")
 
 
 @pytest.mark.parametrize(
