@@ -9,6 +9,7 @@ from autolabel.app.compose import flat
 from autolabel.app.refiners import refine_entries
 from autolabel.core.protocols import Refiner
 from autolabel.core.types import Category
+from autolabel.ops.settings import texts
 from autolabel.store import codec
 
 STAGES = ("labeler", "detect", "labels", "prompt", "segment", "images")
@@ -27,7 +28,8 @@ def fingerprint(
 ) -> dict[str, str]:
     """Keys as a person would set them, values as text. The engine and the exports are not in it.
 
-    `identities` are the labeler's: its groups of settings, and what decides each beside its settings."""
+    `identities` are the labeler's: its groups of settings, and what decides each beside its settings. Raises
+    ConfigError for an identity that does not hold texts."""
     stages = [stage for stage in STAGES if stage in ALWAYS or stage in identities]
     entries = [pair for stage in stages for pair in _entries(stage, config[stage], identities.get(stage, {}))]
     entries += [(key, repr(config[key])) for key in ("unit_size", "batch_size", "batch_mb")]
@@ -40,7 +42,9 @@ def fingerprint(
 
 
 def _entries(stage: str, settings: Any, identity: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Of one group: its settings, but for places of which the identity says what is there, and the identity."""
+    """Of one group: its settings, but for places of which the identity says what is there, and the identity. Raises
+    ConfigError for one that is not texts: read back from the run, it would be another."""
+    texts(f"{stage}: the identity of {settings.get('_target_')}", identity)
     pairs = dict(flat(stage, settings))
     for name in PLACES & {key.partition(" ")[0] for key in identity}:
         called_so = pairs.keys() - dict(flat(stage, settings, {name})).keys()

@@ -16,6 +16,7 @@ from autolabel.core.protocols import Refiner
 from autolabel.core.text import printable
 from autolabel.core.types import Category
 from autolabel.ops.changes import changed as changes
+from autolabel.ops.settings import texts
 from autolabel.store.run import RunStore, mapping_of
 
 
@@ -27,12 +28,18 @@ def build_refiners(config: DictConfig | None, categories: Sequence[Category]) ->
 
 def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:
     """Settings as a person would set them, values as text; `refiners` are those of the entries of `config` that are not
-    null. A setting of the name of its refiner's `identity` is where a file lies: its content counts instead."""
+    null. A setting of the name of its refiner's `identity` is where a file lies: its content counts instead. Raises
+    ConfigError for an identity that does not hold texts."""
     entries = {} if config else {"refine": repr(config)}
     built = iter(refiners)
     contents: dict[str, str] = {}
     for name, settings in (config or {}).items():
-        identity = {} if settings is None else getattr(next(built), "identity", {})
+        if settings is None:
+            entries[f"refine.{name}"] = repr(None)
+            continue
+        identity = texts(
+            f"refine.{name}: the identity of {settings.get('_target_')}", getattr(next(built), "identity", {})
+        )
         entries.update(flat(f"refine.{name}", settings, identity))
         contents.update(identity)
     return entries | {f"refine ({key})": value for key, value in contents.items()}

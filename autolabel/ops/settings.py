@@ -64,6 +64,16 @@ def one_of(key: str, value: object, choices: Sequence[str]) -> str:
     return value
 
 
+def texts(key: str, value: object) -> Mapping[str, str]:
+    """Texts by name."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be a mapping of texts, got {value!r:.100}")
+    for name, one in value.items():
+        if not (isinstance(name, str) and isinstance(one, str)):
+            raise ConfigError(f"{key} must hold texts by name, got {name!r}: {one!r:.100}; give str(...) of it")
+    return value
+
+
 def read_fitted(
     path: Path, made: Callable[[Any], T], *, key: str, version: int, kind: str, instead: str
 ) -> tuple[T, str]:

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from autolabel.app.fingerprint import fingerprint
+from autolabel.app.refiners import refine_entries
+from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category
 
 PLAIN = {
@@ -69,6 +71,23 @@ def test_a_refiner_says_what_is_at_its_own_places_and_at_no_others():
     assert refined("a.json", "a.json") == refined("a.json", "b.json")
     assert differing(refined("a.json", "a.json"), refined("b.json", "a.json")) == {"refine.mine.calibration"}
     assert refined("a.json", "a.json")["refine (calibration)"] == "sha256 cd"
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        ({"size": (640, 640)}, r"must hold texts by name, got 'size': \(640, 640\)"),
+        ({"version": 3}, r"got 'version': 3; give str"),
+        ({1: "a"}, r"got 1: 'a'"),
+        ({"weights": None}, r"got 'weights': None"),
+        (None, "must be a mapping of texts, got None"),
+    ],
+)
+def test_an_identity_that_a_run_would_not_give_back_is_refused_before_it_labels(identity, words):
+    with pytest.raises(ConfigError, match=rf"^detect: the identity of a\.Detector .*{words}"):
+        made(identity)
+    with pytest.raises(ConfigError, match=rf"^refine\.mine: the identity of a\.Mine .*{words}"):
+        refine_entries({"mine": {"_target_": "a.Mine"}}, [SimpleNamespace(identity=identity)])
 
 
 def test_an_entry_of_a_map_counts_whatever_its_class_is_called():
