@@ -55,9 +55,10 @@ class _Head:
 class CocoSource:
     """Image ids are the file's `file_name`s, in the file's order; `split` is kept where an image has one.
 
-    The pictures are looked for in `images_dir` and its parent, or beside the file, in `images/` beside it, and
-    the same one folder up (for `annotations/x.json`): the first place that has one of the first pictures
-    serves for all. Ids given as strings of digits are read as integers. `path` and `images_dir` may be addresses.
+    The pictures are looked for in `images_dir` (names may begin with its own name), or beside the file, in `images/`
+    beside it, and the same one folder up (for `annotations/x.json`): the first place that has one of the first
+    pictures serves for all. Ids given as strings of digits are read as integers. `path` and `images_dir` may be
+    addresses.
 
     A file of several gigabytes is held once: what `images()` has given out is forgotten, and a second call
     reads the file again.

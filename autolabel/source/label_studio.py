@@ -16,9 +16,9 @@ from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.drawn import BadShape, category_ids, joined, labels_of
 from autolabel.ops.storage import absolute
-from autolabel.ops.studio_file import RESULTS, Results, StudioTask, read_task, task_labels
+from autolabel.ops.studio_file import RESULTS, Results, StudioTask, read_task, task_labels, task_url
 from autolabel.source.locate import check_optional_path, check_path, read_label_text
-from autolabel.source.places import PicturesByAddress, path_of
+from autolabel.source.places import path_of, pictures_at
 from autolabel.source.walk import Tree, extension, walk
 
 _MAX_BYTES = 8 << 30
@@ -28,8 +28,8 @@ _TASK_WORDS = (b'"data"', b'"annotations"', b'"predictions"')
 
 class LabelStudioSource:
     """`path` is the JSON, or a folder with several. Categories are all labels in use, sorted, with ids from 1. The
-    pictures are looked for by the end of their
-    address, below `images_dir` or the file's folder; image ids are relative to that.
+    pictures are looked for by the end of their address (places.py), below `images_dir` or the file's folder; image ids
+    are relative to that.
 
     `data_key` is the part of a task's data that names the picture; null: `image`, or the only value that ends like
     one. `results` says whose answer counts: people's annotations, a model's predictions, or either, people first. A
@@ -62,26 +62,34 @@ class LabelStudioSource:
 
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError, naming the task's position, when the file as a whole cannot be trusted."""
-        pictures, seen = PicturesByAddress(self._tree), dict[str, str]()
+        pictures = pictures_at(self._tree, [self._url(where, row) for where, row in self._tasks])
         self._ignored = Counter()
-        for where, row in self._tasks:
+        seen: dict[str, str] = {}
+        for (where, row), found in zip(self._tasks, pictures, strict=True):
             try:
                 task = read_task(row, self._results, self._data_key)
             except BadShape as e:
                 raise SourceError(f"{where}: {e}") from e
-            found = pictures.find(task.url)
             image_id = path_of(task.url) if found is None else found
             if image_id in seen:
                 raise SourceError(f"{where} and {seen[image_id]} have one picture {image_id!r}")
             seen[image_id] = where
             ref = ImageRef(image_id, self._tree.path(image_id), source_id=task.id, extra=task.extra)
             if found is None:
-                place = f"no one picture below {self._tree.root!r} ends in it; set source.images_dir"
-                yield replace(ref, problem=Problem("missing", f"{where}: {task.url[:200]!r}: {place}"))
+                place = f"below {self._tree.root!r} no picture is surely this one: none ends so, or several could be it"
+                advice = "set source.images_dir to the folder that the addresses begin in or with"
+                problem = Problem("missing", f"{where}: {task.url[:200]!r}: {place}; {advice}")
+                yield replace(ref, problem=problem)
             else:
                 yield self._labelled(ref, task, where)
-        self._ignored["pictures without a task"] = len(set(self._tree.images()) - set(seen))
+        self._ignored["pictures without a task"] = len(set(self._tree.images()) - set(pictures))
         self._ignored = +self._ignored
+
+    def _url(self, where: str, row: Any) -> str:
+        try:
+            return task_url(row, self._data_key)
+        except BadShape as e:
+            raise SourceError(f"{where}: {e}") from e
 
     def _labelled(self, ref: ImageRef, task: StudioTask, where: str) -> ImageRef:
         try:

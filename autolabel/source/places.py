@@ -6,23 +6,26 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Collection, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from autolabel.ops.storage import absolute, exists, parent
 from autolabel.source.walk import Tree
 
 _PROBE = 100
+_UPLOAD = re.compile(r"(?:^|/)upload/[0-9]+/[^/]+$")
+_UPLOAD_DIGITS = re.compile(r"^[0-9a-f]{8}-")
 
 
-def picture_root(label_file: str, images_dir: str | None, names: Iterable[str]) -> str:
-    """The folder that clean relative names are below: `images_dir` or its parent; or beside the file, in `images/`
-    beside it, or the same one folder up: the first place that has one of the first names, for all of them."""
+def picture_root(label_file: str, images_dir: str | None, names: Collection[str]) -> str:
+    """The folder that clean relative names are below: `images_dir`, or its parent where every name begins with its
+    last folder; or beside the file, in `images/` beside it, or the same one folder up: the first place that has one of
+    the first names, for all of them."""
     here = parent(absolute(label_file))
     if images_dir is not None:
         given = absolute(images_dir)
-        places = [given, parent(given)]
+        last = f"{posixpath.basename(given.rstrip('/'))}/"
+        places = [given, *([parent(given)] if all(name.startswith(last) for name in names) else [])]
     else:
         up = parent(here)
         places = [here, posixpath.join(here, "images"), up, posixpath.join(up, "images")]
@@ -31,35 +34,65 @@ def picture_root(label_file: str, images_dir: str | None, names: Iterable[str]) 
     return next(found, places[0])
 
 
-class PicturesByAddress:
-    """Finds the picture that an address ends in: the file of that name that shares most folders with it.
+def pictures_at(tree: Tree, addresses: Sequence[str]) -> list[str | None]:
+    """The picture that each address means, as its path in the tree; None where it is not there or could be another.
 
-    `/data/local-files/?d=cam1/0.jpg`, `s3://bucket/cam1/0.jpg` and `/data/upload/3/1f0c9a7b-0.jpg` (the tool puts
-    eight digits in front) all can be `cam1/0.jpg`.
+    `/data/local-files/?d=set/cam1/0.jpg` and `s3://bucket/cam1/0.jpg` end in `cam1/0.jpg`: of the tree's folders the
+    one that the address agrees with most, counted from the end and on into the folders above the tree, is where the
+    picture must lie. Where they agree in none, it is the picture right in the tree, or the only one whose path ends in
+    the whole address. Of several addresses of one picture the one that agrees most has it, none where two agree alike.
     """
+    index = _Index(tree)
+    found = [index.find(path_of(address)) for address in addresses]
+    best: dict[str, list[int]] = {}
+    for picture, agreement in filter(None, found):
+        best.setdefault(picture, []).append(agreement)
+    return [
+        one[0] if one is not None and one[1] == max(best[one[0]]) and best[one[0]].count(one[1]) == 1 else None
+        for one in found
+    ]
+
+
+class _Index:
+    """The pictures and folders of a tree, to look addresses up in."""
 
     def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+        self._above = tree.root.split("/")
+        self._by_name: dict[str, list[str]] = {}
+        self._folders = {""}
+        for path in tree.images():
+            folder, name = posixpath.split(path)
+            self._by_name.setdefault(name, []).append(path)
+            while folder not in self._folders:
+                self._folders.add(folder)
+                folder = posixpath.dirname(folder)
 
-    def find(self, address: str) -> str | None:
-        """The picture's path in the tree; None when there is none, or several that fit equally well."""
-        parts = path_of(address).split("/")
-        plain = re.sub(r"^[0-9a-f]{8}-", "", parts[-1])
-        for name in dict.fromkeys((parts[-1], plain)):
-            found = self._by_name.get(name, [])
-            ranked = sorted(found, key=lambda path: _shared(path, parts), reverse=True)
-            if ranked and (len(ranked) == 1 or _shared(ranked[0], parts) > _shared(ranked[1], parts)):
-                return ranked[0]
-            if ranked:
-                return None
-        return None
+    def find(self, address: str) -> tuple[str, int] | None:
+        """A picture, and in how many components the address agrees with its path on the disk."""
+        *said, name = address.split("/")
+        ranked = sorted(((self._agreement(folder, said), folder) for folder in self._ends(said)), reverse=True)
+        (agreement, folder), *others = ranked
+        there = self._by_name.get(name, [])
+        path = posixpath.join(folder, name)
+        if agreement:
+            ambiguous = bool(others) and others[0][0] == agreement
+            return (path, agreement + 1) if path in there and not ambiguous else None
+        if _UPLOAD.search(address):  # the tool's own folder says nothing of where a picture came from
+            paths = there or self._by_name.get(_UPLOAD_DIGITS.sub("", name), [])
+            return (paths[0], 1) if len(paths) == 1 else None
+        deeper = [path for path in there if path.endswith(f"/{address}")]
+        if path in there and (not deeper or not said):
+            return path, 1
+        return (deeper[0], len(said) + 1) if len(deeper) == 1 else None
 
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for path in self._tree.images():
-            found.setdefault(posixpath.basename(path), []).append(path)
-        return found
+    def _ends(self, said: list[str]) -> list[str]:
+        """The folders of the tree that the folders of an address end in; the tree itself is always one."""
+        return [end for at in range(len(said) + 1) if (end := "/".join(said[at:])) in self._folders]
+
+    def _agreement(self, folder: str, said: list[str]) -> int:
+        within = folder.split("/") if folder else []
+        pairs = zip(reversed([*self._above, *within]), reversed(said), strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def path_of(address: str) -> str:
@@ -72,9 +105,3 @@ def path_of(address: str) -> str:
     path = given[0] if given else unquote(split.path) or address
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(parts) or "unnamed"
-
-
-def _shared(path: str, parts: list[str]) -> int:
-    """How many components two paths have in common, from the end."""
-    pairs = zip(reversed(path.split("/")), reversed(parts), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -3,6 +3,7 @@
 import json
 import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,6 +230,18 @@ def test_the_pictures_are_found_where_they_usually_are(tmp_path, labels, picture
     folder = str(tmp_path / images_dir) if images_dir else None
     (ref,), _ = refs(tmp_path / labels, data(), images_dir=folder)
     assert ref.path == str(tmp_path / picture)
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "night/1.jpg"])
+def test_nothing_outside_the_stated_folder_is_taken(tmp_path, name):
+    (tmp_path / "night").mkdir()
+    (tmp_path / "1.jpg").touch()
+    content = {**data(), "images": [{**data()["images"][0], "file_name": name}]}
+    (ref,), _ = refs(tmp_path, content, images_dir=str(tmp_path / "night"))
+    assert not Path(ref.path).exists()
+    (tmp_path / "night" / "1.jpg").touch()
+    (ref,), _ = refs(tmp_path, content, images_dir=f"{tmp_path}/night/")
+    assert ref.path == str(tmp_path / "night" / "1.jpg")
 
 
 def test_a_picture_that_is_not_there_keeps_its_place(tmp_path):

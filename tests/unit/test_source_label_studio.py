@@ -1,5 +1,6 @@
 """Label Studio's tasks: regions, whose answer counts, how a picture is found, and files that are broken."""
 
+import itertools
 import json
 import re
 
@@ -145,6 +146,41 @@ def test_a_picture_is_the_one_whose_path_ends_like_the_address(tmp_path, address
         assert (image_id, ref.problem, len(ref.labels)) == (found, None, 1)
 
 
+@pytest.mark.parametrize(
+    ("root", "there", "addresses", "found"),
+    [
+        ("imgs", ["cam1/1.jpg", "cam2/3.jpg"], ["imgs/cam1/1.jpg", "imgs/cam1/3.jpg"], ["cam1/1.jpg", None]),
+        ("other", ["cam1/1.jpg", "cam2/3.jpg"], ["imgs/cam1/3.jpg", "imgs/cam2/3.jpg"], [None, "cam2/3.jpg"]),
+        ("ls", ["a.jpg", "deep/a.jpg"], ["ls/a.jpg", "ls/deep/a.jpg"], ["a.jpg", "deep/a.jpg"]),
+        ("ls", ["a.jpg", "deep/b.jpg"], ["ls/deep/a.jpg"], [None]),
+        ("moved", ["a.jpg", "deep/a.jpg"], ["ls/a.jpg", "a.jpg"], [None, None]),
+        ("moved", ["a.jpg", "deep/a.jpg"], ["a.jpg", "deep/a.jpg"], ["a.jpg", "deep/a.jpg"]),
+        ("moved", ["deep/a.jpg"], ["a.jpg", "deep/a.jpg"], [None, "deep/a.jpg"]),
+        ("cam2", ["1.jpg", "2.jpg"], ["cam1/1.jpg", "cam2/1.jpg", "cam2/2.jpg"], [None, "1.jpg", "2.jpg"]),
+        ("flat", ["1.jpg", "2.jpg"], ["cam1/1.jpg", "cam2/1.jpg", "cam2/2.jpg"], [None, None, "2.jpg"]),
+        ("above", ["set/cam1/1.jpg", "set/1.jpg"], ["cam1/1.jpg", "1.jpg"], ["set/cam1/1.jpg", None]),
+        ("y/deep", ["a.jpg", "deep/a.jpg"], ["x/deep/a.jpg"], [None]),
+        ("set", ["images/images/1.jpg"], ["set/images/images/1.jpg"], ["images/images/1.jpg"]),
+        ("up", ["c/1.jpg"], ["/data/upload/3/0123abcd-1.jpg"], ["c/1.jpg"]),
+        ("up", ["1.jpg", "c/1.jpg"], ["/data/upload/3/0123abcd-1.jpg"], [None]),
+        ("up", ["1.jpg"], ["/data/upload/3/0123abcd-1.jpg", "/data/upload/4/4567abcd-1.jpg"], [None, None]),
+        ("media", ["upload/3/0123abcd-1.jpg", "1.jpg"], ["/data/upload/3/0123abcd-1.jpg"], ["upload/3/0123abcd-1.jpg"]),
+        ("plain", ["1.jpg"], ["plain/0123abcd-1.jpg"], [None]),
+    ],
+    ids=itertools.count(),
+)  # fmt: skip
+def test_a_picture_is_taken_only_where_the_address_can_mean_no_other(tmp_path, root, there, addresses, found):
+    tasks = [task(image=address, id=n) for n, address in enumerate(addresses)]
+    write(tmp_path / root, [], there)
+    refs, _ = read(write(tmp_path, tasks, []), images_dir=str(tmp_path / root))
+    seen = [(None if ref.problem else ref.image_id) for ref in refs.values()]
+    assert seen == found
+    for ref in refs.values():
+        assert ref.problem is None or (
+            ref.problem.code == "missing" and "set source.images_dir" in ref.problem.detail
+        )
+
+
 def test_an_address_never_leads_anywhere():
     for address in (
         "../../x",
@@ -204,7 +240,7 @@ def test_a_bad_region_fails_its_picture_and_the_others_go_on(tmp_path, bad, reas
         ('[{"image": "a.png", "label": []}]', "JSON-MIN"),
         ('[{"data": {}}]', "must name one picture"),
         (
-            '[{"data": {"image": "a.png"}}, {"data": {"image": "/x/a.png"}}]',
+            '[{"data": {"image": "a.png"}}, {"data": {"image": "/a.png"}}]',
             "task 2 and .*task 1 have one picture",
         ),
     ],
