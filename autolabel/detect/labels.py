@@ -67,7 +67,7 @@ class LabelsDetector:
             _where(kept, polygons),
             labels.source_ids,
             labels.crowd,
-            labels.extras,
+            tuple(canvas.extra(extra) for extra in labels.extras),
             _where([not keep for keep in kept], found),
             frame_assumed=canvas.assumed,
         )

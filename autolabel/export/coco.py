@@ -52,6 +52,7 @@ from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons
 from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
 from autolabel.ops.annotation_rows import AnnotationRows
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
+from autolabel.ops.orientation import is_mirrored
 from autolabel.ops.outline import annotation_text
 from autolabel.ops.polygons import coco_polygons
 from autolabel.ops.simplify import Points, simplify_rings
@@ -65,6 +66,8 @@ _NOTES = {
     "images_empty": "{} [image without an object is|images without an object are] left out",
     "renamed": "{} [picture has|pictures have] another name in images/ than in the source: of characters that every reader takes, "
     "not hidden, with the suffix of [its|their] format",
+    "keypoints_mirrored": "{} [object|objects] with keypoints in pictures that EXIF mirrors: where the labels were made on the "
+    "stored picture, the names of left and right are exchanged",
     "not_finite": "{} [score that is no finite number is|scores that are no finite number are] left out",
     "not_utf8": "{} file [name is not UTF-8 and carries|names are not UTF-8 and carry] escaped bytes (Python's surrogateescape)",
     "id_zero": "{} [annotation keeps its|annotations keep their] id 0, which COCOeval takes for no match; ids=new numbers from 1",
@@ -194,6 +197,8 @@ class CocoExporter:
                 listed.leave_out(record)
                 continue
             tally.counts["images"] += 1
+            if record.info is not None and is_mirrored(record.info.orientation):
+                tally.counts["keypoints_mirrored"] += sum('"keypoints"' in one.extra for one in objects)
             tally.counts["renamed"] += name != record.image_id
             tally.counts["not_utf8"] += not name.isascii() and not _is_utf8(name)
             check_classes(known, columns.category_ids if columns else [one.category_id for one in objects], record)

@@ -7,18 +7,39 @@ orientation are enough.
 
 from __future__ import annotations
 
+import json
 import operator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autolabel.core.errors import ImageError
 from autolabel.core.types import Float32, ImageInfo, Labels, Polygon, Rle
 from autolabel.ops import masks
 from autolabel.ops.boxes import scale_normalized
-from autolabel.ops.orientation import stored_size, upright_boxes, upright_image, upright_polygon
+from autolabel.ops.orientation import (
+    stored_size,
+    upright_boxes,
+    upright_image,
+    upright_keypoints,
+    upright_polygon,
+)
 from autolabel.ops.polygons import yolo_rasterize
 
 _ROUNDING_PX = 1
+
+
+def keypoints_in(extra: str) -> NDArray[np.float64] | None:
+    """(P, 3) of x, y, v, from the JSON text of an object's other fields; v is 0 (not labelled), 1 (covered) or 2
+    (visible). None where there are none as COCO writes them."""
+    flat = json.loads(extra).get("keypoints") if '"keypoints"' in extra else None
+    if not isinstance(flat, list) or len(flat) % 3 or not all(isinstance(v, int | float) for v in flat):
+        return None
+    try:
+        rows = np.array(flat, np.float64).reshape(-1, 3)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return rows if np.isfinite(rows).all() else None
 
 
 class Canvas:
@@ -58,6 +79,19 @@ class Canvas:
         if self.orientation == 1:
             return mask
         return masks.encode(upright_image(masks.decode(mask), self.orientation))
+
+    def extra(self, text: str) -> str:
+        """An object's other fields, with its COCO `keypoints` upright."""
+        keypoints = keypoints_in(text) if self.orientation != 1 else None
+        if keypoints is None:
+            return text
+        fields = json.loads(text)
+        stated = fields["keypoints"]
+        number = int if all(isinstance(value, int) for value in stated) else float
+        turned = [number(v) for v in upright_keypoints(keypoints, self.size_hw, self.orientation).reshape(-1)]
+        turned[2::3] = stated[2::3]
+        fields["keypoints"] = turned
+        return json.dumps(fields, separators=(",", ":"))
 
     def _stored_mask(self, shape: tuple[Polygon, ...] | Rle) -> Rle:
         if isinstance(shape, Rle):

@@ -31,6 +31,11 @@ def swaps_sides(orientation: int) -> bool:
     return _STEPS[orientation][0]
 
 
+def is_mirrored(orientation: int) -> bool:
+    """Whether left and right change places on the way from the stored picture to the upright one."""
+    return sum(_STEPS[orientation]) % 2 == 1
+
+
 def upright_size(stored_hw: tuple[int, int], orientation: int) -> tuple[int, int]:
     h, w = stored_hw
     return (w, h) if swaps_sides(orientation) else (h, w)
@@ -49,6 +54,10 @@ def upright_image(stored: UInt8, orientation: int) -> UInt8:
 
 def upright_points(points_xy: NDArray[np.floating], stored_hw: tuple[int, int], orientation: int) -> Float32:
     """Points (..., 2) of the stored picture as points of the upright one."""
+    return _turned(points_xy, stored_hw, orientation).astype(np.float32)
+
+
+def _turned(points_xy: NDArray[np.floating], stored_hw: tuple[int, int], orientation: int) -> NDArray[np.float64]:
     swap, mirror_x, mirror_y = _STEPS[orientation]
     points = np.array(points_xy[..., ::-1] if swap else points_xy, dtype=np.float64)
     h, w = upright_size(stored_hw, orientation)
@@ -56,7 +65,7 @@ def upright_points(points_xy: NDArray[np.floating], stored_hw: tuple[int, int], 
         points[..., 0] = w - points[..., 0]
     if mirror_y:
         points[..., 1] = h - points[..., 1]
-    return points.astype(np.float32)
+    return points
 
 
 def upright_boxes(boxes_xyxy: NDArray[np.floating], stored_hw: tuple[int, int], orientation: int) -> Float32:
@@ -75,3 +84,13 @@ def upright_polygon(polygon: Polygon, stored_hw: tuple[int, int], orientation: i
         return polygon
     points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     return tuple(float(v) for v in upright_points(points, stored_hw, orientation).reshape(-1))
+
+
+def upright_keypoints(
+    keypoints: NDArray[np.float64], stored_hw: tuple[int, int], orientation: int
+) -> NDArray[np.float64]:
+    """Keypoints (P, 3) of x, y, v as COCO has them; 0, 0, 0 is none and stays so."""
+    turned = keypoints.copy()
+    there = keypoints.any(axis=1)
+    turned[there, :2] = _turned(keypoints[there, :2], stored_hw, orientation)
+    return turned

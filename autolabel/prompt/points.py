@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import About
-from autolabel.core.types import Detections, Float32, Frame, Labels, Prompts
-from autolabel.ops.annotations import Canvas
-from autolabel.ops.orientation import upright_points
+from autolabel.core.types import Detections, Frame, Labels, Prompts
+from autolabel.ops.annotations import keypoints_in
 from autolabel.ops.points import padded
 from autolabel.ops.settings import flag
 from autolabel.prompt.clicks import Clicks, read_clicks
@@ -63,7 +61,7 @@ class PointsPrompter:
 
     def knows(self, labels: Labels, row: int) -> bool:
         """Whether an annotation has keypoints to ask with."""
-        return bool(len(self._keypoints_in(labels.extras[row])))
+        return bool(len(self._visible(labels.extras[row]).signs))
 
     def names_in(self, image_id: str) -> list[str]:
         """The objects of an image, as the file calls them."""
@@ -78,7 +76,7 @@ class PointsPrompter:
 
     def _one(self, frame: Frame, found: Detections, rows: Sequence[int]) -> Prompts:
         if self.file is None:
-            known, added = self._keypoints(frame, found, rows), 0
+            known, added = self._keypoints(found, rows), 0
         else:
             known, added = self._clicked(frame.ref.image_id, found, rows)
         missing = set(rows) - {one.number for one in known}
@@ -105,21 +103,14 @@ class PointsPrompter:
                 known.append(_Asked(by_id[clicks.name], clicks))
         return known, new
 
-    def _keypoints(self, frame: Frame, found: Detections, rows: Sequence[int]) -> list[_Asked]:
-        known = (_Asked(row, self._visible(found.extras[row], frame)) for row in rows)
+    def _keypoints(self, found: Detections, rows: Sequence[int]) -> list[_Asked]:
+        known = (_Asked(row, self._visible(found.extras[row])) for row in rows)
         return [one for one in known if len(one.clicks.signs)]
 
-    def _visible(self, extra: str, frame: Frame) -> Clicks:
-        points = self._keypoints_in(extra)
-        return Clicks("", _upright(points, frame.ref.labels, frame), np.ones(len(points), np.int64))
-
-    def _keypoints_in(self, extra: str) -> Float32:
-        """(P, 2), as the label file states them: COCO writes x, y, v in turn; v is 0 (not labelled), 1 (covered) or 2
-        (visible)."""
-        flat = json.loads(extra).get("keypoints") if extra else None
-        good = isinstance(flat, list) and len(flat) % 3 == 0 and all(isinstance(v, int | float) for v in flat)
-        rows = np.array(flat if good else [], np.float64).reshape(-1, 3)
-        return rows[rows[:, 2] >= self._least, :2].astype(np.float32)
+    def _visible(self, extra: str) -> Clicks:
+        keypoints = keypoints_in(extra)
+        rows = np.zeros((0, 3)) if keypoints is None else keypoints[keypoints[:, 2] >= self._least]
+        return Clicks("", rows[:, :2].astype(np.float32), np.ones(len(rows), np.int64))
 
     def _with_boxes(self, prompts: Prompts, found: Detections) -> Prompts:
         numbers = prompts.object_numbers
@@ -127,14 +118,6 @@ class PointsPrompter:
         of_detection = numbers < len(found)
         boxes[of_detection] = found.boxes_xyxy[numbers[of_detection]]
         return replace(prompts, boxes_xyxy=boxes)
-
-
-def _upright(points_xy: np.ndarray, labels: Labels | None, frame: Frame) -> np.ndarray:
-    """Points as the label file states them, in the upright picture."""
-    if labels is None or not len(points_xy):
-        return points_xy
-    canvas = Canvas(labels, frame.info)
-    return upright_points(points_xy, canvas.size_hw, canvas.orientation)
 
 
 def _read(file: object) -> tuple[Path, bytes]:

@@ -1,6 +1,7 @@
 """Existing labels as detections: upright pixels, and masks as the tools that wrote them would draw them."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -250,6 +251,33 @@ def test_other_fields_go_with_their_objects(keep_masks):
     found = detect(labels([[1, 1, 2, 2]] * 3, extras=extras), keep_masks=keep_masks)
     assert found.extras == extras
     assert found.select([2, 0]).extras == ('{"b":[]}', '{"a":1}')
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_keypoints_lie_on_the_same_pixels_of_the_turned_picture_as_their_box(orientation):
+    box, extra = [10, 5, 11, 6], '{"a":[1,2],"keypoints":[10.5,5.5,2,0,0,0],"num_keypoints":1}'
+    found = detect(labels([box], extras=(extra,), size_hw=HW), stored_size(HW, orientation), orientation)
+    fields = json.loads(found.extras[0])
+    assert fields["keypoints"][:2] == ((found.boxes_xyxy[0, :2] + found.boxes_xyxy[0, 2:]) / 2).tolist()
+    assert fields["keypoints"][2:] == [2, 0, 0, 0]
+    assert (fields["a"], fields["num_keypoints"]) == ([1, 2], 1)
+    assert (found.extras[0] == extra) == (orientation <= 4)  # 2 to 4: no size tells, taken as upright
+
+
+@pytest.mark.parametrize(
+    ("stated", "turned"),
+    [
+        ("[10,5,2]", "[25,10,2]"),
+        ("[10,5.1,2,0,0,0]", "[24.9,10.0,2,0.0,0.0,0]"),
+        ('"no"', '"no"'),
+        ("[1,2]", "[1,2]"),
+        ('[1,"2",3]', '[1,"2",3]'),
+        (f"[1{'0' * 400},2,2]", f"[1{'0' * 400},2,2]"),
+    ],
+)
+def test_keypoints_keep_their_kind_of_number_and_what_is_none_stays(stated, turned):
+    found = detect(labels([[1, 1, 2, 2]], extras=(f'{{"keypoints":{stated}}}',), size_hw=HW), HW[::-1], 6)
+    assert found.extras == (f'{{"keypoints":{turned}}}',)
 
 
 def test_a_shape_without_a_pixel_stays_with_its_object():

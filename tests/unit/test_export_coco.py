@@ -149,6 +149,18 @@ def test_numbers_that_are_not_finite_are_never_written(tmp_path):
     assert report.counts["not_finite"] == 2
 
 
+@pytest.mark.parametrize(("orientation", "told"), [(1, None), (6, None), (2, 1), (5, 1)])
+def test_keypoints_of_mirrored_pictures_are_counted_since_left_and_right_may_be_exchanged(
+    tmp_path, orientation, told
+):
+    posed = instance(shapes()["disc"], extra='{"keypoints":[1,2,2]}')
+    plain = record("a.jpg", [posed, instance(shapes()["disc"])])
+    run = ListReader([replace(plain, info=replace(plain.info, orientation=orientation))])
+    report, _ = export(run, tmp_path)
+    assert report.counts.get("keypoints_mirrored") == told
+    assert any("left and right" in note for note in report.notes) == bool(told)
+
+
 def test_an_empty_mask_is_left_out_and_counted(tmp_path):
     report, path = export(
         ListReader([record("a.jpg", [instance(EMPTY), instance(shapes()["pixel"], 1)])]), tmp_path

@@ -12,6 +12,7 @@ import pytest
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import NO_OBJECT, Detections, Frame, ImageInfo, ImageRef, Labels
+from autolabel.detect.labels import LabelsDetector
 from autolabel.ops.masks import encode
 from autolabel.ops.points import prompt_problem
 from autolabel.prompt.box_point import BoxPointPrompter
@@ -262,11 +263,17 @@ def test_keypoints_that_are_seen_are_clicks_inside():
 def test_keypoints_turn_with_a_picture_that_was_labelled_as_stored():
     info = ImageInfo(120, 160, orientation=6)
     labels = Labels(
-        np.zeros((1, 4), np.float32), np.ones(1, np.int64), (None,), (None,), (False,), size_hw=(120, 160)
+        np.zeros((1, 4), np.float32),
+        np.ones(1, np.int64),
+        (None,),
+        (None,),
+        (False,),
+        size_hw=(120, 160),
+        extras=('{"keypoints": [10, 20, 2]}',),
     )
-    detections = found([[0, 0, 9, 9]], extras=('{"keypoints": [10, 20, 2]}',))
-    prompts = one(points(), detections, picture=frame(info=info, labels=labels))
-    assert prompts.points_xy.tolist() == [[[100, 10]]]
+    picture = frame(info=info, labels=labels)
+    (detections,) = LabelsDetector(keep_masks=False).detect([picture])
+    assert one(points(), detections, picture=picture).points_xy.tolist() == [[[100, 10]]]
 
 
 def test_other_clicks_are_another_identity(tmp_path):
