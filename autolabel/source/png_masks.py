@@ -52,7 +52,8 @@ class PngMaskSource:
     one folder: then a PNG that has a picture's name is its mask, and no picture.
 
     Category ids are the class ids of the PNGs, one higher where the classes count from 0. `background` are the
-    values that are no object; null: 0 where no class has it, and a class called background. `ignore` is a
+    values that are no object; null: 0 where no class has it, and a class called background, except where a JSON beside
+    object ids says which class an object has: whatever that is called, it is an object. `ignore` is a
     value that is not labelled at all (null: 255 for class ids). A PNG that cannot be read, has a class without
     name or no picture makes a `failed` record.
     """
@@ -110,12 +111,12 @@ class PngMaskSource:
         """Raises SourceError when a folder is not there, or the classes cannot be read."""
         names, (images, masks) = self._names, self._trees
         prefix = f"{self._images_dir}/" if self._images_dir else ""
+        self._ignored = count_ignored(images, frozenset())
         for pair in self._pairs():
             yield self._ref(pair, prefix, names)
         yield from images.unreadable_refs(prefix)
         if masks.root != images.root:
             yield from masks.unreadable_refs(f"{self._masks_dir}/")
-        self._ignored = count_ignored(images, frozenset())
 
     @cached_property
     def _trees(self) -> tuple[Tree, Tree]:
@@ -129,7 +130,15 @@ class PngMaskSource:
     def _names(self) -> ClassNames:
         if self._semantic or self._divisor is not None or self._classes is not None:
             return read_class_names(self._path, self._classes, self._background)
-        return read_class_names(self._path, self._classes, self._background, default="object")
+        names = read_class_names(self._path, self._classes, self._background, default="object")
+        masks = self._trees[1]
+        files = frozenset(masks.files)
+        stated = any(extension(name) == ".png" and _beside(name) in files for name in masks.files)
+        return (
+            replace(names, background=names.background - set(names.names))
+            if stated and self._background is None
+            else names
+        )
 
     def _pairs(self) -> Iterator[Pair]:
         """In the order of the pictures; PNGs without a picture at the end."""
@@ -200,7 +209,7 @@ class PngMaskSource:
             yield from (_Object(category, part) for part in (split_parts(mask) if self._by_part else [mask]))
 
     def _instances(self, ids: NDArray[Any], path: str, names: ClassNames) -> Iterator[_Object]:
-        stated = _sidecar(f"{posixpath.splitext(path)[0]}.json")
+        stated = _sidecar(_beside(path))
         nothing = {0} if self._background is None else self._background
         for value in self._values(ids):
             if value in nothing:
@@ -212,7 +221,9 @@ class PngMaskSource:
             if not isinstance(number, int):
                 raise SourceError(f"{path}: object {value} has no class; a JSON beside the PNG can say it")
             crowd = is_crowd(fields.pop("crowd", None))
-            if number not in names.background:
+            if number in names.background:
+                self._ignored["objects of a background class"] += 1
+            else:
                 extra = extra_text({**dict(sorted(fields.items())), "instance_id": value})
                 yield _Object(names.known(number, path), encode(ids == value), extra, crowd)
 
@@ -244,6 +255,10 @@ def _stem(name: str, suffix: str) -> str | None:
     """The relative path without extension and without `suffix`; None where it does not end so."""
     stem = posixpath.splitext(name)[0]
     return stem.removesuffix(suffix) if stem.endswith(suffix) else None
+
+
+def _beside(png: str) -> str:
+    return f"{posixpath.splitext(png)[0]}.json"
 
 
 def _sidecar(path: str) -> dict[int, dict[str, Any]]:

@@ -121,6 +121,34 @@ def test_background_and_ignore_can_be_said(tmp_path):
     assert "class 255 has no name" in refs["images/a.jpg"].problem.detail
 
 
+@pytest.mark.parametrize(
+    ("names", "stated", "found", "ignored"),
+    [
+        ({"1": "person", "2": "Background"}, [1, 2, 2], [1, 2, 2], {}),
+        ({"0": "background", "1": "person"}, [1, 0, 0], [2, 1, 1], {}),
+        ({"1": "person"}, [1, 0, 0], [1], {"objects of a background class": 2}),
+        ({"0": "background", "4": "person"}, None, [4, 4, 4], {}),
+    ],
+)
+def test_an_object_whose_class_a_json_states_is_no_background_whatever_its_name(
+    tmp_path, names, stated, found, ignored
+):
+    write(
+        tmp_path,
+        {
+            "images/a.jpg": "",
+            "masks/a.png": np.array([[0, 1, 2, 3]], np.uint16),
+            "classes.json": json.dumps(names),
+        },
+    )
+    if stated:
+        rows = [{"id": id_, "category_id": number} for id_, number in enumerate(stated, 1)]
+        write(tmp_path, {"masks/a.json": json.dumps({"objects": rows})})
+    refs, source = read(tmp_path, kind="instance")
+    assert refs["images/a.jpg"].labels.category_ids.tolist() == found
+    assert source.ignored == ignored
+
+
 def test_object_ids_take_their_class_from_a_json_beside_them(tmp_path):
     rows = [{"id": 1, "category_id": 2, "score": 0.5}, {"id": 300, "category_id": 1}]
     ids = np.array([[0, 1, 300]], np.uint16)
