@@ -211,8 +211,13 @@ class LabelStudioExporter:
         values = list(self._values(instance, counts))
         extra, scores = fields_of(instance.extra), scores_of(instance)
         stated = extra.get("meta")
+        own = dict(stated) if isinstance(stated, dict) else {}
+        if isinstance(
+            own.get("object"), int
+        ):  # it joined parts in the source, and could be the number of another here
+            del own["object"]
         meta = {
-            **(stated if isinstance(stated, dict) else {}),
+            **own,
             **({"iscrowd": True} if instance.crowd else {}),
             **({"object": number} if len(values) > 1 else {}),
         }

@@ -222,6 +222,26 @@ def test_fields_scores_and_crowds_survive_the_way_back_in(tmp_path):
         assert len(ref.labels) == 2
 
 
+@pytest.mark.parametrize(("parts", "many"), [("keep", 3), ("split", 5)])
+def test_objects_that_had_a_number_in_the_source_are_not_joined_with_others(tmp_path, parts, many):
+    masks = [SHAPES["two parts"], SHAPES["disc"], SHAPES["two parts"]]
+    stated = [1, 2, "mine"]
+    objects = [
+        instance(mask, i, extra=json.dumps({"meta": {"object": number}}))
+        for i, (mask, number) in enumerate(zip(masks, stated, strict=True))
+    ]
+    item = record("a.png", objects, photo(tmp_path, "a.png").path)
+    exported([item], tmp_path / "out", shape="polygon", images="copy", parts=parts)
+    (ref,) = LabelStudioSource(
+        path=str(tmp_path / "out"), images_dir=None, data_key=None, results="either"
+    ).images()
+    assert len(ref.labels) == many
+    (task,) = tasks(tmp_path / "out")
+    assert [r["meta"]["object"] for r in task["predictions"][0]["result"] if "meta" in r][-1] == (
+        2 if parts == "keep" else "mine"
+    )
+
+
 def test_fewer_points_keep_the_iou_that_was_asked_for(tmp_path):
     items = [record("a.png", [instance(SHAPES["disc"])])]
     report, back = exported(items, tmp_path / "out", shape="polygon", simplify_iou=0.95)
