@@ -52,6 +52,9 @@ _KEY = "semantic_png"
 _IGNORE = 255
 _BACKGROUND = "background"
 
+MELTED = "another object of its class lies there"
+"""Why an object has more pixels than the policy leaves to it alone."""
+
 SEMANTIC_NOTES: dict[str, str] = {
     **LOADER_NOTES,
     "melted_objects": "{} [object shares its class with another one of its image and is|objects share their class with another one of their image and are] not told apart",
@@ -133,17 +136,39 @@ class SemanticPngExporter:
         object is what of its class lies in its own mask, and what lies in no object's mask at all."""
         place = place_of(run, side_path(self._splits.plan(run), self._painting.pictures))
         classes = _classes(run.categories, has_background=self._has_background)
+        found: dict[int, Rle] = {}
+        drawn: dict[int, Rle] = {}  # as `found` where the file is right; of the same image, once it is asked for
 
         def read(record: ImageRecord) -> list[tuple[int, Rle]] | None:
             file = directory / with_suffix("masks" / place(record), ".png")
-            return list(_objects(record, read_class_mask(file), classes)) if file.is_file() else None
+            found.clear()
+            drawn.clear()
+            if file.is_file():
+                found.update(_objects(record, read_class_mask(file), classes))
+            return list(found.items()) if file.is_file() else None
+
+        def why(record: ImageRecord, instance: Instance) -> str:
+            reason = self._why(instance)
+            if reason != NOT_AS_WRITTEN or instance.index not in found:
+                return reason
+            if not drawn:
+                drawn.update(_objects(record, self._drawn(record, classes), classes))
+            return MELTED if drawn.get(instance.index) == found[instance.index] else NOT_AS_WRITTEN
 
         def limit(record: ImageRecord) -> str:
             return TOO_SMALL if is_too_small(record) else ""
 
-        return compare(run, read, self._painting.policy, self._why, limit)
+        return compare(run, read, self._painting.policy, why, limit)
 
-    def _why(self, record: ImageRecord, instance: Instance) -> str:
+    def _drawn(self, record: ImageRecord, classes: _Classes) -> UInt8:
+        """(H, W) class numbers of what the policy leaves of the objects."""
+        assert record.info is not None, "checked in labelled"
+        ids = np.full(record.info.size_hw, classes.background, np.uint8)
+        given = prepared(record, self._painting.policy, Counter())
+        paint(ids, [(one, self._number(one, record, classes)) for one in given])
+        return ids
+
+    def _why(self, instance: Instance) -> str:
         if instance.crowd:
             return "a crowd: not labelled" if self._painting.crowds_are_void else "objects lie over the crowd"
         return "border that is not labelled" if self._painting.border_px else NOT_AS_WRITTEN

@@ -14,6 +14,7 @@ from autolabel.core.errors import ConfigError, ExportError
 from autolabel.core.types import Category
 from autolabel.export.loader_tree import TOO_SMALL
 from autolabel.export.semantic_png import SemanticPngExporter
+from autolabel.ops.index_png import decode_index_png, encode_index_png
 from tests.rasters import is_red, noise, photo, turned
 from tests.records import ListReader, disc, failed, instance, record, shapes, tree_bytes
 
@@ -200,6 +201,30 @@ def test_a_wrong_setting_names_its_key(change):
     (key,) = change
     with pytest.raises(ConfigError, match=rf"export\.semantic_png\.{key}"):
         SemanticPngExporter(**{**SETTINGS, **change})
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_object_behind_another_class_and_its_own_is_as_written(tmp_path, lost):
+    blank = np.zeros((60, 60), np.uint8)
+    masks = [blank.copy() for _ in range(3)]
+    for mask, (y0, y1, x0, x1) in zip(masks, [(5, 30, 5, 20), (2, 30, 30, 40), (10, 20, 15, 35)], strict=True):
+        mask[y0:y1, x0:x1] = 1
+    objects = [
+        instance(mask, n, category_id=category, detector_score=0.9 - n / 10)
+        for n, (mask, category) in enumerate(zip(masks, (3, 7, 3), strict=True))
+    ]
+    item = record("a.png", objects, photo(tmp_path, "a.png", masks).path)
+    run = ListReader([item])
+    exporter = SemanticPngExporter(**SETTINGS)
+    exporter.export(run, tmp_path / "set")
+    if lost:
+        (file,) = (tmp_path / "set" / "masks").rglob("*.png")
+        ids = decode_index_png(file.read_bytes()).copy()
+        ids[15, 25] = BACKGROUND
+        file.write_bytes(encode_index_png(ids))
+    (found,) = exporter.read_back(run, tmp_path / "set").deviations
+    assert (found.index, found.expected, found.iou) == (2, not lost, pytest.approx((150 - lost) / 200))
+    assert ("another object of its class lies there" in found.reason) == (not lost)
 
 
 def test_data_yaml_can_be_read_whatever_a_class_is_called(tmp_path):
