@@ -23,12 +23,14 @@ _MAX_JSON = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A label file at first sight. `broken`: it is not JSON, so nobody knows whether it is one of LabelMe's."""
+    """A label file at first sight. `broken`: it is not JSON, so nobody knows whether it is one of LabelMe's. `sharing`:
+    the pictures that it may be of, where they are several."""
 
     label: str
     image_path: str = ""
     labels: frozenset[str] = frozenset()
     broken: bool = False
+    sharing: tuple[str, ...] = ()
 
 
 class LabelMeSource:
@@ -36,11 +38,11 @@ class LabelMeSource:
     one by one for the shapes.
 
     A file belongs to the picture that its `imagePath` names, from the file's own place or its name alone, else to
-    the picture of the same relative path without extension. The pictures are in `images_dir`, among the files, or
-    in `images/` beside the folder. Image ids are relative to `images_dir` if it is given, else to the data set's
-    folder. Shapes of one label and one `group_id` are one object (`join_groups`); rectangles are boxes without a
-    mask; points and lines are counted and left alone. A file that cannot be read makes its picture
-    `failed:bad_label`; a picture without a file has no labels.
+    the picture of the same relative path without extension; where several have that path, all fail. The pictures
+    are in `images_dir`, among the files, or in `images/` beside the folder. Image ids are relative to `images_dir`
+    if it is given, else to the data set's folder. Shapes of one label and one `group_id` are one object
+    (`join_groups`); rectangles are boxes without a mask; points and lines are counted and left alone. A file that
+    cannot be read makes its picture `failed:bad_label`; a picture without a file has no labels.
     """
 
     def __init__(self, *, path: str, images_dir: str | None, join_groups: bool) -> None:
@@ -84,6 +86,10 @@ class LabelMeSource:
 
     def _labelled(self, ref: ImageRef, seen: _Seen) -> ImageRef:
         path = self._folders[0].path(seen.label)
+        if seen.sharing:
+            several = ", ".join(map(repr, seen.sharing))
+            detail = f"{path!r} may be of any of {several}; its imagePath is {seen.image_path!r}"
+            return replace(ref, problem=Problem("bad_label", detail))
         try:
             found = parse_labelme(read_label_text(path, _MAX_JSON))
             shapes = joined(found.shapes, found.size_hw) if self._join else list(found.shapes)
@@ -138,20 +144,32 @@ class LabelMeSource:
         """The file of each picture, files of no picture, and how many JSON files are none of LabelMe's."""
         found, strangers = self._seen
         images = set(self._folders[1].images())
-        stems = {posixpath.splitext(name)[0]: name for name in sorted(images, key=os.fsencode, reverse=True)}
+        stems: dict[str, list[str]] = {}
+        for name in sorted(images, key=os.fsencode):
+            stems.setdefault(posixpath.splitext(name)[0], []).append(name)
         by_image: dict[str, _Seen] = {}
         lonely = []
+        unsure = []
         for seen in found:
-            image = _named(seen, images) or stems.get(posixpath.splitext(seen.label)[0])
+            named, alike = _named(seen, images), stems.get(posixpath.splitext(seen.label)[0], [])
+            image = named or next(iter(alike), None)
             if image is None and seen.broken:
                 strangers += 1
             elif image is None:
                 lonely.append(seen)
+            elif named is None and len(alike) > 1:
+                unsure.append(replace(seen, sharing=tuple(alike)))
             elif image in by_image:
                 both = f"{by_image[image].label!r} and {seen.label!r}"
                 raise SourceError(f"{self._path!r}: {both} describe the same picture {image!r}")
             else:
                 by_image[image] = seen
+        for seen in unsure:
+            free = [
+                image for image in seen.sharing if image not in by_image
+            ]  # the others are those of files that name them
+            by_image.update(dict.fromkeys(free, seen))
+            lonely += [] if free else [seen]
         return by_image, lonely, strangers
 
 

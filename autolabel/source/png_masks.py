@@ -55,7 +55,7 @@ class PngMaskSource:
     values that are no object; null: 0 where no class has it, and a class called background, except where a JSON beside
     object ids says which class an object has: whatever that is called, it is an object. `ignore` is a
     value that is not labelled at all (null: 255 for class ids). A PNG that cannot be read, has a class without
-    name or no picture makes a `failed` record.
+    name or no picture, or may be of several pictures (the `image` of a JSON beside it tells) makes a `failed` record.
     """
 
     def __init__(
@@ -112,8 +112,12 @@ class PngMaskSource:
         names, (images, masks) = self._names, self._trees
         prefix = f"{self._images_dir}/" if self._images_dir else ""
         self._ignored = count_ignored(images, frozenset())
-        for pair in self._pairs():
-            yield self._ref(pair, prefix, names)
+        found = list(self._pairs())
+        sharing: dict[str | None, list[str]] = {}
+        for pair in found:
+            sharing.setdefault(pair.label, []).append(pair.image or "")
+        for pair in found:
+            yield self._ref(pair, sharing[pair.label], prefix, names)
         yield from images.unreadable_refs(prefix)
         if masks.root != images.root:
             yield from masks.unreadable_refs(f"{self._masks_dir}/")
@@ -128,24 +132,23 @@ class PngMaskSource:
 
     @cached_property
     def _names(self) -> ClassNames:
-        if self._semantic or self._divisor is not None or self._classes is not None:
-            return read_class_names(self._path, self._classes, self._background)
-        names = read_class_names(self._path, self._classes, self._background, default="object")
-        masks = self._trees[1]
-        files = frozenset(masks.files)
-        stated = any(extension(name) == ".png" and _beside(name) in files for name in masks.files)
-        return (
-            replace(names, background=names.background - set(names.names))
-            if stated and self._background is None
-            else names
-        )
+        by_value = self._semantic or self._divisor is not None
+        default = None if by_value or self._classes is not None else "object"
+        names = read_class_names(self._path, self._classes, self._background, default)
+        files = frozenset(self._trees[1].files)
+        if by_value or self._background is not None or not any(_beside(name) in files for name in self._pngs):
+            return names
+        return replace(names, background=names.background - set(names.names))
+
+    @cached_property
+    def _pngs(self) -> list[str]:
+        return [name for name in self._trees[1].files if extension(name) == ".png"]
 
     def _pairs(self) -> Iterator[Pair]:
         """In the order of the pictures; PNGs without a picture at the end."""
         images, masks = self._trees
         image_suffix, mask_suffix = self._suffixes
-        named = (name for name in masks.files if extension(name) == ".png")
-        by_stem = {stem: name for name in named if (stem := _stem(name, mask_suffix)) is not None}
+        by_stem = {stem: name for name in self._pngs if (stem := _stem(name, mask_suffix)) is not None}
         pictures = {name: stem for name in images.images() if (stem := _stem(name, image_suffix)) is not None}
         together = images.root == masks.root
         # In a folder of both, a picture is never its own mask.
@@ -161,7 +164,16 @@ class PngMaskSource:
                 yield Pair(name, label if label in used else None)
         yield from (Pair(None, name) for name in sorted(lonely))
 
-    def _ref(self, pair: Pair, prefix: str, names: ClassNames) -> ImageRef:
+    def _meant(self, label: str, sharing: list[str]) -> str | None:
+        """Which of the pictures that share a PNG the `image` of the JSON beside it names, from whatever folder."""
+        try:
+            top = json.loads(read_label_text(_beside(self._trees[1].path(label)), _MAX_JSON))
+        except (SourceError, ValueError, RecursionError):
+            return None
+        stated = posixpath.basename(str(top.get("image"))) if isinstance(top, dict) else ""
+        return next((image for image in sharing if posixpath.basename(image) == stated), None)
+
+    def _ref(self, pair: Pair, sharing: list[str], prefix: str, names: ClassNames) -> ImageRef:
         images, masks = self._trees
         name = pair.image or pair.stem
         first, _, below = name.partition("/")
@@ -172,6 +184,14 @@ class PngMaskSource:
             return replace(ref, problem=problem)
         if pair.label is None:
             return ref
+        if len(sharing) > 1:
+            meant = self._meant(pair.label, sharing)
+            if meant is None:
+                several = ", ".join(map(repr, sharing))
+                detail = f"{masks.path(pair.label)!r} may be of any of {several}; no JSON beside it says of which"
+                return replace(ref, problem=Problem("bad_label", detail))
+            if meant != pair.image:
+                return ref
         try:
             return replace(ref, labels=self._labels(masks.path(pair.label), names))
         except ImageError as e:

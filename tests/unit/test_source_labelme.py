@@ -123,6 +123,22 @@ def test_flags_descriptions_and_unknown_fields_are_kept(tmp_path):
     assert ref.labels.crowd == (True,)
 
 
+def test_a_file_that_may_be_of_several_pictures_fails_those_that_no_other_file_names(tmp_path):
+    files = {"a.jpg": "", "a.png": "", "a.json": top(shape(TRIANGLE), path="a.bmp")}
+    write(tmp_path, files)
+    refs, _ = read(tmp_path)
+    for name in ("a.jpg", "a.png"):
+        assert refs[name].problem.code == "bad_label"
+        assert "a.json' may be of any of 'a.jpg', 'a.png'; its imagePath is 'a.bmp'" in refs[name].problem.detail
+    write(tmp_path, {"b.json": top(shape(TRIANGLE), path="a.png")})
+    refs, _ = read(tmp_path)
+    assert (refs["a.jpg"].problem.code, len(refs["a.png"].labels)) == ("bad_label", 1)
+    write(tmp_path, {"c.json": top(shape(TRIANGLE), path="a.jpg")})
+    refs, _ = read(tmp_path)
+    assert [len(refs[name].labels) for name in ("a.jpg", "a.png")] == [1, 1]
+    assert refs["a"].problem.code == "missing"
+
+
 def test_a_picture_is_found_by_its_name_and_else_by_the_file_s(tmp_path):
     write(
         tmp_path,

@@ -205,6 +205,28 @@ def test_pngs_may_lie_among_the_pictures(tmp_path):
     assert refs["lost_mask"].problem.code == "missing"
 
 
+@pytest.mark.parametrize(
+    ("stated", "meant"), [("images/a.jpg", "a.jpg"), ("a.png", "a.png"), ("b.jpg", None), (None, None)]
+)
+def test_a_mask_that_pictures_share_is_that_of_the_one_its_json_names_else_all_fail(tmp_path, stated, meant):
+    write(
+        tmp_path,
+        {"images/a.jpg": "", "images/a.png": "", "images/c.jpg": "", "masks/a.png": MAP, "masks/c.png": MAP},
+    )
+    if stated:
+        rows = [{"id": n, "category_id": 1} for n in (1, 2, 255)]
+        write(tmp_path, {"masks/a.json": json.dumps({"image": stated, "objects": rows})})
+    refs, _ = read(tmp_path, kind="instance")
+    assert len(refs["images/c.jpg"].labels) == 3
+    for name in ("a.jpg", "a.png"):
+        ref = refs[f"images/{name}"]
+        if meant is None:
+            assert ref.problem.code == "bad_label"
+            assert "a.png' may be of any of 'a.jpg', 'a.png'; no JSON" in ref.problem.detail
+        else:
+            assert (ref.problem, ref.labels is not None) == (None, name == meant)
+
+
 def test_suffixes_are_taken_off_both_stems(tmp_path):
     write(
         tmp_path,
