@@ -31,5 +31,6 @@ def checkpoint(path: Path, architecture: str, *, chooses_itself: bool = False) -
                 contrast.logit_scale.fill_(1.0)
         if chooses_itself:
             head.cv2 = head.cv3 = head.cv4 = None
+        model.task = "segment" if hasattr(head, "proto") else "detect"
         torch.save({"model": model.eval()}, path)
     return str(path)

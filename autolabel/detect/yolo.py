@@ -44,6 +44,7 @@ _MODELS = {
     "WorldDetect": "WorldModel",
     "YOLOEDetect": "YOLOEModel",
     "YOLOESegment": "YOLOESegModel",
+    "YOLOESegment26": "YOLOESegModel",
 }
 """Models that are not plain detection models, by their head."""
 
@@ -213,7 +214,11 @@ class YoloDetector:
             inputs = pixels.contiguous(memory_format=self._layout).float().div_(255)
             with autocast(self._device.type, self._precision):
                 output = self._model(inputs)
-            output = (output[0] if isinstance(output, tuple | list) else output).float()
+            while isinstance(
+                output, tuple | list
+            ):  # proposals come first, beside mask prototypes one level deeper
+                output = output[0]
+            output = output.float()
             # One image a call: the NMS of a batch gives up on the rest when its time is over.
             found = [self._select(self._scored(one)) for one in self._proposed(output)]
             rows = torch.cat(found).cpu().numpy().astype(np.float32)  # one copy, whatever the batch

@@ -69,6 +69,9 @@ def checkpoint(tmp_path_factory):
 def lively(model):
     torch.manual_seed(0)
     head = model.model[-1]
+    # As ultralytics writes them, which reads them again in `predict`.
+    model.task = {"Segment": "segment", "Pose": "pose"}.get(type(head).__name__.removesuffix("26"), "detect")
+    model.kpt_shape = getattr(head, "kpt_shape", None)
     with torch.no_grad():
         if hasattr(head, "cv2"):
             norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -111,7 +114,18 @@ def same_as_ultralytics(path: str, ours: YoloDetector) -> None:
         assert np.allclose(rows(found)[same], expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("architecture", ["yolo11n.yaml", "yolov8n.yaml", "yolo26n.yaml"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "yolo11n.yaml",
+        "yolov8n.yaml",
+        "yolo26n.yaml",
+        "yolo11n-seg.yaml",
+        "yolo26n-seg.yaml",
+        "yolo11n-pose.yaml",
+        "yolo26n-pose.yaml",
+    ],
+)
 def test_boxes_are_those_of_predict(checkpoint, architecture):
     path = checkpoint(architecture)
     same_as_ultralytics(path, detector(path))
@@ -272,9 +286,12 @@ def test_the_way_to_shrink_reaches_the_network(checkpoint):
     assert not np.array_equal(seen["bilinear"], seen["area"])
 
 
+@pytest.mark.parametrize("architecture", ["yolo11n.yaml", "yolo11n-seg.yaml", "yolo11n-pose.yaml"])
 @pytest.mark.parametrize("changed", [{}, {"classes": ["0", "2"]}, {"agnostic_nms": True}, {"conf": 0.0}])
-def test_duplicates_among_the_proposals_above_conf_are_those_among_all(checkpoint, monkeypatch, changed):
-    found = detector(checkpoint("yolo11n.yaml"), **changed)
+def test_duplicates_among_the_proposals_above_conf_are_those_among_all(
+    checkpoint, monkeypatch, architecture, changed
+):
+    found = detector(checkpoint(architecture), **changed)
     expected = found.detect(FRAMES)
     monkeypatch.setattr(found, "_proposed", found._above)
     given = found.detect(FRAMES)
@@ -354,9 +371,9 @@ def test_scores_that_are_no_numbers_fail_the_picture_and_not_in_silence(checkpoi
         found.detect(FRAMES[:1])
 
 
-def with_nms_free_head(path, *, alone: bool) -> str:
+def with_nms_free_head(path, *, alone: bool, architecture: str = "yolo26n.yaml") -> str:
     with ultralytics_at_bay():
-        model = lively(load_detector("random:0", "yolo26n.yaml").model)
+        model = lively(load_detector("random:0", architecture).model)
         model.end2end = True
         torch.save({"model": model.fuse(verbose=False) if alone else model}, path)
     return str(path)
@@ -366,6 +383,12 @@ def test_of_two_heads_the_one_with_nms_is_asked(tmp_path):
     path = with_nms_free_head(tmp_path / "both.pt", alone=False)
     same_as_ultralytics(path, detector(path))
     assert len(detector(path, box_voting=0.5).detect(FRAMES)) == len(FRAMES)
+
+
+@pytest.mark.parametrize("architecture", ["yolo26n.yaml", "yolo26n-seg.yaml", "yolo26n-pose.yaml"])
+def test_boxes_of_a_head_without_nms_are_those_of_predict(tmp_path, architecture):
+    path = with_nms_free_head(tmp_path / "alone.pt", alone=True, architecture=architecture)
+    same_as_ultralytics(path, detector(path))
 
 
 def test_a_model_without_nms_has_no_voting(tmp_path):

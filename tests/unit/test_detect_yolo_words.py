@@ -14,7 +14,7 @@ from tests import hf_models, yolo_words
 
 PHRASES = ("yellow forklift", "person", "worker")
 ONTOLOGY = {"lift": "yellow forklift", "person": ["person", "worker"]}
-ARCHITECTURES = ["yolov8s-worldv2.yaml", "yoloe-11s.yaml"]
+ARCHITECTURES = ["yolov8s-worldv2.yaml", "yoloe-11s.yaml", "yoloe-11s-seg.yaml"]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,8 +88,11 @@ def test_a_proposal_of_the_last_phrase_alone_is_looked_at(architecture, checkpoi
     assert rows.tolist() == [[20, 20, 40, 40, pytest.approx(0.9), 1]]
 
 
-def test_a_head_that_chooses_its_boxes_gives_as_many_as_asked_for_though_phrases_find_them_twice(text, tmp_path):
-    path = yolo_words.checkpoint(tmp_path / "words.pt", "yoloe-26n.yaml", chooses_itself=True)
+@pytest.mark.parametrize("architecture", ["yoloe-26n.yaml", "yoloe-26n-seg.yaml"])
+def test_a_head_that_chooses_its_boxes_gives_as_many_as_asked_for_though_phrases_find_them_twice(
+    text, tmp_path, architecture
+):
+    path = yolo_words.checkpoint(tmp_path / "words.pt", architecture, chooses_itself=True)
     everything, some = (
         YoloWordsDetector(
             weights=path, text=text, **settings(max_det=max_det, conf=0.1, iou=0.01, image_size=256)
