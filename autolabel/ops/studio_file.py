@@ -135,11 +135,15 @@ def _answer(task: Json, results: Results, ignored: Counter[str]) -> Json | None:
             all_of_kind = annotations if kind == "annotations" else choices[kind]
             ignored[f"other {kind} of a task"] += len(all_of_kind) - 1
             return choices[kind][-1]
+    if results != "annotations":  # those that are left are numbers
+        ignored["predictions by id alone"] += len(task.get("predictions") or ())
     return None
 
 
 def _rows(task: Json, key: str) -> list[Json]:
     rows = task.get(key) or []
+    if key == "predictions" and isinstance(rows, list):  # the tool's JSON export names them by id, without content
+        rows = [row for row in rows if type(row) is not int]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadShape(f"`{key}` must be a list of objects")
     return rows

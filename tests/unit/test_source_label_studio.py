@@ -113,6 +113,40 @@ def test_people_go_before_models_and_the_truth_before_others(tmp_path):
     assert read(bare)[0]["a.png"].labels is None
 
 
+@pytest.mark.parametrize(
+    ("results", "annotated", "labels", "ignored"),
+    [
+        ("either", True, 1, {}),
+        ("annotations", True, 1, {}),
+        ("predictions", True, None, {"predictions by id alone": 2}),
+        ("either", False, None, {"predictions by id alone": 2}),
+        ("annotations", False, None, {}),
+    ],
+)
+def test_predictions_that_the_tool_names_by_id_hide_no_answer(tmp_path, results, annotated, labels, ignored):
+    """As its JSON export writes a project into which predictions were imported."""
+    row = {
+        "id": 100,
+        "data": {"image": "/data/upload/2/1f0c9a7b-a.png"},
+        "predictions": [5, 6],
+        "drafts": [],
+        "total_annotations": int(annotated),
+        "annotations": [
+            {
+                "id": 1,
+                "was_cancelled": False,
+                "ground_truth": False,
+                "parent_prediction": 5,
+                "result": [triangle()],
+            }
+        ][:annotated],
+    }
+    refs, source = read(write(tmp_path, [row]), results=results)
+    assert refs["a.png"].problem is None
+    assert (None if refs["a.png"].labels is None else len(refs["a.png"].labels)) == labels
+    assert source.ignored == ignored
+
+
 def test_scores_meta_ids_and_data_are_kept(tmp_path):
     row = task(triangle(score=0.5, meta={"text": ["x"]}), key="predictions")
     row["data"]["camera"] = 7
@@ -229,6 +263,12 @@ def test_a_bad_region_fails_its_picture_and_the_others_go_on(tmp_path, bad, reas
     assert f"{path}: task 1: " in refs["a.png"].problem.detail
     assert re.search(reason, refs["a.png"].problem.detail)
     assert len(refs["b.png"].labels) == 1
+
+
+@pytest.mark.parametrize("rows", [["x"], [True], {"result": []}, 3])
+def test_predictions_that_are_neither_objects_nor_ids_fail_their_picture(tmp_path, rows):
+    refs, _ = read(write(tmp_path, [task(triangle(), predictions=rows)]))
+    assert "`predictions` must be a list of objects" in refs["a.png"].problem.detail
 
 
 @pytest.mark.parametrize(
