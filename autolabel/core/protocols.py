@@ -208,7 +208,7 @@ class ColumnReader(Protocol):
     """A RecordReader that can leave out the making of objects."""
 
     def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
-        """As `records`. A record with columns has its kept objects there, and no candidates."""
+        """As `records`. A record with columns has its kept objects there, one at least, and no candidates."""
 
 
 @runtime_checkable

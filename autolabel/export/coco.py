@@ -32,6 +32,7 @@ from autolabel.core.text import counted
 from autolabel.core.types import Columns, ImageRecord, Instance, Polygon, Rle
 from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import Ids, json_array, json_bytes, unknown_fields
+from autolabel.export.empty_images import EMPTY_NOTES, EmptyImages
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import (
     LISTING_NOTES,
@@ -63,7 +64,7 @@ FILES: dict[str, str] = {"": _ALL, **{side: f"instances_{side}.json" for side in
 """The file of all, and that of each split."""
 
 _NOTES = {
-    "images_empty": "{} [image without an object is|images without an object are] left out",
+    **EMPTY_NOTES,
     "renamed": "{} [picture has|pictures have] another name in images/ than in the source: of characters that every reader takes, "
     "not hidden, with the suffix of [its|their] format",
     "keypoints_mirrored": "{} [object|objects] with keypoints in pictures that EXIF mirrors: where the labels were made on the "
@@ -86,7 +87,7 @@ class CocoExporter:
         segmentation: Literal["polygon", "rle"],
         ids: Literal["source", "new"],
         images: Literal["none", "copy", "link", "upright"],
-        empty_images: Literal["keep", "drop"],
+        empty_images: Literal["keep", "drop", "found_none"],
         holes: Literal["keep", "fill"],
         parts: Literal["keep", "largest", "split"],
         overlaps: Literal["keep", "score", "smallest"],
@@ -104,7 +105,6 @@ class CocoExporter:
         for name, value, choices in (
             ("segmentation", segmentation, ("polygon", "rle")),
             ("ids", ids, ("source", "new")),
-            ("empty_images", empty_images, ("keep", "drop")),
         ):
             check_choice(f"export.{_KEY}.{name}", value, choices)
         if not isinstance(split_files, bool):
@@ -114,7 +114,7 @@ class CocoExporter:
         )
         self._polygons = segmentation == "polygon"
         self._keep_ids = ids == "source"
-        self._drop_empty = empty_images == "drop"
+        self._empty = EmptyImages(_KEY, empty_images, self._policy)
         self._least_iou = None if simplify_iou is None else fraction_of(_KEY, "simplify_iou", simplify_iou)
         self._warn_iou = fraction_of(_KEY, "warn_iou", warn_iou)
         self._traces = self._polygons and simplify_iou is None
@@ -155,7 +155,7 @@ class CocoExporter:
                         draft.write(FILES[side], _file(head, annotations, listed.image_rows(side)))
         tally.counts.update({} if plan is None else plan.counts)
         tally.counts["ids_changed"] = listed.image_ids.repeated + listed.annotation_ids.repeated
-        return tally.report(draft.files)
+        return tally.report(draft.files, self._empty.note(tally.counts))
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks that pycocotools makes of the annotations, which it holds in memory as a whole."""
@@ -187,8 +187,7 @@ class CocoExporter:
             name = name_of(record)
             objects, columns = self._objects(record, columns, tally)
             count = len(objects if columns is None else columns)
-            if self._drop_empty and not count:
-                tally.counts["images_empty"] += 1
+            if not count and not self._empty.count(record, tally.counts):
                 listed.leave_out(record)
                 continue
             if self._pictures is not None and not self._pictures.write(
@@ -388,9 +387,9 @@ class _Tally:
         self.counts["simplified"] += found < 1.0
         self._lowest_simplified = min(self._lowest_simplified, found)
 
-    def report(self, files: tuple[str, ...]) -> ExportReport:
+    def report(self, files: tuple[str, ...], more: Sequence[str]) -> ExportReport:
         tables = (LISTING_NOTES, SPLIT_NOTES, POLICY_NOTES, PICTURE_NOTES, SOURCE_POLYGON_NOTES, _NOTES)
-        notes = noted(self.counts, *tables)
+        notes = [*noted(self.counts, *tables), *more]
         if self.lowest_source < 1.0:
             notes.append(
                 "read by pycocotools, the lowest IoU of polygons of the source with their mask is "

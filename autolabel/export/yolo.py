@@ -56,7 +56,7 @@ class YoloExporter:
         self,
         *,
         images: Literal["copy", "link", "upright"],
-        empty_images: Literal["keep", "drop"],
+        empty_images: Literal["keep", "drop", "found_none"],
         holes: Literal["keep", "fill"],
         parts: Literal["keep", "largest", "split"],
         overlaps: Literal["keep", "score", "smallest"],

@@ -36,7 +36,7 @@ class YoloDetectExporter:
         self,
         *,
         images: Literal["copy", "link", "upright"],
-        empty_images: Literal["keep", "drop"],
+        empty_images: Literal["keep", "drop", "found_none"],
         box: Literal["mask", "prompt"],
         parts: Literal["keep", "largest", "split"],
         min_area_px: int,

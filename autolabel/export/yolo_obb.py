@@ -45,7 +45,7 @@ class YoloObbExporter:
         self,
         *,
         images: Literal["copy", "link", "upright"],
-        empty_images: Literal["keep", "drop"],
+        empty_images: Literal["keep", "drop", "found_none"],
         parts: Literal["keep", "largest", "split"],
         min_area_px: int,
         crowd: Literal["keep", "drop"],

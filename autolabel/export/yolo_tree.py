@@ -20,6 +20,7 @@ from autolabel.core.protocols import Deviation, ExportReport, RecordReader, Roun
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRecord, Instance
 from autolabel.export.atomic import Draft
+from autolabel.export.empty_images import EMPTY_NOTES, Choice, EmptyImages
 from autolabel.export.loader_tree import (
     LOADER_NOTES,
     TOO_SMALL,
@@ -34,13 +35,13 @@ from autolabel.export.policy import (
     LISTING_NOTES,
     Policy,
     explained,
+    is_labelled,
     labelled,
     mask_of,
     noted,
-    prepared,
     reported,
 )
-from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, named, with_suffix
+from autolabel.export.raster import RASTER_NOTES, class_number, named, with_suffix
 from autolabel.export.reading import NOT_AS_WRITTEN, NOT_THERE, deviation
 from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
@@ -50,7 +51,7 @@ from autolabel.ops.masks import area_px, bounds_xyxy
 logger = logging.getLogger(__name__)
 
 TREE_NOTES: dict[str, str] = {
-    "images_empty": "{} [image without an object is|images without an object are] left out",
+    **EMPTY_NOTES,
     **LOADER_NOTES,
     "renamed_for_a_shared_stem": RASTER_NOTES["renamed_for_a_shared_stem"],
     "same_row_twice": "{} [row is equal to another of its image; the loader drops it|rows are equal to another of their image; the loader drops them]",
@@ -81,11 +82,10 @@ Why = Callable[[Instance], str]
 class YoloTree:
     """Pictures, label files and `data.yaml` in one folder."""
 
-    def __init__(self, *, pictures: Pictures, splits: Splits, drop_empty: Policy | None = None) -> None:
-        """With `drop_empty`, images of which that policy leaves no object are not in the tree."""
+    def __init__(self, *, pictures: Pictures, splits: Splits, empty: EmptyImages) -> None:
         self._pictures = pictures
         self._splits = splits
-        self._drop_empty = drop_empty
+        self._empty = empty
 
     def export(
         self,
@@ -97,7 +97,8 @@ class YoloTree:
     ) -> ExportReport:
         """Write the data set. `counts` is the caller's own, and is added to; `notes` are the caller's own lines,
         asked for at the end. Counts images and rows (as `instances`)."""
-        places = self._places(self._listed(run, counts), counts)
+        left_out: Counter[str] = Counter()
+        places = self._places(self._listed(run, left_out), counts)
         with pictured(directory, run, counts) as draft:
             for record, place in places:
                 self._write(record, place, rows, draft, counts)
@@ -106,7 +107,9 @@ class YoloTree:
                 draft.folder(folder)
             names = [category.name for category in sorted(run.categories, key=lambda category: category.id)]
             draft.write(YAML, [data_yaml(folders, names)])
-        lines = (*noted(counts, LISTING_NOTES, SPLIT_NOTES, TREE_NOTES, PICTURE_NOTES), *notes(), *extra)
+        counts.update(left_out)
+        listing = noted(counts, LISTING_NOTES, SPLIT_NOTES, TREE_NOTES, PICTURE_NOTES)
+        lines = (*listing, *self._empty.note(counts), *notes(), *extra)
         return reported(draft.files, counts, lines)
 
     def places(self, run: RecordReader) -> Iterator[tuple[ImageRecord, Place]]:
@@ -125,7 +128,7 @@ class YoloTree:
             wanted = [i for i in record.instances if i.mask is not None and area_px(i.mask)]
             objects += len(wanted)
             rows, reasons = explained(record, policy)
-            if self._is_listed(record):
+            if not self._empty.is_left_out(record):
                 _, place = next(places)
                 if not (directory / place.image).exists():
                     why_not = TOO_SMALL if is_too_small(record) else NOT_THERE
@@ -151,11 +154,8 @@ class YoloTree:
             deviations += _left_out(record, wanted, rows, reasons)
         return RoundTrip(objects, tuple(deviations))
 
-    def _is_listed(self, record: ImageRecord) -> bool:
-        return self._drop_empty is None or bool(prepared(record, self._drop_empty, Counter()))
-
-    def _listed(self, run: RecordReader, counts: Counter[str]) -> RecordReader:
-        return run if self._drop_empty is None else _WithoutEmpty(run, self._drop_empty, counts)
+    def _listed(self, run: RecordReader, left_out: Counter[str]) -> RecordReader:
+        return run if self._empty.choice == "keep" else _WithoutEmpty(run, self._empty, left_out)
 
     def _places(self, run: RecordReader, counts: Counter[str]) -> Iterator[tuple[ImageRecord, Place]]:
         plan = self._splits.plan(run)
@@ -170,6 +170,8 @@ class YoloTree:
         if not self._pictures.write(record, place.image, draft, counts):
             return
         lines = rows(record)
+        if not lines:
+            self._empty.count(record, counts)
         counts["same_row_twice"] += len(lines) - len(set(lines))
         counts["instances"] += len(lines)
         counts["images"] += 1
@@ -178,11 +180,11 @@ class YoloTree:
 
 @dataclass(frozen=True, slots=True)
 class _WithoutEmpty:
-    """A run without the images of which nothing would be written."""
+    """A run without the images that are left out since nothing would be written of them."""
 
     run: RecordReader
-    policy: Policy
-    counts: Counter[str]
+    empty: EmptyImages
+    left_out: Counter[str]
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -193,26 +195,25 @@ class _WithoutEmpty:
         return self.run.document
 
     def records(self) -> Iterator[ImageRecord]:
-        self.counts["images_empty"] = 0  # of one reading; an export reads several times
+        self.left_out.clear()  # an export reads several times
         for record in self.run.records():
-            if record.status not in ("ok", "empty") or prepared(record, self.policy, Counter()):
-                yield record
+            if is_labelled(record) and self.empty.is_left_out(record):
+                self.empty.count(record, self.left_out)
             else:
-                self.counts["images_empty"] += 1
+                yield record
 
 
 def tree_of(
     key: str,
     *,
     images: Literal["copy", "link", "upright"],
-    empty_images: Literal["keep", "drop"],
+    empty_images: Choice,
     policy: Policy,
     splits: Splits,
 ) -> YoloTree:
     """The tree of the exporter `key`, from its settings. Raises ConfigError naming the one that is wrong."""
-    check_choice(f"export.{key}.empty_images", empty_images, ("keep", "drop"))
-    pictures = tree_pictures(key, images)
-    return YoloTree(pictures=pictures, splits=splits, drop_empty=policy if empty_images == "drop" else None)
+    empty = EmptyImages(key, empty_images, policy)
+    return YoloTree(pictures=tree_pictures(key, images), splits=splits, empty=empty)
 
 
 def tree_pictures(key: str, images: Literal["copy", "link", "upright"]) -> Pictures:

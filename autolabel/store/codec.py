@@ -154,6 +154,8 @@ def _columns_in(line: list[Any], rest: bytes, image_id: str, path: str) -> tuple
         if length >= 0:
             counts[i] = rest[at : at + length]
             at += length
+    if not any(kept):  # who reads it may ask why
+        return _record_in(line, rest, image_id, path), None
     found_ious = [iou if bits & 1 else None for iou, bits in zip(ious, known, strict=True)]
     found = (category_ids, scores, found_ious, counts)
     columns = Columns(*(found if all(kept) else (list(compress(column, kept)) for column in found)))

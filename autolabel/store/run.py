@@ -334,7 +334,7 @@ class RunReader:
             yield _record_of(image_id, path, data)
 
     def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
-        """As `records`. A record with columns has its kept objects there, and no candidates."""
+        """As `records`. A record with columns has its kept objects there, one at least, and no candidates."""
         for image_id, path, data in self._db.execute(f"{RECORDS}{self._present('WHERE')} ORDER BY ordinal"):
             yield decode_columns(*_checked(image_id, path, data))
 

@@ -266,7 +266,7 @@ class ColumnsReader(ListReader):
 
     def columns(self):
         for one in self.records():
-            columns = Columns.of(one.instances)
+            columns = Columns.of(one.instances) if one.num_kept else None
             yield (one, None) if columns is None else (replace(one, candidates=(), verdicts=()), columns)
 
 
