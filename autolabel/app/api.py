@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,8 +190,9 @@ class AutoLabeler:
             raise ConfigError(NO_CLASSES)
         if isinstance(self._labeler, PipelineLabeler):
             check_prompts(self._labeler.prompter, found, self._config, categories)
-        for some in batches(map(self._labeler.load, found.values()), self._labeler.batch_limit):
-            for record in self._labeler.label(some):
+        labeler = replace(self._labeler, categories=categories)
+        for some in batches(map(labeler.load, found.values()), labeler.batch_limit):
+            for record in labeler.label(some):
                 yield Result(record, categories)
 
 

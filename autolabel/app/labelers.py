@@ -84,6 +84,7 @@ def of_all_labelers(config: DictConfig, categories: Sequence[Category]) -> dict[
         "max_pixels": config.images.max_pixels,
         "min_side": config.images.min_side,
         "read_frame": frame_reader(config),
+        "categories": categories,
     }
 
 

@@ -17,6 +17,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Detector, InstanceModel
 from autolabel.core.types import Category, Detections, Frame, Instances
 from autolabel.ops.names import nearest
+from autolabel.ops.returned import detections_of, instances_of
 from autolabel.ops.settings import one_of
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ class _InMap:
 
     def __init__(self, identity: Mapping[str, str], labels: LabelMap, categories: Sequence[Category]) -> None:
         self.identity = identity
+        self._of_inner = categories
         self._mapped = labels.apply(categories)
         left_out = [c.name for c in categories if c.id not in self._mapped.ids]
         if left_out:
@@ -152,7 +154,7 @@ class MappedDetector(_InMap):
         return None if number is None else self._mapped.ids[number]
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        return [self._one(found) for found in self._inner.detect(frames)]
+        return [self._one(found) for found in detections_of(self._inner, frames, self._of_inner)]
 
     def _one(self, found: Detections) -> Detections:
         rows = [i for i, number in enumerate(found.category_ids.tolist()) if number in self._mapped.ids]
@@ -169,7 +171,7 @@ class MappedModel(_InMap):
         self._inner = inner
 
     def find(self, frames: Sequence[Frame]) -> list[Instances]:
-        return [self._one(some) for some in self._inner.find(frames)]
+        return [self._one(some) for some in instances_of(self._inner, frames, self._of_inner)]
 
     def _one(self, some: Instances) -> Instances:
         kept = [one for one in some.found if one.category_id in self._mapped.ids]

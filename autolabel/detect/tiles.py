@@ -28,6 +28,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Detector
 from autolabel.core.types import Category, Detections, Float32, Frame
 from autolabel.ops.boxes import area_xyxy, iou_xyxy, meet_xyxy
+from autolabel.ops.returned import detections_of
 from autolabel.ops.settings import count, flag, number
 from autolabel.ops.views import frame_view
 from autolabel.ops.windows import Window
@@ -68,7 +69,7 @@ class TiledDetector:
         """Objects of each frame, best score first."""
         views = [self._views(frame.info.size_hw) for frame in frames]
         seen = [frame_view(f, w) for f, some in zip(frames, views, strict=True) for w in some]
-        found = iter(self._inner.detect(seen))
+        found = iter(detections_of(self._inner, seen, self.categories or (), key="detect.inner"))
         return [
             self._objects(frame, some, [next(found) for _ in some])
             for frame, some in zip(frames, views, strict=True)

@@ -17,6 +17,7 @@ from autolabel.core.types import (
     MAX_DET,
     NO_OBJECT,
     UNLABELLED,
+    Category,
     Detections,
     Frame,
     ImageInfo,
@@ -66,7 +67,7 @@ class FrameLabeler(ABC):
 
     Pictures of more than `max_pixels`, or with a side under `min_side` pixels, become `failed` records before
     they are decoded. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process. `times`
-    says how long its stages took.
+    says how long its stages took. `categories` are the classes of what is found; empty: they are not known yet.
     """
 
     refiners: Sequence[Refiner]
@@ -75,6 +76,7 @@ class FrameLabeler(ABC):
     max_pixels: int
     min_side: int
     read_frame: Callable[[ImageRef], Frame] | None = None
+    categories: Sequence[Category] = ()
     times: StageTimes = field(init=False, default_factory=StageTimes)
 
     def __post_init__(self) -> None:
@@ -161,8 +163,10 @@ class PipelineLabeler(FrameLabeler):
         }
 
     def find_in(self, frames: list[Frame]) -> list[FinishOne]:
+        from autolabel.ops.returned import detections_of
+
         with self.times.of("detect"):
-            found = one_by_one_on_error(self.detector.detect, frames)
+            found = one_by_one_on_error(lambda some: detections_of(self.detector, some, self.categories), frames)
         good = [(f, d) for f, d in zip(frames, found, strict=True) if not isinstance(d, ImageError)]
         questions = [self._question(frame, detections) for frame, detections in good]
         asked = [(frame, question) for (frame, _), question in zip(good, questions, strict=True)]

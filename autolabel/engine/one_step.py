@@ -27,8 +27,10 @@ class OneStepLabeler(FrameLabeler):
 
     def find_in(self, frames: list[Frame]) -> list[FinishOne]:
         """A picture that spoils its batch fails alone."""
+        from autolabel.ops.returned import instances_of
+
         with self.times.of("find"):
-            found = one_by_one_on_error(self.model.find, frames)
+            found = one_by_one_on_error(lambda some: instances_of(self.model, some, self.categories), frames)
         return [
             partial(failed, frame.ref, some.code, some.detail, frame.info)
             if isinstance(some, ImageError)

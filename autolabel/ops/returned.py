@@ -6,9 +6,10 @@ Numbers are judged elsewhere (`ops.boxes`, `ops.points`): a box may be bad, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import chain
 from numbers import Real
 from operator import attrgetter, is_
 from typing import Any
@@ -24,6 +25,7 @@ from autolabel.core.types import (
     Frame,
     ImageInfo,
     Instance,
+    Instances,
     PromptedMask,
     Prompts,
     Rle,
@@ -61,6 +63,52 @@ def require_categories(key: str, component: Detector | InstanceModel) -> None:
             if one.id in names:
                 raise Malformed(f"the classes {names[one.id]!r} and {one.name!r} have the same id {one.id}")
             names[one.id] = one.name
+
+
+def detections_of(
+    detector: Detector, frames: Sequence[Frame], categories: Sequence[Category], key: str = "detect"
+) -> list[Detections]:
+    """What a detector finds in each picture, in these classes; none given: they are not known yet. Raises
+    ComponentError."""
+    ids = {category.id for category in categories}
+    with blaming(key, detector):
+        found = one_each(detector.detect(frames), len(frames))
+        for frame, some in zip(frames, found, strict=True):
+            name = repr(frame.ref.image_id)
+            if not isinstance(some, Detections):
+                raise Malformed(f"{name}: it must give Detections, got a {type(some).__name__}")
+            _require_classes(some.category_ids.tolist(), ids, name)
+            for mask in chain(some.masks, some.replaced):
+                if mask is not None:
+                    require_mask(mask, frame.info.size_hw, name)
+    return found
+
+
+def instances_of(
+    model: InstanceModel, frames: Sequence[Frame], categories: Sequence[Category], key: str = "labeler"
+) -> list[Instances]:
+    """What a model of one step finds in each picture, in these classes. Raises ComponentError."""
+    ids = {category.id for category in categories}
+    with blaming(key, model):
+        found = one_each(model.find(frames), len(frames))
+        for frame, some in zip(frames, found, strict=True):
+            name = repr(frame.ref.image_id)
+            if not isinstance(some, Instances) or {type(one) for one in some.found} - {Instance}:
+                raise Malformed(f"{name}: it must give Instances of Instance objects, got {some!r:.60}")
+            if [one.index for one in some.found] != list(range(len(some.found))):
+                raise Malformed(f"{name}: the index of an instance must be its position, counted from 0")
+            _require_classes([one.category_id for one in some.found], ids, name)
+            for one in some.found:
+                if one.mask is not None:
+                    require_mask(one.mask, frame.info.size_hw, name)
+    return found
+
+
+def _require_classes(numbers: Sequence[int], ids: Collection[int], name: str) -> None:
+    unknown = set(numbers).difference(ids)
+    if ids and unknown:
+        known = ", ".join(map(str, sorted(ids)[:9])) + (", ..." if len(ids) > 9 else "")
+        raise Malformed(f"{name}: an object is of class {min(unknown)}, but the classes have the ids {known}")
 
 
 def prompts_of(
@@ -222,4 +270,7 @@ def _answers(given: object, asked: Asked) -> list[PromptedMask]:
                 wrong,
             )
         )
+    name = repr(asked.image_id)
+    for answer in found:
+        require_mask(answer.mask, asked.size_hw, name)
     return found

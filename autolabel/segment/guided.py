@@ -16,6 +16,7 @@ from autolabel.core.protocols import Segmenter
 from autolabel.core.types import Float32, Frame, PromptedMask, Prompts, Rle, UInt8
 from autolabel.ops.guided import guided_filter
 from autolabel.ops.masks import bounds_xyxy, encode_crop, iou
+from autolabel.ops.returned import answers_of
 from autolabel.ops.settings import flag, number
 from autolabel.ops.views import frame_mirrored, mask_mirrored, prompts_mirrored
 from autolabel.ops.windows import Window, window_pixels
@@ -47,10 +48,12 @@ class GuidedSegmenter:
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         """As the inner segmenter's, with filtered masks. Everything is asked of it in one call."""
         twice = [i for i, asked in enumerate(prompts) if self._mirror and asked.sieve is None and len(asked)]
-        answers = self._inner.segment(
+        answers = answers_of(
+            self._inner,
             [*frames, *(frame_mirrored(frames[i]) for i in twice)],
             [*prompts, *(prompts_mirrored(prompts[i], frames[i].info.size_hw) for i in twice)],
-        )
+            key="segment.inner",
+        )()
         mirrored = {
             i: {answer.prompt: mask_mirrored(answer.mask) for answer in answers[len(frames) + at]}
             for at, i in enumerate(twice)

@@ -68,9 +68,9 @@ class ZoomSegmenter:
             [_frame(frames[picture], view) for picture, view in asked],
             [_prompts(prompts[picture], view) for picture, view in asked],
             key="segment.inner",
-        )
+        )()
         answers: list[list[PromptedMask]] = [[] for _ in frames]
-        for (picture, view), masks in zip(asked, given(), strict=True):
+        for (picture, view), masks in zip(asked, given, strict=True):
             answers[picture] += [_in_picture(mask, view, frames[picture].info.size_hw) for mask in masks]
         return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
 

@@ -9,12 +9,16 @@ import pytest
 
 from autolabel import AutoLabeler
 from autolabel.core.errors import ComponentError
-from autolabel.core.types import NO_OBJECT, Category, Dropped, Prompts
+from autolabel.core.types import NO_OBJECT, Category, Detections, Dropped, Instance, Instances, Prompts
+from autolabel.detect.label_map import LabelMap, MappedDetector, MappedModel
+from autolabel.detect.tiles import TiledDetector
 from autolabel.engine.inline import InlineEngine
 from autolabel.prompt.box import BoxPrompter
-from autolabel.segment.box import box_rle
-from tests.fakes import ColourDetector, draw, labeler
+from autolabel.segment.box import BoxSegmenter, box_rle
+from tests.fakes import CATEGORIES, ColourDetector, draw, labeler
 from tests.unit.test_engine import run
+from tests.unit.test_one_step import RENAMED
+from tests.unit.test_one_step import labeler as one_step
 
 SIZE = (40, 60)
 BLOCKS = {0: (5, 5, 25, 25), 1: (20, 20, 40, 30), 2: (30, 2, 50, 20)}
@@ -69,6 +73,110 @@ def test_classes_that_cannot_be_told_apart_are_refused_before_labelling(
     (tmp_path / key / "mine.yaml").write_text(f"_target_: {kind.__module__}.{kind.__name__}\n")
     with pytest.raises(ComponentError, match=rf"^{key} \(tests.*{kind.__name__}\): .*{said}"):
         AutoLabeler.from_config([f"{key}=mine"], config_dir=str(tmp_path))
+
+
+# detectors and models of one step
+
+
+class Finds(ColourDetector):
+    """With other columns, or something else altogether."""
+
+    def __init__(self, **columns):
+        super().__init__()
+        self.columns = columns
+
+    def _one(self, frame):
+        return replace(super()._one(frame), **self.columns)
+
+
+class Says(Finds):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def detect(self, frames):
+        return self.answer
+
+    find = detect
+
+
+TRANSPOSED = box_rle(np.array([6, 6, 9, 9], np.float32), SIZE[::-1])
+FROM_ZERO = np.array([0, 1, 2])
+UNKNOWN = "'a.png': an object is of class 0, but the classes have the ids 1, 2, 3"
+WRONG_SIZE = r"'a.png': a mask has the size \(60, 40\), which must be \(40, 60\)"
+
+
+def mapped(detector):
+    return MappedDetector(
+        detector, LabelMap(keep=None, drop=["dog"], rename=None, merge=None, ids="kept"), CATEGORIES
+    )
+
+
+def tiled(detector):
+    return TiledDetector(inner=detector, size=32, overlap=0.2, whole_picture=False, match_iou=0.5)
+
+
+@pytest.mark.parametrize(
+    ("detector", "said"),
+    [
+        (Finds(category_ids=FROM_ZERO), rf"detect \(tests.*Finds\): {UNKNOWN}"),
+        (mapped(Finds(category_ids=FROM_ZERO)), rf"detect \(tests.*Finds\): {UNKNOWN}"),
+        (tiled(Says([Detections(np.ones((1, 4)), np.ones(1), np.zeros(1, int))] * 6)), rf"detect.inner .*Says\): {UNKNOWN}"),
+        (Finds(masks=(None, TRANSPOSED, None)), rf"detect \(tests.*Finds\): {WRONG_SIZE}"),
+        (Finds(replaced=(None, TRANSPOSED, None)), rf"detect \(tests.*Finds\): {WRONG_SIZE}"),
+        (Finds(masks=(None, np.ones(SIZE), None)), "a mask must be an Rle"),
+        (Says([]), "asked about 1 picture and gave a list of 0"),
+        (Says(None), "must give a list, got a NoneType"),
+        (Says([np.ones((3, 4))]), "must give Detections, got a ndarray"),
+    ],
+)  # fmt: skip
+def test_what_a_detector_may_not_give_stops_the_run_at_the_first_picture(tmp_path, detector, said):
+    with pytest.raises(ComponentError, match=said):
+        labelled(tmp_path, detector=detector, categories=CATEGORIES)
+
+
+ONE = Instance(0, 1, (1.0, 1.0, 9.0, 9.0), 0.5, OWN)
+
+
+@pytest.mark.parametrize("map_of", [lambda model: model, lambda model: MappedModel(model, RENAMED)])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ([Instances((replace(ONE, category_id=0),))], UNKNOWN),
+        ([Instances((replace(ONE, mask=TRANSPOSED),))], WRONG_SIZE),
+        ([Instances((ONE, ONE))], "the index of an instance must be its position"),
+        ([Instances((ONE, None))], "must give Instances of Instance objects"),
+        ([[ONE]], "must give Instances of Instance objects"),
+        ([], "gave a list of 0"),
+    ],
+)  # fmt: skip
+def test_what_a_model_of_one_step_may_not_give_names_it(tmp_path, map_of, answer, said):
+    draw(tmp_path / "a.png", {}, SIZE)
+    ours = one_step(map_of(Says(answer)))
+    ours.categories = ours.model.categories
+    with pytest.raises(ComponentError, match=rf"^labeler \(tests.*Says\): .*{said}"):
+        run(InlineEngine(), tmp_path, ours)
+
+
+def test_a_mask_of_another_size_names_the_segmenter(tmp_path):
+    class Transposes(BoxSegmenter):
+        def segment(self, frames, prompts):
+            return [[replace(a, mask=TRANSPOSED) for a in some] for some in super().segment(frames, prompts)]
+
+    with pytest.raises(ComponentError, match=rf"^segment \(tests.*Transposes\): {WRONG_SIZE}"):
+        labelled(tmp_path, segmenter=Transposes())
+
+
+def test_the_classes_of_the_run_are_known_where_pictures_are_labelled(tmp_path, monkeypatch):
+    monkeypatch.setattr(Named, "_one", lambda self, frame: Finds(category_ids=FROM_ZERO)._one(frame))
+    draw(tmp_path / "a.png", BLOCKS, SIZE)
+    (tmp_path / "detect").mkdir()
+    (tmp_path / "detect" / "mine.yaml").write_text(f"_target_: {__name__}.Named\n")
+    labeler = AutoLabeler.from_config(
+        ["detect=mine", "segment=box", "decode.isolated=false"], config_dir=str(tmp_path)
+    )
+    with pytest.raises(ComponentError, match=UNKNOWN):
+        list(labeler.label([tmp_path / "a.png"]))
 
 
 # prompters
