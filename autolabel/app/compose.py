@@ -452,6 +452,14 @@ METHODS = {
     "export": "export",
 }
 """What the components of a group are called for (`core/protocols.py`)."""
+ATTRIBUTES = {
+    "source": ("categories", "ignored", "document"),
+    "labeler": ("categories", "identity"),
+    "detect": ("categories", "identity"),
+    "prompt": ("identity",),
+    "segment": ("identity",),
+}
+"""What they say about themselves."""
 
 
 def build_of(group: str, config: DictConfig, key: str | None = None) -> Any:
@@ -466,6 +474,13 @@ def fitting(component: Any, group: str, key: str) -> Any:
             f"{key}._target_ must name a class with a method {METHODS[group]}(), as the group {group} has them, "
             f"got a {type(component).__name__}"
         )
+    for name in ATTRIBUTES.get(group, ()):
+        # Not asked for where the class has it: a property of a source may read files.
+        if not hasattr(type(component), name) and not hasattr(component, name):
+            raise ConfigError(
+                f"{key}._target_: {type(component).__name__} needs `{name}`, as the group {group} has it "
+                "(autolabel/core/protocols.py)"
+            )
     return component
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from autolabel.engine.labeler import FrameLabeler
 
 NO_CLASSES = (
-    "detect=labels needs a source with annotations (COCO, YOLO, Pascal VOC, LabelMe, CVAT, Label Studio, PNG masks, Parquet); "
+    "detect=labels, or a detector of your own without categories, needs a source with annotations (COCO, YOLO, Pascal VOC, LabelMe, CVAT, Label Studio, PNG masks, Parquet); "
     "for bare pictures choose a detector, for example detect=nano"
 )
 

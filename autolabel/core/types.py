@@ -8,12 +8,15 @@ Letters in shapes: N prompts or objects of one image, P points of one prompt, H 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from autolabel.core.errors import Malformed
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -102,6 +105,10 @@ class ImageRef:
     extra: str = ""
     stamp: tuple[int, int] | None = None
 
+    def __post_init__(self) -> None:
+        if type(self.path) is not str:
+            object.__setattr__(self, "path", os.fsdecode(self.path))
+
 
 UNLABELLED = "unlabelled"
 """The code of a picture that was skipped since its source has no labels for it."""
@@ -136,6 +143,45 @@ class Frame:
     ref: ImageRef
     image_rgb: UInt8
     info: ImageInfo
+
+
+def _set_array(owner: object, name: str, kind: type[np.generic], row: tuple[int | None, ...]) -> None:
+    """Makes an array (N, *row) of `kind` of what stands there: a list, a tensor, whole numbers as floats. None is any
+    number. Raises Malformed."""
+    value = getattr(owner, name)
+    if type(value) is not np.ndarray or value.dtype != kind:
+        value = _converted(name, value, kind)
+        object.__setattr__(owner, name, value)
+    fits = value.ndim == 1 + len(row) and all(n in (None, m) for n, m in zip(row, value.shape[1:], strict=True))
+    if fits:
+        return
+    if value.shape != (0,):
+        shape = ", ".join(["N", *("P" if n is None else str(n) for n in row)])
+        raise Malformed(f"{name} must have shape ({shape}), got {value.shape}")
+    object.__setattr__(owner, name, value.reshape(0, *(n or 0 for n in row)))
+
+
+def _converted(name: str, value: object, kind: type[np.generic]) -> NDArray[Any]:
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # a ragged list; a tensor on a GPU, or with a gradient
+        raise Malformed(f"{name} must be an array: {str(error).strip().splitlines()[0]}") from error
+    if found.size and found.dtype.kind not in "biuf":
+        raise Malformed(f"{name} must be an array of numbers, got {value!r:.60}")
+    if kind is np.int64 and found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
+        raise Malformed(f"{name} must hold whole numbers, got {found.ravel()[:4].tolist()}")
+    return found.astype(kind)
+
+
+def _set_tuple(owner: object, name: str) -> tuple[Any, ...]:
+    """Makes a tuple of what stands there. Raises Malformed."""
+    value = getattr(owner, name)
+    if type(value) is not tuple:
+        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
+            raise Malformed(f"{name} must be a tuple, got {value!r:.60}")
+        value = tuple(value.tolist() if isinstance(value, np.ndarray) else value)
+        object.__setattr__(owner, name, value)
+    return value
 
 
 DETECTION_COLUMNS: dict[str, Any] = {
@@ -176,20 +222,21 @@ class Detections:
     frame_assumed: bool = False
 
     def __post_init__(self) -> None:
+        _set_array(self, "boxes_xyxy", np.float32, (4,))
+        _set_array(self, "scores", np.float32, ())
+        _set_array(self, "category_ids", np.int64, ())
         n = len(self.boxes_xyxy)
-        if self.boxes_xyxy.shape != (n, 4):
-            raise ValueError(f"boxes_xyxy must have shape (N, 4), got {self.boxes_xyxy.shape}")
-        if self.scores.shape != (n,) or self.category_ids.shape != (n,):
-            raise ValueError(
+        if len(self.scores) != n or len(self.category_ids) != n:
+            raise Malformed(
                 f"{n} boxes, but scores {self.scores.shape} and category_ids {self.category_ids.shape}"
             )
         # Model detectors give no extras: one empty entry a box, so that zip stays strict everywhere.
         for name, empty in DETECTION_COLUMNS.items():
-            value = getattr(self, name)
-            if value == ():
+            value = _set_tuple(self, name)
+            if not value:
                 object.__setattr__(self, name, (empty,) * n)
             elif len(value) != n:
-                raise ValueError(f"{n} boxes, but {len(value)} {name}")
+                raise Malformed(f"{n} boxes, but {len(value)} {name}")
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
@@ -251,6 +298,16 @@ class Sieve:
     mask_iou: float | None
 
 
+_PROMPT_COLUMNS: tuple[tuple[str, type[np.generic], tuple[int | None, ...]], ...] = (
+    ("boxes_xyxy", np.float32, (4,)),
+    ("points_xy", np.float32, (None, 2)),
+    ("point_signs", np.int64, (None,)),
+    ("objects", np.int64, ()),
+    ("windows_xyxy", np.int64, (4,)),
+)
+"""The arrays of Prompts, and the shape of a row."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompts:
     """What is asked about one image: a table of N prompts, each a box, signed points, a mask that is roughly right,
@@ -280,16 +337,24 @@ class Prompts:
     sieve: Sieve | None = None
 
     def __post_init__(self) -> None:
+        for name, kind, row in _PROMPT_COLUMNS:
+            if getattr(self, name) is not None:
+                _set_array(self, name, kind, row)
+        if self.masks is not None:
+            _set_tuple(self, "masks")
         lengths = {len(a) for a in (self.boxes_xyxy, self.points_xy, self.masks) if a is not None}
         if len(lengths) != 1:
-            raise ValueError(f"prompts need one kind of one length at least, got lengths {sorted(lengths)}")
-        if (self.points_xy is None) != (self.point_signs is None):
-            raise ValueError("points need signs, and signs need points")
+            raise Malformed(f"prompts need one kind of one length at least, got lengths {sorted(lengths)}")
+        points, signs = self.points_xy, self.point_signs
+        if (points is None) != (signs is None):
+            raise Malformed("points need signs, and signs need points")
+        if points is not None and signs is not None and points.shape[:2] != signs.shape:
+            raise Malformed(f"points {points.shape} need one sign each, got {signs.shape}")
         if self.objects is None:
             object.__setattr__(self, "objects", np.arange(len(self), dtype=np.int64))
         rows = {len(a) for a in (self.point_signs, self.objects, self.windows_xyxy) if a is not None}
         if rows != lengths:
-            raise ValueError(f"{lengths} prompts, but columns of {sorted(rows)} rows")
+            raise Malformed(f"{lengths} prompts, but columns of {sorted(rows)} rows")
 
     def __len__(self) -> int:
         for column in (self.boxes_xyxy, self.points_xy, self.masks):

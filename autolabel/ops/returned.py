@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from numbers import Real
 from operator import attrgetter, is_
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar
+
+import numpy as np
 
 from autolabel.core.errors import ComponentError, Malformed
 from autolabel.core.protocols import Detector, InstanceModel, Later, LateSegmenter, Prompter, Refiner, Segmenter
@@ -81,7 +84,20 @@ def detections_of(
             for mask in chain(some.masks, some.replaced):
                 if mask is not None:
                     require_mask(mask, frame.info.size_hw, name)
-    return found
+        return [_with_plain_columns(some) for some in found]
+
+
+def _with_plain_columns(some: Detections) -> Detections:
+    """numpy's numbers cannot be stored. Raises Malformed for what is none."""
+    changed: dict[str, Any] = {}
+    for column, kind in (("source_ids", int), ("crowd", bool), ("extras", str)):
+        values = getattr(some, column)
+        odd = {type(value) for value in values} - ({kind, NoneType} if kind is int else {kind})
+        if any(not issubclass(one, np.generic) or kind is str for one in odd):
+            raise Malformed(f"{column} must hold {kind.__name__}, got {sorted(one.__name__ for one in odd)[0]}")
+        if odd:
+            changed[column] = tuple(None if value is None else kind(value) for value in values)
+    return replace(some, **changed) if changed else some
 
 
 def instances_of(
@@ -101,7 +117,36 @@ def instances_of(
             for one in some.found:
                 if one.mask is not None:
                     require_mask(one.mask, frame.info.size_hw, name)
-    return found
+        return [replace(some, found=tuple(_plain_instance(one) for one in some.found)) for some in found]
+
+
+def _plain_instance(one: Instance) -> Instance:
+    box = tuple(one.box_xyxy)
+    kinds = {type(value) for value in (*box, one.detector_score, *_scores(one))}
+    if box is one.box_xyxy and len(box) == 4 and kinds <= {float, NoneType} and type(one.category_id) is int:
+        return one
+    if len(box) != 4 or not all(isinstance(value, Real) for value in box):
+        raise Malformed(f"box_xyxy must be four numbers, got {one.box_xyxy!r:.60}")
+    x0, y0, x1, y1 = map(float, box)
+    scores = _plain_scores(one, ("detector_score", *_SCORES))
+    return replace(scores, category_id=int(one.category_id), box_xyxy=(x0, y0, x1, y1))
+
+
+_SCORES = ("predicted_iou", "object_score", "stability", "agreement")
+_scores = attrgetter(*_SCORES)
+Scored = TypeVar("Scored", Instance, PromptedMask)
+
+
+def _plain_scores(one: Scored, names: Sequence[str] = _SCORES) -> Scored:
+    """numpy's numbers cannot be stored. Raises Malformed for what is none."""
+    changed: dict[str, Any] = {}
+    for name in names:
+        value = getattr(one, name)
+        if value is not None and not isinstance(value, Real):
+            raise Malformed(f"{name} must be a number, got {value!r:.60}")
+        if value is not None:
+            changed[name] = float(value)
+    return replace(one, **changed)
 
 
 def _require_classes(numbers: Sequence[int], ids: Collection[int], name: str) -> None:
@@ -126,6 +171,8 @@ def _require_objects(prompts: Prompts, image_id: str, detections: int) -> None:
     """Every prompt is for a detection, an added object or whatever is there, every refusal for one of the first two."""
     if not isinstance(prompts, Prompts):
         raise Malformed(f"{image_id!r}: it must give Prompts, got a {type(prompts).__name__}")
+    for kind in {type(mask) for mask in prompts.masks or ()} - {Rle, NoneType}:
+        raise Malformed(f"{image_id!r}: masks must hold Rles or None, got a {kind.__name__}")
     end, numbers = detections + prompts.added, prompts.object_numbers
     beyond = [*numbers[(numbers < NO_OBJECT) | (numbers >= end)].tolist()]
     beyond += [number for number in prompts.refused if not 0 <= number < end]
@@ -259,7 +306,8 @@ def _answers(given: object, asked: Asked) -> list[PromptedMask]:
         raise Malformed(f"{asked.image_id!r}: its answers must be PromptedMasks, got a {kind.__name__}")
     numbers = [answer.prompt for answer in found]
     for kind in {type(number) for number in numbers} - {int}:
-        raise Malformed(f"{asked.image_id!r}: the number of a prompt must be an int, got a {kind.__name__}")
+        if not issubclass(kind, np.integer):
+            raise Malformed(f"{asked.image_id!r}: the number of a prompt must be an int, got a {kind.__name__}")
     if numbers and not 0 <= min(numbers) <= max(numbers) < asked.prompts:
         wrong = min(numbers) if min(numbers) < 0 else max(numbers)
         raise Malformed(
@@ -273,4 +321,5 @@ def _answers(given: object, asked: Asked) -> list[PromptedMask]:
     name = repr(asked.image_id)
     for answer in found:
         require_mask(answer.mask, asked.size_hw, name)
-    return found
+    odd = {type(score) for answer in found for score in _scores(answer)} - {float, NoneType}
+    return [_plain_scores(answer) for answer in found] if odd else found

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autolabel import AutoLabeler
-from autolabel.core.errors import ComponentError
-from autolabel.core.types import NO_OBJECT, Category, Detections, Dropped, Instance, Instances, Prompts
+from autolabel.app.compose import fitting
+from autolabel.core.errors import ComponentError, ConfigError
+from autolabel.core.types import NO_OBJECT, Category, Detections, Dropped, ImageRef, Instance, Instances, Prompts
 from autolabel.detect.label_map import LabelMap, MappedDetector, MappedModel
 from autolabel.detect.tiles import TiledDetector
 from autolabel.engine.inline import InlineEngine
+from autolabel.ops.returned import blaming
 from autolabel.prompt.box import BoxPrompter
 from autolabel.segment.box import BoxSegmenter, box_rle
 from tests.fakes import CATEGORIES, ColourDetector, draw, labeler
@@ -281,3 +284,138 @@ def test_a_refiner_may_change_masks_and_quality_and_the_order_and_drop(tmp_path)
     assert record.instances[1].mask == OWN
     assert [type(v.quality) for v in record.verdicts] == [type(None), float, float]
     assert [v.reason for v in record.verdicts] == [None, "odd: number", None]
+
+
+# what is harmless
+
+
+class Torch(ColourDetector):
+    """What `boxes.xyxy`, `.conf` and `.cls` of a model's result are."""
+
+    def _one(self, frame):
+        import torch
+
+        found = super()._one(frame)
+        return Detections(
+            torch.from_numpy(found.boxes_xyxy),
+            torch.from_numpy(found.scores),
+            torch.from_numpy(found.category_ids).float(),
+        )
+
+
+class Lists(ColourDetector):
+    def _one(self, frame):
+        found = super()._one(frame)
+        boxes, scores, ids = (column.tolist() for column in (found.boxes_xyxy, found.scores, found.category_ids))
+        return Detections(boxes, scores, ids, crowd=np.zeros(len(ids), bool), source_ids=[np.int64(7), None, None])
+
+
+class PlainPrompts(BoxPrompter):
+    def prompt(self, frames, detections, asked):
+        return [
+            Prompts(
+                boxes_xyxy=found.boxes_xyxy.tolist(), objects=[0.0, 1.0, 2.0], windows_xyxy=[[0, 0, 60, 40]] * 3
+            )
+            for found in detections
+        ]
+
+
+class NumpyAnswers(BoxSegmenter):
+    def segment(self, frames, prompts):
+        return [
+            [replace(a, prompt=np.int64(a.prompt), predicted_iou=np.float32(1)) for a in some]
+            for some in super().segment(frames, prompts)
+        ]
+
+
+@pytest.mark.parametrize(
+    "parts", [{"detector": Torch()}, {"detector": Lists()}, {"prompter": PlainPrompts(pad=0.0)}, {"segmenter": NumpyAnswers()}]
+)  # fmt: skip
+def test_lists_tensors_and_numpys_numbers_give_the_same_record(tmp_path, parts):
+    usual, record = labelled(tmp_path), labelled(tmp_path, **parts)
+    source_ids = [7, None, None] if isinstance(parts.get("detector"), Lists) else [None] * 3
+    assert [replace(i, source_id=None) for i in record.candidates] == list(usual.candidates)
+    assert [i.source_id for i in record.candidates] == source_ids
+    fields = [v for i in record.candidates for v in (i.category_id, i.source_id, i.crowd, i.predicted_iou)]
+    assert {type(v) for v in fields} <= {int, bool, float, type(None)}
+
+
+def test_numpys_numbers_of_a_model_of_one_step_are_plain_ones(tmp_path):
+    draw(tmp_path / "a.png", {}, SIZE)
+    numpys = Instance(0, np.int64(1), np.array([1, 1, 9, 9], np.float32), np.float32(0.5), OWN, np.float32(0.25))
+    (record,) = run(InlineEngine(), tmp_path, one_step(Says([Instances([numpys])])))
+    (found,) = record.instances
+    assert found == replace(ONE, predicted_iou=0.25)
+    assert {type(v) for v in (*found.box_xyxy, found.detector_score, found.predicted_iou)} == {float}
+    assert type(found.category_id) is int
+
+
+def test_nothing_found_is_empty_lists():
+    assert (len(Detections([], [], [])), len(Prompts(boxes_xyxy=[], windows_xyxy=[]))) == (0, 0)
+
+
+BOXES = np.ones((2, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Detections(BOXES, np.ones(2), [0.5, 1]), "category_ids must hold whole numbers, got \\[0.5, 1.0\\]"),
+        (lambda: Detections(BOXES, np.ones(2), [np.nan, 1]), "category_ids must hold whole numbers"),
+        (lambda: Detections(BOXES, np.ones(2), ["a", "b"]), "category_ids must be an array of numbers"),
+        (lambda: Detections(BOXES, np.ones(2), None), "category_ids must be an array of numbers"),
+        (lambda: Detections([[1, 2], [1]], np.ones(2), [1, 1]), "boxes_xyxy must be an array: "),
+        (lambda: Detections(BOXES[0], np.ones(4), np.ones(4)), r"boxes_xyxy must have shape \(N, 4\), got \(4,\)"),
+        (lambda: Detections(BOXES, np.ones(3), np.ones(2)), "2 boxes, but scores"),
+        (lambda: Detections(BOXES, np.ones(2), np.ones(2), source_ids=(1,)), "2 boxes, but 1 source_ids"),
+        (lambda: Detections(BOXES, np.ones(2), np.ones(2), masks=None), "masks must be a tuple, got None"),
+        (lambda: Prompts(points_xy=np.ones((2, 1, 2)), point_signs=np.ones((2, 3))), r"points \(2, 1, 2\) need one sign each"),
+        (lambda: Prompts(boxes_xyxy=BOXES, windows_xyxy=BOXES + 0.5), "windows_xyxy must hold whole numbers"),
+        (lambda: Prompts(boxes_xyxy=BOXES[:, :3]), r"boxes_xyxy must have shape \(N, 4\), got \(2, 3\)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_array_of_its_type_says_which_and_a_component_that_makes_it_is_named(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+    with (
+        pytest.raises(ComponentError, match=rf"^detect \(tests.*ColourDetector\): {said}"),
+        blaming("detect", ColourDetector()),
+    ):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [({"source_ids": ("a", None, None)}, "source_ids must hold int, got str"),
+     ({"extras": ({}, "", "")}, "extras must hold str, got dict")],
+)  # fmt: skip
+def test_columns_that_cannot_be_stored_name_the_detector(tmp_path, columns, said):
+    with pytest.raises(ComponentError, match=rf"^detect \(tests.*Finds\): {said}"):
+        labelled(tmp_path, detector=Finds(**columns))
+
+
+def test_masks_as_arrays_name_the_prompter(tmp_path):
+    with pytest.raises(ComponentError, match=r"^prompt \(tests.*Asks\): 'a.png': masks must hold Rles or None"):
+        labelled(tmp_path, prompter=Asks(masks=(np.ones(SIZE),) * 3))
+
+
+def test_a_path_of_a_picture_may_be_a_path():
+    assert ImageRef("a", Path("b/a.png")).path == "b/a.png"
+
+
+@pytest.mark.parametrize(
+    ("group", "lacks"), [("detect", "identity"), ("detect", "categories"), ("segment", "identity")]
+)
+def test_a_component_that_does_not_say_what_it_must_is_refused(group, lacks):
+    class Whole:
+        identity, categories = {}, None
+
+        def run(self, *_):
+            pass
+
+        detect = segment = run
+
+    assert fitting(Whole(), group, group)
+    delattr(Whole, lacks)
+    with pytest.raises(ConfigError, match=f"{group}._target_: Whole needs `{lacks}`"):
+        fitting(Whole(), group, group)
