@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autolabel.core.errors import AutolabelError, is_disk_full
+from autolabel.core.errors import AutolabelError, ExportError, is_disk_full
 from autolabel.core.protocols import Exporter, ExportReport
-from autolabel.core.text import counted
+from autolabel.core.text import counted, one_line
 from autolabel.core.types import Category, Columns, ImageRecord
 from autolabel.store.run import RunReader
 
@@ -68,18 +68,28 @@ def exported(
     address: str | None,
 ) -> Iterator[tuple[str, Outcome]]:
     """Each format, written into `export/<name>` of the run directory and put at `<address>/<name>`; or why that cannot
-    be, which is no reason for another format not to be there. A full disk is: that is raised."""
+    be, whatever it raised, which is no reason for another format not to be there. A full disk is: that is raised."""
     for name, exporter in exporters.items():
         target = directory / "export" / name
+        outcome: Outcome
         try:
             report = exporter.export(RunWithSettings(run, settings[name]), target)
-            outcome: Outcome = report if address is None else _published(report, target, f"{address}/{name}")
-        except (AutolabelError, OSError) as error:
+            if not isinstance(report, ExportReport):
+                raise ExportError(f"its export() must return an ExportReport, got a {type(report).__name__}")
+            outcome = report if address is None else _published(report, target, f"{address}/{name}")
+        except Exception as error:
             if is_disk_full(error):
                 raise
             logger.info("export=%s could not be written", name, exc_info=error)
-            outcome = error
+            outcome = error if isinstance(error, AutolabelError | OSError) else _fault(name, error)
         yield name, outcome
+
+
+def _fault(name: str, error: Exception) -> ExportError:
+    """For what no exporter should raise, somebody's own or ours."""
+    found = ExportError(f"{one_line(error)} (export={name} alone with --debug shows where)")
+    found.__cause__ = error
+    return found
 
 
 def _published(report: ExportReport, directory: Path, url: str) -> ExportReport:

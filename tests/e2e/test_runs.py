@@ -210,6 +210,53 @@ def test_a_format_that_cannot_be_written_stops_no_other_and_not_the_summary(labe
     assert label(tmp_path / "in", "export=[voc,coco]") == 0
 
 
+class BadExporter:
+    """Raises what it is told, or gives no report."""
+
+    def __init__(self, *, error: str) -> None:
+        self._error = error
+
+    def export(self, run, directory):
+        if self._error:
+            raise {"value": ValueError, "assert": AssertionError, "memory": MemoryError}[self._error]("midway")
+
+    def read_back(self, run, directory):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("value", "ValueError: midway (export=mine alone with --debug shows where)"),
+        ("assert", "AssertionError: midway (export=mine alone with --debug shows where)"),
+        ("memory", "MemoryError: midway (export=mine alone with --debug shows where)"),
+        ("", "its export() must return an ExportReport, got a NoneType"),
+    ],
+)
+def test_an_exporter_of_ones_own_that_raises_anything_stops_no_other_and_not_the_summary(
+    error, words, label, configs, tmp_path, capsys
+):
+    album(tmp_path / "in", 1)
+    run = tmp_path / "run"
+    mine = Path(configs) / "export" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text(json.dumps({"mine": {"_target_": f"{__name__}.BadExporter", "error": error}}))
+    assert label(tmp_path / "in", "export=[mine,coco]") == 2
+    assert (
+        f"failed     export=mine: {words} (all labels are safe in {run})" in capsys.readouterr().out.splitlines()
+    )
+    assert list(json.loads((run / "summary.json").read_text())["exports"]) == ["coco"]
+    assert "Traceback" in (run / "autolabel.log").read_text()
+    own = ["--config-dir", configs]
+    assert main(["export", str(run), "export=[mine,yolo]", *own]) == 2
+    assert capsys.readouterr().err == f"autolabel: export=mine: {words}\n"
+    assert (run / "export" / "yolo" / "data.yaml").is_file()
+    assert main(["export", str(run), "export=mine", *own]) == 1
+    assert capsys.readouterr().err == f"autolabel: {words}\n"
+    with pytest.raises(ExportError):
+        main(["export", str(run), "export=mine", "--debug", *own])
+
+
 @pytest.mark.parametrize(("name", "most"), [("voc", 254), ("semantic_png", 254)])
 def test_a_format_that_cannot_hold_the_classes_is_said_before_anything_is_labelled(
     label, tmp_path, capsys, name, most
