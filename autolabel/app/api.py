@@ -156,7 +156,8 @@ class AutoLabeler:
         """The pipeline of `autolabel label` with these overrides, for example
         `["experiment=offline", "detect.conf=0.4"]`; `config_dir` is a folder of your own configuration files.
         What is about runs, sources, engines and exports has no effect here; `precision=auto`, which a run decides
-        on its pictures, is float32. Leaves no Hydra state behind. Raises AutolabelError."""
+        on its pictures, is float32. With `offline=true` the whole process is offline while this one is made or labels.
+        Leaves no Hydra state behind; safe from any thread. Raises AutolabelError."""
         overrides = _texts("overrides", overrides, '["experiment=offline"]')
         quiet_environment()
         config = compose("label", overrides, config_dir)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -164,19 +165,39 @@ def _refuse_settings_of_stages(config: DictConfig) -> None:
         )
 
 
-@contextmanager
-def offline_if(offline: object) -> Iterator[None]:
-    """The network is not touched meanwhile; afterwards the process's own setting is as it was."""
+class _Offline:
+    """While anybody in this process is within, it is offline: the threads that do the work have no setting of their
+    own, and components read the process's. It is as it was once the last one has left."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._inside = 0
+        self._before: str | None = None
+
+    def __enter__(self) -> None:
+        with self._turn:
+            if not self._inside:
+                self._before = os.environ.get("AUTOLABEL_OFFLINE")
+            self._inside += 1
+            # Read by autolabel.weights wherever a component asks for a name, and by ops.storage for every address.
+            os.environ["AUTOLABEL_OFFLINE"] = "1"
+
+    def __exit__(self, *exception: object) -> None:
+        with self._turn:
+            self._inside -= 1
+            if self._inside:
+                return
+            if self._before is None:
+                os.environ.pop("AUTOLABEL_OFFLINE", None)
+            else:
+                os.environ["AUTOLABEL_OFFLINE"] = self._before
+
+
+_OFFLINE = _Offline()
+
+
+def offline_if(offline: object) -> AbstractContextManager[None]:
+    """The network is not touched meanwhile, whichever thread asks; see `_Offline`. Raises ConfigError."""
     if not isinstance(offline, bool):
         raise ConfigError(f"offline must be true or false, got {offline!r}")
-    before = os.environ.get("AUTOLABEL_OFFLINE")
-    if offline:
-        # Read by autolabel.weights wherever a component asks for a name, and by ops.storage for every address.
-        os.environ["AUTOLABEL_OFFLINE"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("AUTOLABEL_OFFLINE", None)
-        else:
-            os.environ["AUTOLABEL_OFFLINE"] = before
+    return _OFFLINE if offline else nullcontext()
