@@ -25,7 +25,7 @@ from autolabel.app.hydra_errors import (
     unreadable,
     values_in,
 )
-from autolabel.core.configs import configs_dir
+from autolabel.core.configs import HYDRA_TURN, configs_dir
 from autolabel.core.errors import AutolabelError, ConfigError
 from autolabel.ops.names import nearest
 from autolabel.ops.storage import is_url
@@ -553,10 +553,11 @@ def _own_hydra_state() -> Iterator[None]:
     """A caller's own Hydra application, or a notebook's, is as it was afterwards."""
     from hydra.core.global_hydra import GlobalHydra
 
-    state = GlobalHydra.instance()
-    before = state.hydra
-    state.hydra = None
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = before
+    with HYDRA_TURN:
+        state = GlobalHydra.instance()
+        before = state.hydra
+        state.hydra = None
+        try:
+            yield
+        finally:
+            GlobalHydra.instance().hydra = before

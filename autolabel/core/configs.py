@@ -1,12 +1,16 @@
-"""Where the configuration tree is on this machine. Reads no configuration itself."""
+"""Where the configuration tree is on this machine, and whose turn it is to read it. Reads no configuration itself."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from autolabel.core.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+
+HYDRA_TURN = threading.RLock()
+"""Held by whoever changes Hydra's state, of which a process has one: to compose, and to import sam2."""
 
 
 def configs_dir() -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from autolabel.core.configs import configs_dir
+from autolabel.core.configs import HYDRA_TURN, configs_dir
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.protocols import Later
 from autolabel.core.types import Frame, PromptedMask, Prompts, UInt8
@@ -50,8 +49,6 @@ _BATCHING = ("auto", "image", "bucket")
 _COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 SHIPPED_BOX_PRIOR = Path(str(files("autolabel.segment"))) / "box_prior.json"
-
-_import_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -320,7 +317,7 @@ def _build(architecture_yaml: str) -> Any:
     extra = config.model.get("sam_mask_decoder_extra_args") or {}
     OmegaConf.update(config, "model.sam_mask_decoder_extra_args", {**_DECODER_DEFAULTS, **extra}, force_add=True)
     OmegaConf.resolve(config)
-    with _import_lock, hydra_left_alone():
+    with hydra_left_alone():
         # The YAML names classes of sam2, so this is also where sam2 is imported.
         return instantiate(config.model, _recursive_=True)
 
@@ -330,20 +327,21 @@ def hydra_left_alone() -> Iterator[None]:
     """Keep `import sam2` from initialising Hydra for the whole process; leave Hydra's state as it was."""
     from hydra.core.global_hydra import GlobalHydra
 
-    state = GlobalHydra.instance()
-    before = state.hydra
-    # sam2/__init__.py initialises Hydra unless it finds it initialised.
-    state.hydra = before if before is not None else object()
-    try:
-        yield
-    finally:
-        state.hydra = before
+    with HYDRA_TURN:
+        state = GlobalHydra.instance()
+        before = state.hydra
+        # sam2/__init__.py initialises Hydra unless it finds it initialised.
+        state.hydra = before if before is not None else object()
+        try:
+            yield
+        finally:
+            state.hydra = before
 
 
 def _sam2_folder() -> Path:
     from importlib.resources import files
 
-    with _import_lock, hydra_left_alone():
+    with hydra_left_alone():
         return Path(str(files("sam2")))
 
 

@@ -2,6 +2,8 @@
 
 import inspect
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -363,6 +365,26 @@ def test_composing_leaves_no_hydra_state():
     GlobalHydra.instance().hydra = None
     try:
         compose("label", ["source.path=x"])
+        assert not GlobalHydra.instance().is_initialized()
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def test_threads_compose_and_import_sam2_at_the_same_time_and_leave_no_hydra_state():
+    from hydra.core.global_hydra import GlobalHydra
+
+    from autolabel.segment.sam2 import hydra_left_alone
+
+    def work(number):
+        with hydra_left_alone():
+            time.sleep(0.001)
+        return compose("label", ["source.path=x", "detect=nano", f"detect.max_det={number}"]).detect.max_det
+
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(work, range(1, 13))) == list(range(1, 13))
         assert not GlobalHydra.instance().is_initialized()
     finally:
         GlobalHydra.instance().hydra = before
