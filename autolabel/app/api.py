@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.app.compose import build, build_all, compose
+from autolabel.app.compose import build, build_all, compose, key_of
 from autolabel.app.label import listed
 from autolabel.app.labelers import NO_CLASSES, build_labeler, offline_if
 from autolabel.app.prompts import check_prompts
@@ -73,27 +73,50 @@ class Result:
         """(N,) detector scores."""
         return np.array([i.detector_score for i in self.record.instances], np.float32)
 
-    def save(self, directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")) -> None:
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        formats: Sequence[str] = ("coco", "yolo"),
+        *,
+        overrides: Sequence[str] = (),
+        config_dir: str | None = None,
+    ) -> None:
         """Write this picture's labels alone, each format into `directory/<format>`; as `save`, which takes several."""
-        save([self], directory, formats)
+        save([self], directory, formats, overrides=overrides, config_dir=config_dir)
 
 
 def save(
-    results: Iterable[Result], directory: str | os.PathLike[str], formats: Sequence[str] = ("coco", "yolo")
+    results: Iterable[Result],
+    directory: str | os.PathLike[str],
+    formats: Sequence[str] = ("coco", "yolo"),
+    *,
+    overrides: Sequence[str] = (),
+    config_dir: str | None = None,
 ) -> dict[str, ExportReport]:
     """Write the labels of several pictures as one data set a format, into `directory/<format>`; what was saved there
-    before is replaced. Raises ConfigError for unknown formats and where there is no result, ExportError when two
-    pictures have one name, or different classes, and when labels of a picture that is not in `results` would be lost,
-    StoreBusy while another process or thread saves there.
+    before is replaced. `overrides` are settings of the formats, for example `["export.yolo.val_fraction=0"]`;
+    `config_dir` is a folder of your own configuration files.
+
+    Raises ConfigError for unknown formats and settings and where there is no result, ExportError when two pictures have
+    one name, or different classes, and when labels of a picture that is not in `results` would be lost, StoreBusy while
+    another process or thread saves there.
     """
     results, formats = _checked_results(results), _texts("formats", formats, '["coco", "yolo"]')
+    if not formats:
+        raise ConfigError('formats names none; give some, such as ["coco", "yolo"]')
+    for override in (overrides := _texts("overrides", overrides, '["export.yolo.val_fraction=0"]')):
+        if not key_of(override).startswith("export."):
+            raise ConfigError(
+                f"{override!r}: save takes settings of formats alone, such as export.yolo.val_fraction=0"
+            )
+    root = Path(_path("directory", directory))
     store = MemoryStore(results[0].categories)
     records = [result.record for result in results]
     require_names_apart(records)
     require_same_classes([(result.record.image_id, result.categories) for result in results])
     store.commit(Unit(0, 0, tuple(ImageRef(r.image_id, r.path) for r in records)), records)
-    config = compose("export", [f"export=[{','.join(formats)}]"])
-    root, exporters = Path(directory), build_all("export", config.export)
+    config = compose("export", [f"export=[{','.join(formats)}]", *overrides], config_dir)
+    exporters = build_all("export", config.export)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -116,7 +139,7 @@ def save(
 def _checked_results(results: Iterable[Result]) -> list[Result]:
     if isinstance(results, Result):
         raise ConfigError("save takes several results, [result] for one; result.save(...) saves it alone")
-    found = list(results)
+    found = list(results) if isinstance(results, Iterable) else [results]
     for one in found:
         if not isinstance(one, Result):
             raise ConfigError(f"save takes what label gives, got a {type(one).__name__}")
@@ -125,6 +148,13 @@ def _checked_results(results: Iterable[Result]) -> list[Result]:
             "there is no result to save; what label gives can be gone through once: keep it in a list"
         )
     return found
+
+
+def _path(name: str, value: object) -> str:
+    """The path as text. Raises ConfigError."""
+    if not isinstance(value, str | bytes | os.PathLike):
+        raise ConfigError(f"{name} must be a path, got a {type(value).__name__}")
+    return os.fsdecode(value)
 
 
 def _texts(name: str, values: object, example: str) -> list[str]:
@@ -201,7 +231,10 @@ def _checked_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     """One path as text, or the list of them."""
     if isinstance(paths, str | bytes | os.PathLike):
         return os.fsdecode(paths)
-    given = list(paths) if isinstance(paths, Iterable) else [paths]
+    try:
+        given = list(paths)
+    except TypeError:  # what is no list, or an array without a length
+        given = [paths]  # type: ignore[list-item]
     for one in given:
         if not isinstance(one, str | bytes | os.PathLike):
             raise ConfigError(

@@ -1,6 +1,7 @@
 """The seams, in the order of the data. A component is anything that fits; there is no base class and no registry.
 
 Calls are batched and remember nothing: same input, same output, from any thread. Output order is input order.
+What a call is given is read, never written into: the next stage is given the same pixels.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import autolabel
+from autolabel.app.compose import compose, plain
 from autolabel.app.main import main
 from autolabel.core.errors import ConfigError, ExportError, SourceError, StoreBusy
 from autolabel.core.types import Category
@@ -540,6 +541,44 @@ def test_several_pictures_are_saved_as_one_data_set_and_none_is_lost_later(resul
     assert saved_names(tmp_path / "out") == ["a.png", "b.png"]
 
 
+def test_formats_are_saved_with_settings_and_with_exporters_of_ones_own(results, configs, tmp_path):
+    (Path(configs) / "export").mkdir()
+    mine = {"_target_": "autolabel.export.coco_results.CocoResultsExporter"}
+    mine |= plain(compose("export", ["export=coco_results"]))["export"]["coco_results"]
+    (Path(configs) / "export" / "mine.yaml").write_text(json.dumps({"mine": mine}))
+    first, second, _ = results
+    settings = ["export.yolo.val_fraction=0", "export.yolo.test_fraction=1"]
+    reports = autolabel.save([first, second], tmp_path, ["mine", "yolo"], overrides=settings, config_dir=configs)
+    assert list(reports) == ["mine", "yolo"]
+    assert sorted(p.name for p in (tmp_path / "yolo" / "images" / "test").iterdir()) == ["a.png", "b.png"]
+    first.save(tmp_path / "one", ["mine"], config_dir=configs)
+    first.save(os.fsencode(tmp_path / "two"), ["yolo"], overrides=settings)
+    assert (tmp_path / "one" / "mine").is_dir()
+    assert (tmp_path / "two" / "yolo" / "images" / "test" / "a.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"formats": []}, "formats names none"),
+        ({"formats": ["mine"]}, "export has no choice 'mine'"),
+        ({"overrides": "export.yolo.seed=1"}, "overrides must be a list of texts"),
+        (
+            {"overrides": ["run=x"]},
+            "'run=x': save takes settings of formats alone, such as export.yolo.val_fraction=0",
+        ),
+        ({"overrides": ["export=[voc]"]}, "save takes settings of formats alone"),
+        ({"overrides": ["export.yolo.sead=1"]}, "export.yolo has no 'sead'|did you mean"),
+        ({"directory": 3}, "directory must be a path, got a int"),
+        ({"results": None}, "save takes what label gives, got a NoneType"),
+    ],
+)
+def test_arguments_of_save_that_cannot_be_are_one_clear_line(arguments, said, results, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        autolabel.save(**{"results": results[:1], "directory": tmp_path / "out", **arguments})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [("experiment=offline", r"^overrides must be a list of texts such as \["), (None, "overrides must be a list"),
@@ -556,7 +595,13 @@ def test_settings_that_are_none_are_one_clear_line_from_python(overrides, said):
 def test_pictures_that_are_no_paths_are_one_clear_line_from_python(configs, tmp_path):
     labeler = autolabel.AutoLabeler.from_config(["detect=colour", "segment=box"], config_dir=configs)
     array = np.zeros((9, 9, 3), np.uint8)
-    for given, kind in ((array, "ndarray"), ([array], "ndarray"), (Image.fromarray(array), "Image"), (3, "int")):
+    for given, kind in (
+        (array, "ndarray"),
+        ([array], "ndarray"),
+        (Image.fromarray(array), "Image"),
+        (3, "int"),
+        (np.array("a.jpg"), "ndarray"),
+    ):
         with pytest.raises(
             ConfigError, match=f"label takes a path or a list of paths, got a {kind}; write pictures"
         ):
