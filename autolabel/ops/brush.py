@@ -17,8 +17,7 @@ import numpy as np
 from numba import njit
 
 from autolabel.core.types import Int64, Rle, UInt8
-from autolabel.ops.masks import encode
-from autolabel.ops.row_rle import image_runs
+from autolabel.ops.row_rle import from_crop_changes, image_runs
 
 _CHANNELS = 4
 _WORD = 8
@@ -55,11 +54,10 @@ def decode_brush(data: bytes, size_hw: tuple[int, int]) -> Rle:
     if (stream >> 16) & 31 != _WORD - 1:
         raise ValueError(f"the brush has words of {((stream >> 16) & 31) + 1} bits, not {_WORD}")
     fields = np.array([((stream >> shift) & 15) + 1 for shift in (12, 8, 4, 0)])
-    alpha = np.zeros(height * width, np.uint8)
-    damage = _fill(np.frombuffer(data, np.uint8), fields, alpha)
+    changes, damage = _changes(np.frombuffer(data, np.uint8), fields, height * width)
     if damage:
         raise ValueError(f"the brush is damaged at bit {damage}")
-    return encode(alpha.reshape(height, width))
+    return from_crop_changes(changes, (0, 0, width, height), size_hw)
 
 
 def _blocks(runs: Int64) -> tuple[Int64, Int64]:
@@ -82,9 +80,12 @@ def _packed(values: Int64, bits: Int64) -> bytes:
 
 
 @njit(nogil=True, cache=True)
-def _fill(data: UInt8, fields: Int64, alpha: UInt8) -> int:
-    """Set `alpha`, a value a pixel, from the blocks of a stream. The bit where it is damaged, 0 where it is not."""
-    at, done, total = _HEADER_BITS, 0, len(alpha) * _CHANNELS
+def _changes(data: UInt8, fields: Int64, pixels: int) -> tuple[Int64, int]:
+    """Where each run of pixels whose alpha is not 0 begins and ends, from the blocks of a stream; and the bit where it
+    is damaged, 0 where it is not."""
+    found = np.empty(len(data) + 2, np.int64)  # no block, and no four words, have less than a byte
+    count, inside = 0, False
+    at, done, total = _HEADER_BITS, 0, pixels * _CHANNELS
     while done < total:
         head = _bits(data, at, 3)
         bits = fields[head & 3]
@@ -92,15 +93,21 @@ def _fill(data: UInt8, fields: Int64, alpha: UInt8) -> int:
         at += 3 + bits
         words = 1 if head & 4 else end - done
         if end > total or at + words * _WORD > len(data) * 8:
-            return at
-        if head & 4:  # channel 3 of pixel k is value 4 k + 3
-            alpha[done // _CHANNELS : end // _CHANNELS] = _bits(data, at, _WORD)
-        else:
-            for pixel in range(done // _CHANNELS, end // _CHANNELS):
-                alpha[pixel] = _bits(data, at + (pixel * _CHANNELS + _CHANNELS - 1 - done) * _WORD, _WORD)
+            return found[:0], at
+        # Channel 3 of pixel k is value 4 k + 3; a repeated word is the same for all pixels.
+        first, last = done // _CHANNELS, end // _CHANNELS
+        for pixel in range(first, min(last, first + 1) if head & 4 else last):
+            value = 0 if head & 4 else pixel * _CHANNELS + _CHANNELS - 1 - done
+            if (_bits(data, at + value * _WORD, _WORD) != 0) != inside:
+                found[count] = pixel
+                count += 1
+                inside = not inside
         at += words * _WORD
         done = end
-    return 0
+    if inside:
+        found[count] = pixels
+        count += 1
+    return found[:count], 0
 
 
 @njit(nogil=True, cache=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from autolabel.core.types import Instance, Int64, Polygon, Rle, UInt8
-from autolabel.ops.rle import crop_to_rle
+from autolabel.ops.rle import crop_to_rle, runs_to_rle
 
 _SECOND_RUN = re.compile(rb"[P-o]*[0-O]P*[1-OQ-o]")
 """A number (its last digit is below P), and another one that is not 0."""
@@ -129,6 +129,15 @@ def encode_crop(crop: UInt8, x0: int, y0: int, size_hw: tuple[int, int]) -> Rle:
     if not (0 <= y0 <= size_hw[0] - h and 0 <= x0 <= size_hw[1] - w):
         raise ValueError(f"a crop of {w}x{h} px at {x0}, {y0} does not lie in {size_hw[1]}x{size_hw[0]} px")
     return crop_to_rle(crop, x0, y0, size_hw)
+
+
+def from_changes(changes: Int64, size_hw: tuple[int, int]) -> Rle:
+    """The mask whose pixels, column by column, change between outside and inside at these places, ascending and from 0
+    to H * W; where two meet nothing changes. Costs what the changes cost."""
+    first = np.flatnonzero(np.diff(changes, prepend=-1))
+    changes = changes[first[np.diff(first, append=len(changes)) % 2 == 1]]
+    runs = np.diff(changes, prepend=0, append=size_hw[0] * size_hw[1])
+    return runs_to_rle(runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs, size_hw)
 
 
 def from_polygons(polygons: tuple[Polygon, ...], size_hw: tuple[int, int]) -> Rle:

@@ -25,7 +25,7 @@ from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Polygon, Problem, Rle
 from autolabel.ops.boxes import xywh_to_xyxy
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd, shown
-from autolabel.ops.masks import encode
+from autolabel.ops.masks import from_changes
 from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
 from autolabel.source.places import picture_root
 
@@ -323,5 +323,4 @@ def _rle(rle: Json, size_hw: tuple[int, int] | None, where: str) -> Rle:
     runs = _numbers(counts, f"{where}: RLE counts")
     if any(run < 0 or run != int(run) for run in runs) or math.fsum(runs) != h * w or h * w > _MAX_PIXELS:
         raise _BadLabel(f"{where}: the runs of the RLE do not sum up to {shape[0]} x {shape[1]}")
-    inside = np.repeat(np.arange(len(runs)) % 2 == 1, np.array(runs, np.int64))
-    return encode(inside.reshape(shape[1], shape[0]).T)
+    return from_changes(np.cumsum(np.array(runs, np.int64))[:-1], shape)

@@ -1,15 +1,16 @@
 """Row-major runs and Label Studio's bit stream, against decoders that are not ours."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolabel.core.types import Rle
 from autolabel.ops.brush import decode_brush, encode_brush
-from autolabel.ops.masks import decode, decode_crop, encode
+from autolabel.ops.masks import area_px, decode, decode_crop, encode, from_changes
 from autolabel.ops.row_rle import crop_runs, from_crop_runs, image_runs
 from tests.rasters import noise
 from tests.records import disc, shapes
@@ -52,6 +53,7 @@ def test_all_four_channels_are_255_inside_and_0_outside(mask):
     assert (values.reshape(*mask.shape, 4) == mask[..., None] * 255).all()
 
 
+@settings(deadline=None)  # the first call compiles
 @given(noise(1))
 def test_every_mask_comes_back_from_a_brush_and_from_runs(masks):
     rle = encode(masks[0])
@@ -60,6 +62,7 @@ def test_every_mask_comes_back_from_a_brush_and_from_runs(masks):
     crop, x0, y0 = decode_crop(rle)
     assert from_crop_runs(crop_runs(crop), (x0, y0, crop.shape[1], crop.shape[0]), (h, w)) == rle
     runs = image_runs(rle)
+    assert from_crop_runs(runs, (0, 0, w, h), (h, w)) == rle
     assert (np.repeat(np.arange(len(runs)) % 2, runs).reshape(h, w) == decode(rle)).all()
     assert (runs[1:] > 0).all()
 
@@ -72,6 +75,31 @@ def test_the_example_of_the_format_s_description():
         [0, 1, 0, 0],
         [0, 0, 0, 0],
     ]
+
+
+def test_a_mask_costs_its_outline_and_not_the_size_that_it_states():
+    side = 1 << 14
+    tracemalloc.start()
+    try:
+        rows = from_crop_runs(np.array([side * side - 1, 1]), (0, 0, side, side), (side, side))
+        block = ["1", "11", f"{(1 << 16) - 1:016b}", f"{255:08b}"]
+        brush = decode_brush(packed([*header(4 * side * side), *block * (side * side >> 14)]), (side, side))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert (area_px(rows), area_px(brush)) == (1, side * side)
+    stripes = np.full(1 << 12, side * 4)
+    with pytest.raises(ValueError, match="crosses its columns"):
+        from_crop_runs(stripes, (0, 0, side, side), (side, side))
+
+
+@pytest.mark.parametrize(
+    "runs", [[2, 3, 1], [2, 0, 0, 0, 1, 3], [0, 0, 2, 3, 0, 1], [6], [0, 6], [2, 4, 0], [0, 0, 6]]
+)
+def test_runs_without_a_pixel_change_nothing(runs):
+    inside = np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8)
+    assert from_changes(np.cumsum(runs)[:-1], (3, 2)) == encode(inside.reshape(2, 3).T)
+    assert from_crop_runs(np.array(runs), (0, 0, 3, 2), (2, 3)) == encode(inside.reshape(2, 3))
 
 
 def test_a_run_longer_than_a_field_is_cut():
