@@ -14,6 +14,7 @@ import json
 import math
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -121,14 +122,28 @@ class CocoSource:
 
     def _read(self) -> Json:
         text = read_label_text(self._path, _MAX_BYTES)
+        last: list[str] = []  # the keys of the object that was read last: in the end the file's own
+
+        def noted(pairs: list[tuple[str, Any]]) -> Json:
+            last[:] = [key for key, _ in pairs]
+            return dict(pairs)
+
+        # Noting the keys of every object takes time; hardly a file has these words twice.
+        hook = noted if any(text.count(f'"{key}"') > 1 for key in _TOP_FIELDS) else None
         try:
-            top = json.loads(text, parse_constant=lambda name: self._not_a_number(text, name))
+            top = json.loads(
+                text, parse_constant=lambda name: self._not_a_number(text, name), object_pairs_hook=hook
+            )
         except (ValueError, RecursionError) as e:  # ValueError alone: an integer of thousands of digits
             raise SourceError(f"{self._path!r} is not JSON: {e}") from e
         if not isinstance(top, dict) or not isinstance(top.get("images"), list):
             raise SourceError(
                 f"{self._path!r} is not a COCO annotation file: it needs an object with `images`, `annotations` "
                 f"and `categories`, this is {_describe(top)}"
+            )
+        if twice := [key for key, many in Counter(last).items() if many > 1]:
+            raise SourceError(
+                f"{self._path!r}: the file has {_some(twice)} several times, and only the last would count; join them into one"
             )
         return top
 

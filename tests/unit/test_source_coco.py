@@ -130,6 +130,10 @@ def test_a_file_that_cannot_be_trusted_is_refused(tmp_path, changes, message):
         ("{", "is not JSON: .*line 1 column 2"),
         ("[]", "COCO results have no images"),
         ('{"shapes": []}', "a LabelMe file"),
+        (
+            '{"images": [], "annotations": [{"id": 1}], "categories": [], "annotations": []}',
+            "labels.json': the file has 'annotations' several times",
+        ),
         ('{"images": [],\n"x": [1,\nNaN]}', "line 3: NaN is no JSON number"),
         ('{"x": -Infinity}', "line 1: -Infinity"),
         ("[" * 100_000, "is not JSON"),
@@ -340,6 +344,12 @@ def test_nesting_that_json_just_reads_breaks_nothing(tmp_path, key):
     except SourceError:
         return
     assert ref.problem is not None
+
+
+def test_a_key_of_the_file_may_be_there_again_in_its_objects(tmp_path):
+    content = {"info": {"images": 1, "categories": 2}, **data(annotation(annotations=[], images="x"))}
+    (ref,), _ = refs(tmp_path, content)
+    assert json.loads(ref.labels.extras[0]) == {"annotations": [], "images": "x"}
 
 
 def test_an_integer_of_thousands_of_digits_is_refused(tmp_path):
