@@ -177,6 +177,7 @@ def _shape(region: Json, names: Mapping[str, list[str]], ignored: Counter[str]) 
     if not isinstance(labels, list) or not labels or not all(isinstance(name, str) and name for name in labels):
         ignored["regions without a label"] += 1
         return None
+    ignored["further labels of a region"] += len(labels) - 1
     if number(region.get("image_rotation", 0), "image_rotation") % 360:
         raise BadShape("the picture was turned in the tool (image_rotation); turn it back there and export again")
     size_hw = _size(region)

@@ -95,6 +95,16 @@ def test_a_bare_shape_has_its_label_from_its_second_half(tmp_path):
     assert len(refs["a.png"].labels) == 1
 
 
+def test_an_object_has_the_first_label_of_its_region_and_the_others_are_counted(tmp_path):
+    several = triangle()
+    several["value"]["polygonlabels"] = ["car", "damaged", "red"]
+    refs, source = read(write(tmp_path, [task(several, triangle())]))
+    names = {category.id: category.name for category in source.categories}
+    assert [names[id_] for id_ in refs["a.png"].labels.category_ids] == ["car", "dog"]
+    assert source.ignored == {"further labels of a region": 2}
+    assert json.loads(refs["a.png"].labels.extras[0])["labels"] == ["car", "damaged", "red"]
+
+
 def test_people_go_before_models_and_the_truth_before_others(tmp_path):
     boxes = [region("rectangle", {"x": 10 * i, "y": 0, "width": 10, "height": 10}) for i in range(5)]
     answers = [
