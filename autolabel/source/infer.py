@@ -43,6 +43,8 @@ _FEW = 20
 _COCO_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
 _ROW = re.compile(rb"^[ \t]*\d[\d.]*(?:[ \t,]+[-+.\deE]+){4,}[ \t]*\r?$", re.MULTILINE)
 """Five numbers or more. Whether they are right says the reader, line by line: a folder of wrong rows must fail."""
+_SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
+_COCO_LIST = re.compile(rb'"(?:images|annotations)"\s*:\s*\[')
 _LABELS = re.compile(r"/labels/(?!.*/labels/)", re.IGNORECASE | re.DOTALL)
 _PNG_DEPTH = 24
 """Where a PNG says how many bits a number has."""
@@ -117,7 +119,9 @@ def _infer_file(path: str) -> tuple[str, str]:
     if suffix in (".txt", ".lst"):
         return "list", "a text file that names pictures"
     if suffix == ".json" and _holds_shapes(path):
-        raise SourceError(f"{path!r} is one LabelMe file; give the folder that holds them")
+        raise SourceError(
+            f"{path!r} is one LabelMe file; give the folder that holds them (if it is COCO: source=coco)"
+        )
     if suffix == ".json":
         return ("label_studio", "tasks of Label Studio") if holds_tasks(path) else ("coco", "a JSON file")
     if suffix in (".yaml", ".yml"):
@@ -273,7 +277,7 @@ def _head(path: str) -> bytes:
 
 def _holds_shapes(path: str) -> bool:
     head = _head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return head.startswith(b"{") and b'"shapes"' in head
+    return head.startswith(b"{") and _SHAPES.search(head) is not None and _COCO_LIST.search(head) is None
 
 
 def _is_cvat_file(path: str) -> bool:
