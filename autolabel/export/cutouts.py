@@ -27,7 +27,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import json_array
-from autolabel.export.csv_rows import csv_line
+from autolabel.export.csv_rows import csv_line, csv_text
 from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured, png_bytes
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
@@ -214,7 +214,8 @@ def _read_index(path: Path) -> Iterator[dict[str, Any]]:
         yield from json.loads(path.read_bytes())
         return
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        yield from csv.DictReader(file)
+        for row in csv.DictReader(file):
+            yield {key: csv_text(cell) for key, cell in row.items()}
 
 
 def _in_order(rows: Iterator[dict[str, Any]]) -> Callable[[str], list[dict[str, Any]]]:

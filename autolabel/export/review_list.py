@@ -130,14 +130,8 @@ def _rounded(iou: float | None) -> float | None:
 
 
 def _csv(found: Iterable[Finding]) -> Iterator[bytes]:
-    for cells in itertools.chain([COLUMNS], (map(_cell, one.cells) for one in found)):
+    for cells in itertools.chain([COLUMNS], (one.cells for one in found)):
         yield csv_line(cells).encode("utf-8", "backslashreplace")
-
-
-def _cell(value: str | int | float | None) -> str:
-    """Spreadsheets run what starts like a formula, so such a name gets an apostrophe; the JSON has it as it is."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _json(found: Iterable[Finding]) -> Iterator[bytes]:

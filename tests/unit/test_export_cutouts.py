@@ -13,6 +13,7 @@ from PIL import Image
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category
+from autolabel.export.csv_rows import csv_text
 from autolabel.export.cutouts import CutoutsExporter, class_folders
 from autolabel.ops.images import decode_rgb
 from tests.rasters import is_red, noise, photo, turned
@@ -171,10 +172,23 @@ def test_a_carriage_return_in_a_name_ends_no_row(tmp_path):
     items = [replace(path, image_id=name) for name in ("a\rb.png", "c.png", "\r.png")]
     _, root, back = export(items, tmp_path, categories)
     assert back.deviations == ()
-    assert [(row["image"], row["category"]) for row in rows(root)] == [
+    assert [(csv_text(row["image"]), csv_text(row["category"])) for row in rows(root)] == [
         (item.image_id, category.name) for item in items for category in categories
     ]
     assert (root / "index.csv").read_bytes().count(b"\n") == 7
+
+
+def test_no_cell_starts_like_a_formula_and_every_name_comes_back(tmp_path):
+    categories = (Category(3, '=HYPERLINK("http://x")'), Category(7, "'=1"))
+    path = photo(tmp_path, "0.png", [SHAPES["disc"]] * 2)
+    names = ["=cmd.jpg", "@SUM(1).png", "'plain.png", "''-x.png", "-1.png"]
+    _, root, back = export([replace(path, image_id=name) for name in names], tmp_path, categories)
+    assert (back.objects, back.deviations) == (10, ())
+    cells = [cell for row in rows(root) for cell in row.values()]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    stated = [(csv_text(row["image"]), csv_text(row["category"])) for row in rows(root)]
+    assert stated == [(name, category.name) for name in names for category in categories]
+    assert "'plain.png" in cells
 
 
 def test_an_empty_run_has_an_empty_index(tmp_path):
