@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -60,7 +61,7 @@ from autolabel.core.errors import (
 )
 from autolabel.core.protocols import ClassChecker, Engine, Exporter, Source
 from autolabel.core.text import counted, printable
-from autolabel.core.types import Category, ImageRef
+from autolabel.core.types import Category, ImageRef, Status
 from autolabel.store.listing import Listing
 from autolabel.store.manifest import entries
 from autolabel.store.run import FILE_NAME, RunStore, Synced, categories_to, open_reader, open_store
@@ -210,7 +211,8 @@ def _label(config: DictConfig) -> Summary:
             summary = summarise(
                 reader,
                 outcomes,
-                labelled=done,
+                labelled=done["ok"] + done["empty"],
+                committed=done.total(),
                 seconds=seconds,
                 ignored=dict(source.ignored),
                 stopped=stop.asked,
@@ -252,8 +254,8 @@ def label_pending(
     store: RunStore,
     refs: Mapping[str, ImageRef],
     stop: Stop,
-) -> int:
-    """Label the units that are not committed yet; how many pictures that was."""
+) -> Counter[Status]:
+    """Label the units that are not committed yet; how many pictures that was, by status."""
     todo = store.pending_images()
     logger.info("%s: %d of %d pictures to label", store.directory, todo, len(refs))
     with Progress(todo) as progress:
@@ -261,7 +263,7 @@ def label_pending(
         stop.gentle = True
         engine.run(labeler, stop.until(store.pending(refs)), sink)
         stop.gentle = stop.asked  # a summary is still worth waiting for, an export begins anew
-    return sink.images
+    return sink.done
 
 
 def settle_precision(

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from autolabel.core.protocols import Unit
 from autolabel.core.text import counted
-from autolabel.core.types import ImageRecord
+from autolabel.core.types import ImageRecord, Status
 from autolabel.engine.stage_times import StageTimes
 from autolabel.store.run import RunStore
 
 
 class CountedSink:
-    """A RecordSink that tells the progress bar, also which stage is the slowest."""
+    """A RecordSink that tells the progress bar, also which stage is the slowest. `done` counts records by status."""
 
     def __init__(self, store: RunStore, progress: Progress, times: StageTimes) -> None:
         self._store = store
         self._progress = progress
         self._times = times
-        self.images = 0
+        self.done: Counter[Status] = Counter()
 
     def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
         with self._times.of("commit"):
             self._store.commit(unit, records)
-        self.images += len(records)
+        self.done.update(record.status for record in records)
         self._progress.add(records, self._times.slowest())
 
 

@@ -50,11 +50,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts of a run. `labelled` pictures took `seconds` this time; the rest was there before. `stages` are this
-    time's seconds by stage, empty where the engine does not measure them. `precision` is what a trial decided, and why;
-    empty where there was nothing to decide. `vanished` pictures left the source: they are in no other number. In
-    `limited` ones the detector, or the model, found all that it may; in `sifted` ones the limits of the prompt left
-    nothing of what the segmenter answered. `skipped` counts by code. `unwritten` formats, by name, say why."""
+    """Counts of a run. `committed` records were written this time, in `seconds`, and `labelled` of them hold objects or
+    that nothing was found; the rest was there before. `stages` are this time's seconds by stage, empty where the engine
+    does not measure them. `precision` is what a trial decided, and why; empty where there was nothing to decide.
+    `vanished` pictures left the source: they are in no other number. In `limited` ones the detector, or the model,
+    found all that it may; in `sifted` ones the limits of the prompt left nothing of what the segmenter answered.
+    `skipped` counts by code. `unwritten` formats, by name, say why."""
 
     run: str
     status: Mapping[str, int]
@@ -66,6 +67,7 @@ class Summary:
     seconds: float
     ignored: Mapping[str, int]
     exports: Mapping[str, ExportReport]
+    committed: int = 0
     stopped: bool = False
     stages: Mapping[str, float] = field(default_factory=dict)
     precision: str = ""
@@ -74,6 +76,11 @@ class Summary:
     sifted: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     unwritten: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def _labels(self) -> int:
+        """How many pictures are labelled, those of before too."""
+        return self.status.get("ok", 0) + self.status.get("empty", 0)
 
     @property
     def exit_code(self) -> int:
@@ -134,6 +141,8 @@ class Summary:
                 f"speed      {self.labelled / max(self.seconds, 1e-9):.2f} pictures a second "
                 f"({self.labelled} in {self.seconds:.1f} s, models loaded in it)"
             )
+        elif self.committed:
+            lines.append(counted(self.committed, "speed      none: {} picture[|s] failed or [was|were] skipped"))
         else:
             lines.append("speed      nothing to do: every picture was labelled before")
         if self.stages:
@@ -171,7 +180,7 @@ class Summary:
 
     def _cost(self, directory: Path) -> Cost:
         before = read_cost(directory)
-        if before is None or self.labelled == sum(self.status.values()) + self.pending:
+        if before is None or (not self.pending and self.labelled >= self._labels):
             before = Cost(0, 0.0, {})  # all of it was labelled now
         if not self.labelled:
             return before
@@ -226,6 +235,7 @@ def summarise(
     seconds: float,
     ignored: Mapping[str, int],
     stopped: bool,
+    committed: int = 0,
     stages: Mapping[str, float] | None = None,
 ) -> Summary:
     """Count a run in one pass over its records."""
@@ -257,6 +267,7 @@ def summarise(
         seconds=seconds,
         ignored=ignored,
         exports={name: one for name, one in outcomes.items() if isinstance(one, ExportReport)},
+        committed=committed,
         stopped=stopped,
         stages=stages or {},
         precision=reader.meta("precision") or "",

@@ -1,24 +1,64 @@
 """The last lines of a run: what they say of its records."""
 
-from autolabel.app.summary import kinds, summarise
+import pytest
+
+from autolabel.app.progress import CountedSink, Progress
+from autolabel.app.summary import Cost, kinds, read_cost, summarise
+from autolabel.core.protocols import Unit
 from autolabel.core.types import ImageRecord
+from autolabel.engine.stage_times import StageTimes
 from autolabel.store.manifest import entries
+from autolabel.store.memory import MemoryStore
 from autolabel.store.run import open_reader, open_store
 from tests.unit.test_store import refs_in
 
 
-def lines_of(tmp_path, codes):
-    """Of a run whose pictures were skipped with these codes."""
-    refs = refs_in(tmp_path / "photos", [f"{number}.jpg" for number in range(len(codes))])
+def summary_of(tmp_path, ends, **changes):
+    """Of a run whose pictures ended so: their statuses and codes."""
+    refs = refs_in(tmp_path / "photos", [f"{number}.jpg" for number in range(len(ends))])
     (tmp_path / "run").mkdir()
     with open_store(tmp_path / "run") as store:
         store.sync(entries(refs.values()), root="/data", unit_size=len(refs))
         for unit in store.pending(refs):
-            found = zip(unit.refs, codes, strict=True)
-            store.commit(unit, [ImageRecord(r.image_id, r.path, "skipped", code=code) for r, code in found])
+            found = zip(unit.refs, ends, strict=True)
+            store.commit(unit, [ImageRecord(r.image_id, r.path, end, code=code) for r, (end, code) in found])
     with open_reader(tmp_path / "run") as reader:
-        summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
+        return summarise(reader, {}, **{"labelled": 0, "seconds": 0.0, "ignored": {}, "stopped": False, **changes})
+
+
+def lines_of(tmp_path, codes):
+    """Of a run whose pictures were skipped with these codes."""
+    summary = summary_of(tmp_path, [("skipped", code) for code in codes])
     return [line for line in summary.text().splitlines() if line.startswith("skipped")], summary
+
+
+@pytest.mark.parametrize(
+    ("ends", "labelled", "line"),
+    [
+        (["ok", "empty", "skipped", "failed"], 2, "1.00 pictures a second (2 in 2.0 s, models loaded in it)"),
+        (["skipped", "failed"], 0, "none: 2 pictures failed or were skipped"),
+        (["failed"], 0, "none: 1 picture failed or was skipped"),
+        ([], 0, "nothing to do: every picture was labelled before"),
+    ],
+)
+def test_the_speed_is_that_of_pictures_that_were_labelled(tmp_path, ends, labelled, line):
+    found = summary_of(
+        tmp_path,
+        [(end, "code" if end in ("skipped", "failed") else "") for end in ends or ["ok"]],
+        labelled=labelled,
+        committed=len(ends),
+        seconds=2.0,
+    )
+    assert f"speed      {line}" in found.text().splitlines()
+    found.write(tmp_path)
+    assert read_cost(tmp_path) == Cost(labelled, 2.0 if labelled else 0.0, {})
+
+
+def test_records_are_counted_by_status_as_they_are_committed():
+    sink = CountedSink(MemoryStore(), Progress(0), StageTimes())
+    for statuses in (("ok", "skipped"), ("empty", "failed", "skipped")):
+        sink.commit(Unit(0, 0, ()), [ImageRecord("a", "a", status) for status in statuses])
+    assert sink.done == {"ok": 1, "empty": 1, "failed": 1, "skipped": 2}
 
 
 def test_what_was_skipped_is_said_by_its_reason(tmp_path):
