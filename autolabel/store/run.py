@@ -127,10 +127,14 @@ class RunStore:
         before = mapping_of(self, "fingerprint")
         if before != fingerprint:
             changes = changed([before, fingerprint], choices())
+            with_what, way_out = "other settings", "use the old settings to continue it, or"
+            if [key for key, _ in changes] == ["classes"]:  # settings that choose classes would be among them
+                with_what = "other classes, and no setting has changed: those of the source have"
+                way_out = "its records hold the old class numbers: label the source as it is now in"
             raise StoreMismatch(
-                f"{self.directory} was labelled with other settings (then -> now):\n"
+                f"{self.directory} was labelled with {with_what} (then -> now):\n"
                 + "\n".join(printable(f"  {key}: {then} -> {now}") for key, (then, now) in changes)
-                + "\nuse the old settings to continue it, or another directory with run=... to start afresh"
+                + f"\n{way_out} another directory with run=... to start afresh"
             )
 
     # -- the manifest --------------------------------------------------------------------------------

@@ -428,6 +428,23 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path):
     assert "same" not in str(caught.value).replace("the same", "")
 
 
+def test_other_classes_alone_are_said_to_be_those_of_the_source(tmp_path):
+    before, now = {"classes": "1 cat", "detect.conf": "0.25"}, {"classes": "1 cat, 2 dog", "detect.conf": "0.25"}
+    label_all(tmp_path, refs_in(tmp_path / "in", ["a"]), fingerprint=before)
+    with open_store(tmp_path) as store:
+        with pytest.raises(StoreMismatch) as caught:
+            store.claim(now)
+        said = str(caught.value)
+        assert (
+            "no setting has changed: those of the source have (then -> now):\n  classes: 1 cat -> 1 cat, 2 dog"
+            in said
+        )
+        assert "label the source as it is now in another directory with run=..." in said
+        assert "old settings" not in said
+        with pytest.raises(StoreMismatch, match="use the old settings"):
+            store.claim({**now, "detect.conf": "0.5"})
+
+
 @pytest.mark.parametrize("name", ["a b", "ü", "new\nline", os.fsdecode(b"\xff\xfe"), "'; DROP TABLE record; --"])
 def test_any_file_name_survives(name, tmp_path):
     refs = {name: ImageRef(name, str(tmp_path / name))}
