@@ -162,6 +162,8 @@ class Summary:
     def _next(self) -> str:
         if self.pending or self.stopped:
             return "the same command continues where this one stopped"
+        if not self._labels:
+            return "no picture is labelled: put right what is said above, then the same command again"
         if "overlay" not in self.exports:
             # Without brackets: zsh would look for files called like that.
             return f"autolabel export {printable(shlex.quote(self.run))} export=overlay    (pictures of the masks)"

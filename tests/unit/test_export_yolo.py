@@ -197,6 +197,13 @@ def test_one_image_is_train_and_val_and_the_report_says_so(tmp_path, make):
     assert "no picture is left for val" in report.notes[-1]
 
 
+def test_without_a_picture_the_report_says_once_that_nothing_can_be_trained(tmp_path):
+    report = export([failed("a.png")], tmp_path / "yolo")
+    content = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
+    assert (content["train"], content["val"]) == ("images/train", "images/val")
+    assert report.notes[1:] == ("no picture is in it: nothing can be trained on it",)
+
+
 def test_the_splits_of_the_source_are_kept(tmp_path, make):
     wanted = {"a.png": "valid", "b.png": "test", "c.png": "train2017", "d.png": "test"}
     export([make(name, split=split) for name, split in wanted.items()], tmp_path / "yolo")

@@ -54,6 +54,20 @@ def test_the_speed_is_that_of_pictures_that_were_labelled(tmp_path, ends, labell
     assert read_cost(tmp_path) == Cost(labelled, 2.0 if labelled else 0.0, {})
 
 
+@pytest.mark.parametrize(
+    ("ends", "next_"),
+    [
+        ([("ok", ""), ("failed", "corrupt")], "autolabel export "),
+        (
+            [("failed", "corrupt"), ("skipped", "unlabelled")],
+            "no picture is labelled: put right what is said above",
+        ),
+    ],
+)
+def test_where_no_picture_is_labelled_no_masks_are_to_be_looked_at(tmp_path, ends, next_):
+    assert summary_of(tmp_path, ends).text().splitlines()[-1].startswith(f"next       {next_}")
+
+
 def test_records_are_counted_by_status_as_they_are_committed():
     sink = CountedSink(MemoryStore(), Progress(0), StageTimes())
     for statuses in (("ok", "skipped"), ("empty", "failed", "skipped")):
