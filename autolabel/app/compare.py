@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from autolabel.app.compose import compose, parse, plain
 from autolabel.app.run_directory import NOTHING_LABELLED, is_labelled, runs_below
 from autolabel.app.sweep import fitting
-from autolabel.core.errors import ConfigError, StoreError
+from autolabel.core.errors import ConfigError, ExportError, StoreError, is_disk_full
 from autolabel.core.text import counted, printable
 from autolabel.ops.settings import count
 from autolabel.store.run import FILE_NAME, open_reader
@@ -87,9 +87,14 @@ def compare(directories: Sequence[Path], settings: Settings, out: Path, command:
         readers = [stack.enter_context(open_reader(directory)) for directory in directories]
         categories = [reader.categories for reader in readers]
         by = rules(*categories[:2], match_iou=settings.match_iou, moved_iou=settings.moved_iou)
+        try:  # before the runs are read, which may take minutes
+            draft = stack.enter_context(replaced(out))
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise ExportError(f"{out} cannot be written: {error.strerror}; choose another with out=...") from error
         figures = [run_figures(reader) for reader in readers]
         measure, why = ranking(figures)
-        draft = stack.enter_context(replaced(out))
         changes, notes = None, notes_on(figures, names)
         if len(readers) == 2:
             counting = Counting(readers[0], readers[1], by, examples=settings.examples)

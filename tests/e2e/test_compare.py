@@ -124,6 +124,15 @@ def test_the_folder_says_on_screen_where_it_is_and_is_replaced_whole(two_runs, c
     assert {p.name: p.read_bytes() for p in Path("runs/compare-a-b").iterdir()} == before
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_runs_are_read(two_runs, capsys, monkeypatch):
+    monkeypatch.setattr("autolabel.app.measured.run_figures", lambda reader: pytest.fail("read"))
+    Path("file").touch()
+    assert main(["compare", "a", "b", "out=file/below/c"]) == 1
+    assert (
+        "file/below/c cannot be written: Not a directory; choose another with out=..." in capsys.readouterr().err
+    )
+
+
 def test_a_folder_with_other_things_in_it_is_left_alone(two_runs, capsys):
     Path("notes").mkdir()
     Path("notes/diary.txt").write_text("mine")
