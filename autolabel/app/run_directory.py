@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -184,16 +185,17 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def replaced_text(path: Path) -> Iterator[TextIO]:
     """A text file to write into, that takes the place of `path` when the block ends well, and vanishes otherwise."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        # Made like any other file, so that the umask says who may read it.
+        with open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101
         os.replace(temporary, path)  # noqa: PTH105
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # it may never have been made
+            Path(temporary).unlink()
         if isinstance(error, OSError) and error.filename in (None, temporary):  # nobody knows the temporary one
             error.filename, error.filename2 = str(path), None
         raise

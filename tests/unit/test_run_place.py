@@ -1,7 +1,10 @@
 """What a run directory lies on: network file systems are told from disks, and refused or used with the slow journal."""
 
+import os
+
 import pytest
 
+from autolabel.app.run_directory import write_text
 from autolabel.core.errors import StoreError
 from autolabel.store import run
 from autolabel.store.place import NETWORK, file_system_of, free_bytes, network_file_system
@@ -66,3 +69,22 @@ def test_a_run_may_change_its_journal(tmp_path):
             store.set_meta(**{str(number): "x"})
     with open_reader(tmp_path) as reader:
         assert [reader.meta(str(n)) for n in range(3)] == ["x"] * 3
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_beside_the_records_are_read_by_whom_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        for text in ("one", "two"):
+            write_text(tmp_path / "config.yaml", text)
+    finally:
+        os.umask(before)
+    assert [(path.name, path.stat().st_mode & 0o777, path.read_text()) for path in tmp_path.iterdir()] == [
+        ("config.yaml", mode, "two")
+    ]
+
+
+def test_a_file_that_cannot_be_made_is_named_as_people_know_it(tmp_path):
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_text(tmp_path / "gone" / "config.yaml", "")
+    assert caught.value.filename == str(tmp_path / "gone" / "config.yaml")
