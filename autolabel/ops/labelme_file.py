@@ -38,6 +38,8 @@ Json = dict[str, Any]
 _TOP = frozenset(("version", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"))
 _SHAPE = frozenset(("label", "points", "shape_type", "group_id", "mask"))
 _NO_AREA = frozenset(("point", "points", "line", "linestrip"))
+_TURNED = frozenset(("oriented_rectangle", "rotation"))
+"""Boxes that were turned, by their corners: the second is X-AnyLabeling's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,10 +115,10 @@ def _shape(row: object, size_hw: tuple[int, int] | None, ignored: Counter[str]) 
     if kind == "circle":
         more["extra"].update(shape_type="circle", points=row["points"])
         return outlined(label, _circle(points), **more)
-    if kind in ("rectangle", "oriented_rectangle"):
+    if kind == "rectangle" or kind in _TURNED:
         if len(points) < 4:
             raise BadShape("a rectangle needs two points")
-        if kind == "oriented_rectangle":
+        if kind in _TURNED:
             more["extra"].update(shape_type=kind, points=row["points"])
         return rectangle(label, points, **more)
     if kind != "polygon":

@@ -90,6 +90,17 @@ def test_a_circle_is_round_to_a_twentieth_of_a_pixel(tmp_path):
     assert extra == {"shape_type": "circle", "points": [[60, 60], [90, 60]]}
 
 
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation"])
+def test_a_turned_box_asks_with_the_box_around_its_corners(tmp_path, kind):
+    corners = [[1, 4], [6, 1], [8, 5], [3, 8]]
+    turned = shape(corners, kind, direction=0.5)
+    write(tmp_path, {"a.png": "", "a.json": top(turned, shape(TRIANGLE))})
+    labels = read(tmp_path)[0]["a.png"].labels
+    assert (labels.shapes[0], labels.boxes_xyxy[0].tolist()) == (None, [1, 1, 8, 8])
+    assert json.loads(labels.extras[0]) == {"direction": 0.5, "shape_type": kind, "points": corners}
+    assert len(labels) == 2
+
+
 def test_parts_of_one_group_are_one_object(tmp_path):
     crop = np.ones((2, 2), np.uint8)
     group = [
