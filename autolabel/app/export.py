@@ -27,8 +27,6 @@ Settings = Mapping[str, Mapping[str, object]]
 """Of each format, by its name."""
 LISTED = 20
 """Deviations spelled out for each format; the rest is counted."""
-LOST = ("images_missing", "images_changed")
-"""What exporters call pictures that they could not take over."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,7 +72,7 @@ def write(
         target = directory / "export" / name
         sys.stdout.write(f"written    {target}: {what_is_in(outcome)}\n")
         sys.stdout.writelines(f"           {note}\n" for note in outcome.notes)
-        lost |= any(outcome.counts.get(key) for key in LOST)
+        lost |= outcome.lost > 0
     if not written:
         return 1
     return 2 if lost or written < len(exporters) else 0

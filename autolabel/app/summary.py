@@ -84,10 +84,12 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """130 when stopped before the end (of the exports too), 2 when some pictures failed, or a format, else 0."""
+        """130 when stopped before the end (of the exports too), 2 when some pictures failed, or a format, or one lacks
+        pictures, else 0."""
         if self.pending or self.stopped:
             return STOPPED
-        return 2 if self.failures or self.unwritten else 0
+        lost = any(report.lost for report in self.exports.values())
+        return 2 if self.failures or self.unwritten or lost else 0
 
     def text(self) -> str:
         return "\n".join(self._lines()) + "\n"

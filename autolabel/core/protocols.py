@@ -229,6 +229,10 @@ class SettingsReader(Protocol):
         """As in the exporter's configuration: plain values."""
 
 
+LOST = ("images_missing", "images_changed")
+"""How exporters count labelled pictures that cannot be read any more, or are not the ones that were labelled."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """What an exporter wrote, and what its format could not hold.
@@ -243,6 +247,11 @@ class ExportReport:
     instances: int
     counts: Mapping[str, int]
     notes: tuple[str, ...] = ()
+
+    @property
+    def lost(self) -> int:
+        """How many labelled pictures are left out since they could not be taken over."""
+        return sum(self.counts.get(key, 0) for key in LOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ExportError, ImageError
-from autolabel.core.protocols import RecordReader
+from autolabel.core.protocols import LOST, RecordReader
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord, UInt8
 from autolabel.export.atomic import Draft, replaced
@@ -43,7 +43,6 @@ PICTURE_NOTES: dict[str, str] = {
 }
 """What `Pictures.write` counts, as lines for the report."""
 
-_LOST = ("images_missing", "images_changed")
 _KINDS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -70,9 +69,9 @@ def pictured(
     """
     with replaced(directory, run) as draft:
         yield draft
-        nothing = not counts[written] and any(counts[key] for key in _LOST)
+        nothing = not counts[written] and any(counts[key] for key in LOST)
         if nothing and _bytes_below(directory) > _bytes_below(draft.root):
-            why = "; ".join(noted(counts, {key: PICTURE_NOTES[key] for key in _LOST}))
+            why = "; ".join(noted(counts, {key: PICTURE_NOTES[key] for key in LOST}))
             first = next(labelled(run)).path
             here = not is_url(first) and not Path(first).is_absolute()
             do = f"looked for from {Path.cwd()}; export from where it was labelled" if here else "put them back"

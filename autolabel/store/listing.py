@@ -25,7 +25,8 @@ FILE_NAME = ".listing.scratch"
 _SCHEMA = """
 CREATE TABLE listed(
     position INTEGER PRIMARY KEY, image_id BLOB NOT NULL, path BLOB NOT NULL, size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL, labels BLOB NOT NULL, carried BLOB)
+    mtime_ns INTEGER NOT NULL, labels BLOB NOT NULL, carried BLOB,
+    inode INTEGER, ctime_ns INTEGER)
 """
 _ONCE = "CREATE UNIQUE INDEX listed_image_id ON listed(image_id)"
 _TWICE = """
@@ -61,7 +62,7 @@ class Listing(Mapping[str, ImageRef]):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("BEGIN")
         self._db.execute(_SCHEMA)
-        self._db.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?, ?)", _rows(entries))
+        self._db.executemany("INSERT INTO listed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _rows(entries))
         try:
             self._db.execute(_ONCE)  # at the end: sorting once is cheaper than finding 10 million places
         except sqlite3.IntegrityError:
@@ -145,7 +146,7 @@ def _rows(entries: Iterable[Entry]) -> Iterator[tuple[object, ...]]:
         carried = None if beside == _BARE else pack(pickle.dumps(beside, pickle.HIGHEST_PROTOCOL))
         yield (
             position, os.fsencode(ref.image_id), os.fsencode(ref.path), entry.size, entry.mtime_ns, entry.labels,
-            carried,
+            carried, *(entry.look or (None, None)),
         )  # fmt: skip
 
 

@@ -21,31 +21,34 @@ UNKNOWN = (0, 0)
 class Entry:
     """One line of the manifest. `size` and `mtime_ns` (or `ImageRef.stamp`) are -1 when the file could not be looked
     at; `labels` is a digest of what came with the picture (annotations, split, a broken label file), empty when
-    nothing did."""
+    nothing did. `look` is the inode and the time of the file's last change in ns; None for a picture at an address, and
+    for one that could not be looked at."""
 
     ref: ImageRef
     size: int
     mtime_ns: int
     labels: bytes
+    look: tuple[int, int] | None = None
 
 
 def entries(refs: Iterable[ImageRef]) -> Iterator[Entry]:
     for ref in refs:
-        size, mtime_ns = ref.stamp or _look(ref.path)
-        yield Entry(ref, size, mtime_ns, digest(ref))
+        (size, mtime_ns), look = (ref.stamp, None) if ref.stamp else _look(ref.path)
+        yield Entry(ref, size, mtime_ns, digest(ref), look)
 
 
-def _look(path: str) -> tuple[int, int]:
+def _look(path: str) -> tuple[tuple[int, int], tuple[int, int] | None]:
     if is_url(path):
-        return UNKNOWN
+        return UNKNOWN, None
     try:
         stat = os.stat(path)  # noqa: PTH116 - a str of surrogate escapes, not a Path
     except (OSError, ValueError):
-        return -1, -1
+        return (-1, -1), None
     if not os.access(path, os.R_OK):
         # Granting the permission changes no time of the file; this makes it a change all the same.
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+        return (-1, -1), None
+    # SQLite's numbers have a sign.
+    return (stat.st_size, stat.st_mtime_ns), (stat.st_ino & (1 << 63) - 1, stat.st_ctime_ns)
 
 
 def digest(ref: ImageRef) -> bytes:
@@ -75,15 +78,19 @@ ABSENT = ("missing", "permission")
 
 # `listed` is the table of a Listing, attached. CROSS JOIN: SQLite keeps the order, so that both sides are walked
 # through from the start to the end where names are listed in their own order.
-_DIFFERS = "(m.size, m.mtime_ns, m.labels) IS NOT (l.size, l.mtime_ns, l.labels)"
+DIFFERS = "((m.size, m.mtime_ns, m.labels) IS NOT (l.size, l.mtime_ns, l.labels))"
+"""Whether the file or what came with it is another one, as far as size and time tell; `looks` knows the rest."""
+OTHER = "CREATE TEMP TABLE other(ordinal INTEGER PRIMARY KEY)"
+"""Pictures that are others though size and time are as before, for `compare`."""
+_CHANGED = f"({DIFFERS} OR m.ordinal IN (SELECT ordinal FROM other))"
 # A disk that is not mounted today shall not cost what was labelled yesterday.
 _AWAY = """
 l.size < 0 AND m.size >= 0 AND EXISTS (SELECT 1 FROM record r WHERE r.ordinal = m.ordinal AND r.status != 'failed')
 """
 _COMPARE = f"""
-INSERT INTO delta SELECT l.position, m.ordinal, m.unit, m.ordinal IS NOT NULL AND {_DIFFERS}
+INSERT INTO delta SELECT l.position, m.ordinal, m.unit, m.ordinal IS NOT NULL AND {_CHANGED}
 FROM listed l LEFT JOIN manifest m ON m.image_id = l.image_id
-WHERE m.ordinal IS NULL OR (m.path IS NOT l.path OR {_DIFFERS}) AND NOT ({_AWAY})
+WHERE m.ordinal IS NULL OR (m.path IS NOT l.path OR {_CHANGED}) AND NOT ({_AWAY})
 """
 _COUNT_AWAY = f"SELECT count(*) FROM listed l CROSS JOIN manifest m USING (image_id) WHERE {_AWAY}"
 _APPEND = """
@@ -94,6 +101,13 @@ CROSS JOIN listed USING (position)
 """
 _FIRST = """
 INSERT INTO manifest SELECT position, position / ?, image_id, path, size, mtime_ns, labels FROM listed ORDER BY position
+"""
+_LOOK_FIRST = """
+INSERT INTO look SELECT position, inode, ctime_ns FROM listed WHERE inode IS NOT NULL ORDER BY position
+"""
+_LOOK_AT_DELTA = """
+INSERT OR REPLACE INTO look SELECT m.ordinal, l.inode, l.ctime_ns
+FROM delta d CROSS JOIN listed l USING (position) CROSS JOIN manifest m USING (image_id) WHERE l.inode IS NOT NULL
 """
 _FAILED = """
 FROM record r CROSS JOIN manifest m USING (ordinal) CROSS JOIN listed l USING (image_id) WHERE r.status = 'failed'
@@ -109,6 +123,10 @@ DELETE FROM record WHERE ordinal IN (
 """
 GONE = "CREATE TABLE IF NOT EXISTS gone(ordinal INTEGER PRIMARY KEY)"
 """Pictures of the manifest that the source does not have any more. Runs of earlier versions get it when continued."""
+LOOK = """
+CREATE TABLE IF NOT EXISTS look(ordinal INTEGER PRIMARY KEY, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL)
+"""
+"""`Entry.look` of the pictures. Runs of earlier versions get the table when continued."""
 _BACK = """
 DELETE FROM gone WHERE ordinal IN (
     SELECT g.ordinal FROM gone g CROSS JOIN manifest m USING (ordinal) CROSS JOIN listed l USING (image_id))
@@ -136,7 +154,7 @@ class Difference:
 
 def compare(db: sqlite3.Connection) -> Difference:
     """Fill the temporary tables `delta` (new, changed and moved pictures) and `redo` (units to be labelled again:
-    those of changed pictures, and of failures that may have passed)."""
+    those of changed pictures, and of failures that may have passed). `OTHER` is there and filled."""
     db.execute("CREATE TEMP TABLE redo(unit INTEGER PRIMARY KEY)")
     db.execute(
         "CREATE TEMP TABLE delta(position INTEGER PRIMARY KEY, ordinal INTEGER, unit INTEGER, changed INTEGER)"
@@ -169,14 +187,17 @@ def bring_up_to_date(db: sqlite3.Connection, found: Difference, unit_size: int) 
             moved += db.execute(_NOTE_GONE).rowcount
         ordinal, unit = db.execute("SELECT max(ordinal) + 1, max(unit) + 1 FROM manifest").fetchone()
         db.execute(_APPEND, {"ordinal": ordinal, "unit": unit, "unit_size": unit_size})
+        db.execute(_LOOK_AT_DELTA)
     else:
         db.execute("DELETE FROM gone")
+        db.execute("DELETE FROM look")
         # Sorting all names once is cheaper than finding the place of each, above all where they come in no order.
         db.execute("DROP INDEX IF EXISTS manifest_image_id")
         db.execute(_FIRST, (unit_size,))
+        db.execute(_LOOK_FIRST)
         if not _is_unique(db):
             db.execute(INDEX)
-    for table in ("delta", "redo"):
+    for table in ("delta", "redo", "other"):
         db.execute(f"DROP TABLE {table}")
     return moved > 0
 

@@ -26,7 +26,8 @@ from autolabel.ops.changes import changed
 from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.listing import Listing
 from autolabel.store.lock import WORK_ON_A_COPY
-from autolabel.store.manifest import GONE, INDEX, Entry, bring_up_to_date, compare
+from autolabel.store.looks import look_again
+from autolabel.store.manifest import GONE, INDEX, LOOK, OTHER, Entry, bring_up_to_date, compare
 from autolabel.store.place import free_bytes, network_file_system
 
 FILE_NAME = "run.sqlite"
@@ -143,7 +144,8 @@ class RunStore:
         """Freeze the manifest, or bring it up to date: new pictures are appended as new units, changed ones
         are labelled again with their whole unit, as are those that failed for a reason that may have passed;
         labelled ones that are listed and cannot be read now keep the record they have, and so do vanished ones,
-        which readers do not see until they are back. A picture is changed when its file or its annotations are.
+        which readers do not see until they are back. A picture is changed when its file or its annotations are; of one
+        whose size and time are as before, the inode and the time of its last change say whether to read it again.
 
         Raises StoreMismatch when the pictures are those of another data set, SourceError for one that is listed twice.
         """
@@ -151,13 +153,14 @@ class RunStore:
         with (
             _as_listing(listed, self.directory) as listing,
             listing.attached(self._db),
-            _transaction(self._db),
         ):
-            found = compare(self._db)
-            if found:
-                self._refuse_other_root(root)
-            others = bring_up_to_date(self._db, found, unit_size)
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))
+            self._look_again(listing)
+            with _transaction(self._db):
+                found = compare(self._db)
+                if found:
+                    self._refuse_other_root(root)
+                others = bring_up_to_date(self._db, found, unit_size)
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))
         return Synced(
             added=found.added if found.before else 0,
             changed=found.changed,
@@ -165,6 +168,16 @@ class RunStore:
             away=found.away,
             others=others,
         )
+
+    def _look_again(self, listing: Listing) -> None:
+        """What is found to be the same is kept as it goes: 100 000 pictures take minutes, and somebody may stop it.
+        What is another picture is only noted with what follows from it."""
+        self._db.execute("DROP TABLE IF EXISTS temp.other")  # of a sync that was refused
+        self._db.execute(OTHER)
+        for same, others in look_again(self._db, listing):
+            with _transaction(self._db):
+                self._db.executemany("INSERT OR REPLACE INTO look VALUES (?, ?, ?)", same)
+                self._db.executemany("INSERT INTO other VALUES (?)", others)
 
     def _refuse_other_root(self, root: str) -> None:
         # A moved data set is welcome, so only a root that brings other pictures is refused. The same names are
@@ -521,6 +534,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, rollback: bool) -> N
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     connection.execute(BY_STATUS)
     connection.execute(GONE)
+    connection.execute(LOOK)
 
 
 def _count_of_tables(connection: sqlite3.Connection, path: Path) -> int:

@@ -28,6 +28,7 @@ from autolabel.app.main import main
 from autolabel.core.errors import ConfigError, ExportError, SourceError, StoreBusy
 from autolabel.core.types import Category
 from autolabel.export import atomic, pictures
+from autolabel.store import looks
 from autolabel.store.lock import exclusive
 from autolabel.store.run import open_reader
 from tests.fakes import album, draw
@@ -188,6 +189,30 @@ def test_export_says_by_its_exit_code_that_pictures_are_missing(label, tmp_path)
     (tmp_path / "in" / "broken.jpg").write_bytes(b"no picture")
     assert label(tmp_path / "in") == 2
     assert main(["export", str(tmp_path / "run"), "export=[coco]"]) == 2
+
+
+def test_pictures_that_changed_places_with_equal_size_and_time_are_labelled_again_and_none_is_lost_in_silence(
+    label, tmp_path, monkeypatch, capsys
+):
+    names = ["0.bmp", "1.bmp", "2.bmp"]
+    for i, name in enumerate(names):
+        drawn = draw(tmp_path / "drawn" / f"{i}.png", {0: (10 * i + 4, 4, 10 * i + 12, 20)})
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.open(drawn).save(tmp_path / "in" / name)
+        os.utime(tmp_path / "in" / name, (1.6e9, 1.6e9))
+    assert label(tmp_path / "in") == 0
+    first, last = tmp_path / "in" / "0.bmp", tmp_path / "in" / "2.bmp"
+    first.rename(tmp_path / "t")
+    last.rename(first)
+    (tmp_path / "t").rename(last)
+    with monkeypatch.context() as now:
+        now.setattr(looks, "_sha256", lambda path: None)  # cannot be read as it begins
+        assert label(tmp_path / "in") == 2
+        assert "2 pictures changed since they were labelled and are left out" in capsys.readouterr().out
+        assert json.loads((tmp_path / "run" / "summary.json").read_text())["exit_code"] == 2
+    assert label(tmp_path / "in") == 0
+    assert label(tmp_path / "in", run="fresh") == 0
+    assert tree(tmp_path / "run" / "export") == tree(tmp_path / "fresh" / "export")
 
 
 def test_a_format_that_cannot_be_written_stops_no_other_and_not_the_summary(label, tmp_path, capsys):

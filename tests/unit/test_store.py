@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import os
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from autolabel.core.types import (
     Verdict,
 )
 from autolabel.ops.masks import encode
+from autolabel.store import looks
 from autolabel.store.codec import decode_columns, decode_record, encode_record
 from autolabel.store.lock import exclusive, shared
 from autolabel.store.manifest import entries
@@ -37,13 +40,17 @@ from tests.records import instance, shapes
 MASK = Rle((4, 5), b"04")
 
 
+def sha256_of(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else "ab"
+
+
 def record_of(ref, **changes):
     found = Instance(0, 1, (0.0, 0.0, 4.0, 4.0), 0.5, MASK, 0.75, 0.5, 1.0)
     values = {
         "image_id": ref.image_id,
         "path": ref.path,
         "status": "ok",
-        "info": ImageInfo(5, 4, 6, "ab", ("note",)),
+        "info": ImageInfo(5, 4, 6, sha256_of(ref.path), ("note",)),
         "candidates": (found, dataclasses.replace(found, index=1, mask=None)),
         "verdicts": (Verdict(mask=Rle((4, 5), b"13"), quality=0.75), Verdict("bad_box: zero area")),
     }
@@ -348,6 +355,7 @@ def test_records_that_are_kept_while_all_units_are_done_again_hold_the_run_and_s
 def test_a_labelled_picture_that_cannot_be_read_now_keeps_its_record(tmp_path, neighbour_changes):
     refs = refs_in(tmp_path / "in", ["a", "b"])
     label_all(tmp_path, refs)
+    before = record_of(refs["b"])
     away = (tmp_path / "in" / "b").rename(tmp_path / "away")
     if neighbour_changes:
         (tmp_path / "in" / "a").write_bytes(b"longer than before")
@@ -357,11 +365,132 @@ def test_a_labelled_picture_that_cannot_be_read_now_keeps_its_record(tmp_path, n
     with open_reader(tmp_path) as reader:
         first, second = reader.records()
     assert first == record_of(refs["a"], **failed if neighbour_changes else {})
-    assert second == record_of(refs["b"])
+    assert second == before
     away.rename(tmp_path / "in" / "b")
     with open_store(tmp_path) as store:
         synced = store.sync(entries(refs.values()), root="/data", unit_size=2)
     assert (synced.away, synced.changed) == (0, 0)
+
+
+def same_look(folder, contents):
+    """Pictures of one size and one time."""
+    refs = refs_in(folder, contents)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        os.utime(folder / name, (1e9, 1e9))
+    return refs
+
+
+def swap(a, b):
+    a.rename(a.with_name("t"))
+    b.rename(a)
+    a.with_name("t").rename(b)
+
+
+def swap_folders(folder):
+    """No file changes then, in its inode or its times."""
+    folder.rename(folder.with_name("t"))
+    same_look(folder, {"a": b"2", "b": b"1", "c": b"3"})
+
+
+def copy_of(folder, content=None):
+    shutil.copytree(folder, folder.with_name("copy"))
+    shutil.rmtree(folder)
+    folder.with_name("copy").rename(folder)
+    if content:
+        same_look(folder, content)
+
+
+def of_an_earlier_version(run):
+    with sqlite3.connect(run / "run.sqlite") as db:
+        db.execute("DROP TABLE look")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("happens", "compared", "redone"),
+    [
+        (lambda run, folder: None, "", ""),
+        (lambda run, folder: swap(folder / "a", folder / "b"), "ab", "ab"),
+        (lambda run, folder: swap_folders(folder), "abc", "ab"),
+        (lambda run, folder: same_look(folder, {"c": b"9"}), "c", "c"),
+        (lambda run, folder: (folder / "b").chmod(0o400), "b", ""),
+        (lambda run, folder: copy_of(folder), "abc", ""),
+        (lambda run, folder: copy_of(folder, {"b": b"9"}), "abc", "b"),
+        (lambda run, folder: of_an_earlier_version(run), "abc", ""),
+        (lambda run, folder: (of_an_earlier_version(run), swap(folder / "a", folder / "b")), "abc", "ab"),
+    ],
+    ids=[
+        "nothing",
+        "swapped",
+        "folders",
+        "overwritten",
+        "chmod",
+        "copied",
+        "copied and changed",
+        "earlier",
+        "before",
+    ],
+)
+def test_pictures_of_equal_size_and_time_are_told_apart_by_their_bytes_which_are_compared_once(
+    happens, compared, redone, tmp_path, monkeypatch
+):
+    run, folder = tmp_path / "run", tmp_path / "in"
+    run.mkdir()
+    refs = same_look(folder, {"a": b"1", "b": b"2", "c": b"3"})
+    label_all(run, refs, unit_size=1)
+    happens(run, folder)
+    seen = []
+    monkeypatch.setattr(looks, "_sha256", lambda path: (seen.append(path[-1]), sha256_of(path))[1])
+    synced, done = label_all(run, refs, unit_size=1)
+    assert ("".join(sorted(seen)), synced.changed) == (compared, len(redone))
+    assert "".join(ref.image_id for unit in done for ref in unit.refs) == redone
+    seen.clear()
+    assert (label_all(run, refs, unit_size=1)[1], seen) == ([], [])
+    with open_reader(run) as reader:
+        assert list(reader.records()) == [record_of(ref) for ref in refs.values()]
+
+
+def test_what_was_compared_before_a_stop_is_not_compared_again(tmp_path, monkeypatch):
+    refs = same_look(tmp_path / "in", {"a": b"1", "b": b"2", "c": b"3"})
+    label_all(tmp_path, refs)
+    copy_of(tmp_path / "in")
+
+    def stopped(path):
+        if path.endswith("b"):
+            raise KeyboardInterrupt
+        return sha256_of(path)
+
+    monkeypatch.setattr(looks, "PAGE", 1)
+    monkeypatch.setattr(looks, "_sha256", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        label_all(tmp_path, refs)
+    seen = []
+    monkeypatch.setattr(looks, "_sha256", lambda path: (seen.append(path[-1]), sha256_of(path))[1])
+    assert (label_all(tmp_path, refs)[1], seen) == ([], ["b", "c"])
+
+
+def test_a_picture_that_cannot_be_read_to_be_compared_keeps_its_record_until_it_can(tmp_path, monkeypatch):
+    refs = same_look(tmp_path / "in", {"a": b"1", "b": b"2"})
+    label_all(tmp_path, refs)
+    swap(tmp_path / "in" / "a", tmp_path / "in" / "b")
+    with monkeypatch.context() as now:
+        now.setattr(looks, "_sha256", lambda path: None)
+        assert label_all(tmp_path, refs)[1] == []
+    assert label_all(tmp_path, refs)[0].changed == 2
+
+
+@pytest.mark.parametrize(("problem", "redone"), [(None, 1), (Problem("bad_label", "line 1"), 0)])
+def test_a_picture_that_failed_is_tried_again_when_it_is_another_file_of_the_same_size_and_time(
+    problem, redone, tmp_path
+):
+    refs = same_look(tmp_path / "in", {"a": b"1"})
+    refs["a"] = dataclasses.replace(refs["a"], problem=problem)
+    failed = {"status": "failed", "code": "corrupt", "candidates": (), "verdicts": (), "info": None}
+    label_all(tmp_path, refs, **failed)
+    same_look(tmp_path / "in", {"a": b"2"})
+    assert len(label_all(tmp_path, refs, **failed)[1]) == redone
+    assert label_all(tmp_path, refs, **failed)[1] == []
 
 
 def test_a_picture_that_failed_and_is_gone_now_is_missing(tmp_path):
