@@ -29,7 +29,7 @@ class EarlierRun:
         self._scratch = sqlite3.connect("", check_same_thread=False)
         self._scratch.execute("PRAGMA journal_mode=OFF")
         self._scratch.execute(
-            "CREATE TABLE kept (image_id BLOB PRIMARY KEY, boxes BLOB, masks TEXT) WITHOUT ROWID"
+            "CREATE TABLE kept (image_id BLOB PRIMARY KEY, sha256 TEXT, boxes BLOB, masks TEXT) WITHOUT ROWID"
         )
         self._lock = threading.Lock()
         self._identity: Mapping[str, str] = {}
@@ -37,7 +37,7 @@ class EarlierRun:
             digest = hashlib.sha256()
             with self._scratch:
                 self._scratch.executemany(
-                    "INSERT INTO kept VALUES (?, ?, ?)", _rows(Path(run).expanduser(), digest)
+                    "INSERT INTO kept VALUES (?, ?, ?, ?)", _rows(Path(run).expanduser(), digest)
                 )
             self._identity = {"run": digest.hexdigest()}
 
@@ -57,21 +57,35 @@ class EarlierRun:
             if last is not None:
                 yield os.fsdecode(last)
 
-    def of(self, image_id: str) -> tuple[Float32, Sequence[Rle]]:
-        """Boxes (N, 4) and masks of an image's objects; none for an image that the run does not have."""
-        with self._lock:
-            row = self._scratch.execute(
-                "SELECT boxes, masks FROM kept WHERE image_id = ?", (os.fsencode(image_id),)
-            ).fetchone()
-        boxes, masks = (b"", "[]") if row is None else row
+    def of(self, image_id: str, sha256: str) -> tuple[Float32, Sequence[Rle]]:
+        """Boxes (N, 4) and masks of the objects of an image, whose file has this sha256; none for an image that the run
+        does not have, or of which it has another file."""
+        _, boxes, masks = self._row(image_id) if self.has_same(image_id, sha256) else _NOTHING
         return (
             np.frombuffer(boxes, np.float32).reshape(-1, 4),
             tuple(Rle((height, width), counts.encode("ascii")) for height, width, counts in json.loads(masks)),
         )
 
+    def has_same(self, image_id: str, sha256: str) -> bool:
+        """False where the run has masks of an image of this id whose file had other bytes. What is not known, or not
+        there, is no other."""
+        labelled, _, masks = self._row(image_id)
+        return masks == "[]" or "" in (labelled, sha256) or labelled == sha256
 
-def _rows(directory: Path, digest: hashlib._Hash) -> Iterator[tuple[bytes, bytes, str]]:
-    """Image id, boxes and masks of every picture, which are added to the digest in the order of the ids."""
+    def _row(self, image_id: str) -> tuple[str, bytes, str]:
+        with self._lock:
+            row = self._scratch.execute(
+                "SELECT sha256, boxes, masks FROM kept WHERE image_id = ?", (os.fsencode(image_id),)
+            ).fetchone()
+        return _NOTHING if row is None else row
+
+
+_NOTHING = ("", b"", "[]")
+
+
+def _rows(directory: Path, digest: hashlib._Hash) -> Iterator[tuple[bytes, str, bytes, str]]:
+    """Image id, sha256, boxes and masks of every picture; but for the sha256, which runs of earlier versions did not
+    count, they are added to the digest in the order of the ids."""
     with open_reader(directory) as reader:
         for record in reader.records_by_id():
             kept = [(i.box_xyxy, i.mask) for i in record.instances if i.mask is not None]
@@ -79,4 +93,5 @@ def _rows(directory: Path, digest: hashlib._Hash) -> Iterator[tuple[bytes, bytes
             masks = tuple(mask for _, mask in kept)
             digest.update(repr((record.image_id, boxes.tolist(), masks)).encode("utf-8", "surrogateescape"))
             text = json.dumps([(*mask.size_hw, mask.counts.decode("ascii")) for mask in masks])
-            yield os.fsencode(record.image_id), boxes.tobytes(), text
+            sha256 = "" if record.info is None else record.info.sha256
+            yield os.fsencode(record.image_id), sha256, boxes.tobytes(), text

@@ -29,7 +29,7 @@ from autolabel.app.labelers import build_labeler, offline_if
 from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
-from autolabel.app.prompts import check_prompts
+from autolabel.app.prompts import check_prompts, say_others
 from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.refiners import require_same_refining
@@ -205,6 +205,7 @@ def _label(config: DictConfig) -> Summary:
             )
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
+            say_others(getattr(labeler, "prompter", None), reader)
             outcomes = (
                 {} if stop.asked else dict(exported(reader, exporters, settings_of(values), directory, address))
             )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autolabel.detect.labels import LabelsDetector
     from autolabel.prompt.mask import MaskPrompter
     from autolabel.prompt.points import PointsPrompter
+    from autolabel.store.run import RunReader
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,25 @@ def check_prompts(
         _check_names(prompter, detector, labelled, refs)
     else:
         _check_annotations(prompter, detector, labelled, refs)
+
+
+def say_others(prompter: Prompter | None, run: RunReader) -> None:
+    """Says for how many pictures of a labelled run the masks of `prompt.run` are of another file, so not asked with."""
+    from autolabel.prompt.mask import MaskPrompter
+
+    if not isinstance(prompter, MaskPrompter) or prompter.image_ids is None:
+        return
+    infos = ((record.image_id, record.info) for record, _ in run.columns())
+    others = sum(info is not None and prompter.is_other(image_id, info.sha256) for image_id, info in infos)
+    if others:
+        logger.warning(
+            counted(
+                others,
+                "prompt.run: {} picture[ is another file|s are other files] than in that run, whose masks of [it|them] were "
+                "left out: [its|their] objects are ",
+            )
+            + ("asked for with their boxes alone" if prompter.box else "dropped (no_prompt)")
+        )
 
 
 def _check_run(of_run: Iterable[str], refs: Mapping[str, ImageRef]) -> None:

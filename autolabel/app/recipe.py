@@ -20,7 +20,7 @@ from autolabel.app.prompts import check_prompts
 from autolabel.app.refiners import build_refiners
 from autolabel.app.run_directory import root_of
 from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import BatchLimit, Finish, Refiner
+from autolabel.core.protocols import BatchLimit, Finish, Prompter, Refiner
 from autolabel.core.text import printable
 from autolabel.core.types import Category, Frame, ImageRecord, ImageRef
 from autolabel.engine.stage_times import StageTimes
@@ -95,12 +95,19 @@ class RemoteLabeler:
     labeler itself."""
 
     def __init__(
-        self, recipe: Recipe, identities: Identities, *, batch_limit: BatchLimit, refiners: Sequence[Refiner]
+        self,
+        recipe: Recipe,
+        identities: Identities,
+        *,
+        batch_limit: BatchLimit,
+        refiners: Sequence[Refiner],
+        prompter: Prompter | None = None,
     ) -> None:
         self._recipe = recipe
         self.identities = identities
         self.batch_limit = batch_limit
         self.refiners = refiners
+        self.prompter = prompter
         self.times = StageTimes()
 
     def __reduce__(self) -> tuple[Callable[[Recipe, Identities], FrameLabeler], tuple[Recipe, Identities]]:
@@ -155,8 +162,9 @@ def remote_labeler(
         if str(error) == NO_CLASSES:  # which is all that can be said without the pictures
             raise no_classes(refs.values()) from None
         raise
-    if "prompt" in identities:
-        check_prompts(build_of("prompt", config.prompt), refs, config, categories)
+    prompter: Prompter | None = build_of("prompt", config.prompt) if "prompt" in identities else None
+    if prompter is not None:
+        check_prompts(prompter, refs, config, categories)
     refiners = build_refiners(config.refine, found)
     limit = BatchLimit(config.batch_size, config.batch_mb)
-    return RemoteLabeler(recipe, identities, batch_limit=limit, refiners=refiners), found
+    return RemoteLabeler(recipe, identities, batch_limit=limit, refiners=refiners, prompter=prompter), found

@@ -26,15 +26,18 @@ class EarlierMasks(Protocol):
     def image_ids(self) -> Iterator[str]:
         """The images that have objects."""
 
-    def of(self, image_id: str) -> tuple[Float32, Sequence[Rle]]:
-        """The boxes (N, 4) of an image's objects and their masks."""
+    def of(self, image_id: str, sha256: str) -> tuple[Float32, Sequence[Rle]]:
+        """The boxes (N, 4) of an image's objects and their masks, if they are of the file with this sha256."""
+
+    def has_same(self, image_id: str, sha256: str) -> bool:
+        """False for an image of which only another file has objects."""
 
 
 class MaskPrompter:
     """Asks with the mask that an object already has. With `run`, that is the mask of the object of that run whose
-    box has the highest IoU with the detection's, at least `min_iou`; without, the one that `detect=labels
-    detect.keep_masks=false` hands on. With `box` the detection's box is asked with it, widened by `pad`; then an
-    object without a mask is asked for with its box alone.
+    box has the highest IoU with the detection's, at least `min_iou`, in the same file; without, the one that
+    `detect=labels detect.keep_masks=false` hands on. With `box` the detection's box is asked with it, widened by `pad`;
+    then an object without a mask is asked for with its box alone.
     """
 
     def __init__(self, *, run: str | None, earlier: EarlierMasks, min_iou: float, box: bool, pad: float) -> None:
@@ -51,6 +54,10 @@ class MaskPrompter:
     def image_ids(self) -> Iterator[str] | None:
         """The pictures that the run has masks of; None without a run."""
         return None if self._earlier is None else self._earlier.image_ids
+
+    def is_other(self, image_id: str, sha256: str) -> bool:
+        """Whether the run has masks of a picture of this id whose file had other bytes: they are not asked with."""
+        return self._earlier is not None and not self._earlier.has_same(image_id, sha256)
 
     def knows(self, labels: Labels, row: int) -> bool:
         """Whether an annotation has a mask to ask with."""
@@ -79,7 +86,7 @@ class MaskPrompter:
     def _known(self, frame: Frame, found: Detections) -> Sequence[Rle | None]:
         if self._earlier is None:
             return found.replaced
-        boxes, masks = self._earlier.of(frame.ref.image_id)
+        boxes, masks = self._earlier.of(frame.ref.image_id, frame.info.sha256)
         known: list[Rle | None] = [None] * len(found)
         for row, other in matches(found.boxes_xyxy, boxes, self._min_iou):
             known[row] = masks[other]

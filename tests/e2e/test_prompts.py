@@ -254,6 +254,27 @@ def test_a_run_of_other_pictures_has_no_masks_to_ask_with(labels, tmp_path, caps
 
 
 KEYPOINTS = ("prompt=points", "prompt.box=true")
+
+
+def test_masks_of_another_file_of_that_name_are_left_out_and_its_objects_asked_for_by_their_boxes(
+    labels, tmp_path, capsys
+):
+    assert label(labels, tmp_path / "first", "segment=box") == 0
+    settings = ["segment=box", "prompt=mask", f'prompt.run="{tmp_path / "first"}"']
+    assert label(labels, tmp_path / "same", *settings) == 0
+    assert "another file" not in capsys.readouterr().err
+    draw(tmp_path / "a b.png", {}, (240, 320))
+    document = json.loads(labels.read_text())
+    document["images"][0] |= {"width": 320, "height": 240}
+    labels.write_text(json.dumps(document))
+    assert label(labels, tmp_path / "again", *settings) == 0
+    assert "prompt.run: 1 picture is another file than in that run" in capsys.readouterr().err
+    assert len(only_record(tmp_path / "again").instances) == 3
+    assert label(labels, tmp_path / "alone", *settings, "prompt.box=false") == 0
+    assert "dropped (no_prompt)" in capsys.readouterr().err
+    assert [v.reason.partition(":")[0] for v in only_record(tmp_path / "alone").verdicts] == ["no_prompt"] * 3
+
+
 MASKS = ("prompt=mask",)
 MASKS_ALONE = ("prompt=mask", "prompt.box=false")
 

@@ -41,11 +41,24 @@ def test_an_image_has_what_its_run_kept_and_an_unknown_one_nothing(tmp_path):
     records = [kept("a b.png", 3), kept("\udcff/ä.png", 2, 1), kept("none.png", 0)]
     earlier = EarlierRun(run=written(tmp_path / "run", records))
     for record in records:
-        boxes, masks = earlier.of(record.image_id)
+        boxes, masks = earlier.of(record.image_id, "")
         assert boxes.tolist() == [list(i.box_xyxy) for i in record.instances]
         assert list(masks) == [i.mask for i in record.instances]
-    boxes, masks = earlier.of("unknown.png")
+    boxes, masks = earlier.of("unknown.png", "")
     assert (boxes.shape, list(masks)) == ((0, 4), [])
+
+
+@pytest.mark.parametrize(
+    ("labelled", "now", "is_same"), [("ab", "ab", True), ("ab", "cd", False), ("", "cd", True), ("ab", "", True)]
+)
+def test_masks_of_another_file_are_none(labelled, now, is_same, tmp_path):
+    record = kept("a.png", 3)
+    record = replace(record, info=replace(record.info, sha256=labelled))
+    earlier = EarlierRun(run=written(tmp_path / "run", [record, kept("none.png", 0)]))
+    assert earlier.has_same("a.png", now) == is_same
+    assert len(earlier.of("a.png", now)[1]) == (2 if is_same else 0)
+    assert earlier.has_same("none.png", "any")
+    assert earlier.has_same("unknown.png", "any")
 
 
 def test_the_images_with_masks_are_named(tmp_path):
@@ -73,7 +86,7 @@ def test_masks_are_looked_up_and_not_held(tmp_path):
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(earlier.of("7.png")[1]) == 2
+    assert len(earlier.of("7.png", "")[1]) == 2
     assert held < sum(len(i.mask.counts) for record in records for i in record.instances) / 10
 
 

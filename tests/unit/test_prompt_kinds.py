@@ -131,7 +131,7 @@ def test_moved_boxes_are_ones_that_a_model_may_see():
 class Earlier:
     identity: Mapping[str, str] = {"run": "abc"}
 
-    def of(self, image_id):
+    def of(self, image_id, sha256):
         rows = [[40, 20, 100, 82], [0, 0, 5, 5]]
         return np.array(rows, np.float32), (encode(disc(120, 160, 70, 50, 20)), encode(disc(120, 160, 2, 2, 2)))
 
