@@ -32,7 +32,7 @@ from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts, say_others
 from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
-from autolabel.app.refiners import require_same_refining
+from autolabel.app.refiners import require_same_refining, with_kept_calibration
 from autolabel.app.repeat import choice_names
 from autolabel.app.run_directory import (
     default_run,
@@ -194,7 +194,7 @@ def _label(config: DictConfig) -> Summary:
             synced = store.sync(refs, root=root, unit_size=unit_size)
             say_changes(synced)
             store.set_meta(categories=categories_to(categories), document=source.document)
-            text = yaml_text(recorded(config))
+            text = yaml_text(recorded(config, entries, directory))
             store.set_meta(config=text, versions=versions())
             write_text(directory / "config.yaml", text)
             done = label_pending(engine, labeler, store, refs, stop)
@@ -369,10 +369,11 @@ def whole(values: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def recorded(config: DictConfig) -> DictConfig:
-    """What the run keeps of it: refining it again looks no reference up, so that none is left there."""
+def recorded(config: DictConfig, entries: Mapping[str, str], directory: Path) -> DictConfig:
+    """What the run keeps of it: refining it again looks no reference up, so that none is left there, and reads no file
+    that is not the run's. `entries` are those of its fingerprint."""
     found = config.copy()
-    found.refine = plain(config)["refine"]
+    found.refine = with_kept_calibration(plain(config)["refine"] or {}, entries, directory)
     return found
 
 

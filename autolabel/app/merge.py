@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autolabel.app.compose import compose, parse
+from autolabel.app.refiners import at_home, with_kept_calibration
 from autolabel.app.run_directory import existing_run, made_run, run_path, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_settings
 from autolabel.app.summary import Cost, read_cost, summarise
@@ -22,7 +23,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.text import counted, printable
 from autolabel.store.lock import shared
 from autolabel.store.merge import merge
-from autolabel.store.run import FILE_NAME, open_reader
+from autolabel.store.run import FILE_NAME, mapping_of, open_reader
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,6 +73,9 @@ def whole_settings(part: Path, out: Path) -> dict[str, str]:
     with open_reader(part) as reader:
         config = stored_settings(part, reader.meta("config") or "{}")
         versions = reader.meta("versions") or "{}"
+        refine = OmegaConf.to_container(config, resolve=False).get("refine") or {}
+        at_home(refine, part)
+        config.refine = with_kept_calibration(refine, mapping_of(reader, "fingerprint"), out)
     config.part, config.run = None, str(out)
     return {"config": OmegaConf.to_yaml(config), "versions": versions, "part": ""}
 

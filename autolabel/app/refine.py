@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from autolabel.app.compose import Request, about, compose, compose_from, key_of, parse, plain
 from autolabel.app.part import part_text
-from autolabel.app.refiners import build_refiners, is_of_refine, refine_entries
+from autolabel.app.refiners import (
+    at_home,
+    build_refiners,
+    is_of_refine,
+    refine_entries,
+    require_own_calibration,
+    with_kept_calibration,
+)
 from autolabel.app.run_directory import NOTHING_LABELLED, existing_run, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_refiners, stored_settings
 from autolabel.app.summary import rewrite_counts, summarise
@@ -56,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
             config = _with_its_own(directory, settings, request)
             refiners = build_refiners(config.get("refine"), categories_from(store.meta("categories") or "[]"))
             entries = refine_entries(plain(config)["refine"], refiners)
-            settings.refine = config.refine
+            require_own_calibration(directory, stored, entries, request.overrides)
+            settings.refine = with_kept_calibration(plain(config)["refine"] or {}, entries, directory)
             revised = store.revise(
                 lambda record: refined(record, refiners),
                 fingerprint=json.dumps(with_refine(stored, entries), sort_keys=True),
@@ -104,6 +112,7 @@ def _with_its_own(directory: Path, settings: DictConfig, request: Request) -> Di
     if any(key_of(override) == "refine" for override in request.overrides):
         return compose("refine", request.overrides, request.config_dir)
     its = stored_refiners(directory, settings, request.overrides, request.config_dir)
+    at_home(its, directory)
     # A refiner that the run is without, and that has a setting now, comes as it usually is.
     usual = plain(compose("refine", ()))["refine"]
     keys = [key_of(override).split(".") for override in request.overrides]

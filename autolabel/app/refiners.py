@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from autolabel.app.compose import build_all, flat, quoted
+from autolabel.app.compose import build_all, flat, key_of, quoted
+from autolabel.app.run_directory import KEPT_CALIBRATION, write_text
 from autolabel.core.errors import StoreMismatch
 from autolabel.core.protocols import Refiner
 from autolabel.core.text import printable
@@ -43,6 +48,53 @@ def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:
         entries.update(flat(f"refine.{name}", settings, identity))
         contents.update(identity)
     return entries | {f"refine ({key})": value for key, value in contents.items()}
+
+
+CALIBRATION = "refine (calibration)"
+"""The entry of a fingerprint that says which curves the quality is read from."""
+
+
+def with_kept_calibration(
+    refine: Mapping[str, Any], entries: Mapping[str, str], directory: Path
+) -> dict[str, Any]:
+    """The settings of refiners, the file of a `calibration` copied into the run and named there: the one that was named
+    is written anew by the next `evaluate --calibrate`, and the run may move."""
+    found = dict(refine)
+    for name, entry in refine.items():
+        given = entry.get("calibration") if isinstance(entry, dict) else None
+        if not isinstance(given, str) or not os.path.isfile(source := os.path.expanduser(given)):  # noqa: PTH111, PTH113 - any text
+            continue
+        data = Path(source).read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 == entries.get(CALIBRATION):
+            kept = directory / KEPT_CALIBRATION.format(sha256[:16])
+            if not kept.exists():
+                write_text(kept, data.decode())
+            found[name] = {**entry, "calibration": str(kept)}
+    return found
+
+
+def at_home(refine: dict[str, Any], directory: Path) -> None:
+    """Name a calibration that the run has kept by where the run lies now."""
+    for entry in refine.values():
+        given = entry.get("calibration") if isinstance(entry, dict) else None
+        if isinstance(given, str) and fnmatch(Path(given).name, KEPT_CALIBRATION.format("?" * 16)):
+            kept = directory / Path(given).name
+            if kept.is_file():
+                entry["calibration"] = str(kept)
+
+
+def require_own_calibration(
+    directory: Path, before: Mapping[str, str], now: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Raises StoreMismatch where a run would be judged by other curves than its own, and none were named."""
+    named = any(key_of(override) == "refine" or "calibration" in override for override in overrides)
+    if not named and CALIBRATION in before.keys() & now.keys() and before[CALIBRATION] != now[CALIBRATION]:
+        raise StoreMismatch(
+            f"{printable(str(directory))}: the calibration that its quality was read from is another one now (sha256 "
+            f"{before[CALIBRATION][:12]} -> {now[CALIBRATION][:12]}), so what it keeps might change; give the file with "
+            "refine.quality.calibration=PATH, or say refine.quality.calibration=default for the one of this version"
+        )
 
 
 def is_of_refine(key: str) -> bool:

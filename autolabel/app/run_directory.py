@@ -59,6 +59,8 @@ def default_run(source_path: str) -> Path:
 
 OWN_FILES = (LOCK, LOG, FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", "config.yaml")
 """What a run directory may hold before the first record."""
+KEPT_CALIBRATION = "quality-{}.json"
+"""The run's own copy of a calibration that it was judged with, by the start of its sha256."""
 
 
 @contextmanager
@@ -73,8 +75,11 @@ def made_run(directory: Path) -> Iterator[None]:
                 yield
             except Exception:  # not a Ctrl-C, after which the same command continues
                 if new and not _has_records(directory):
-                    for name in OWN_FILES:
-                        (directory / name).unlink(missing_ok=True)
+                    for path in (
+                        *map(directory.joinpath, OWN_FILES),
+                        *directory.glob(KEPT_CALIBRATION.format("*")),
+                    ):
+                        path.unlink(missing_ok=True)
                 raise
     except Exception:
         if new:

@@ -1,5 +1,6 @@
 """Parts of a run, and the run that they are merged into."""
 
+import shutil
 import sqlite3
 
 import pytest
@@ -7,6 +8,7 @@ from omegaconf import OmegaConf
 
 from autolabel.app import label as label_module
 from autolabel.app.main import main
+from autolabel.refine.quality import default_path
 from autolabel.store import merge as merge_module
 from autolabel.store.lock import exclusive, shared
 from tests.fakes import album, draw
@@ -54,6 +56,20 @@ def test_a_merged_run_is_a_path_on_this_machine(out, tmp_path, monkeypatch, caps
     assert main(["merge", "part", f"run={out}"]) == 1
     assert capsys.readouterr().err.startswith("autolabel: run")
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+def test_a_merged_run_keeps_the_calibration_of_its_parts(label, tmp_path):
+    mine = tmp_path / "mine.json"
+    mine.write_text(default_path().read_text().replace('"bias": ', '"bias": 1'))
+    for number in (1, 2):
+        label(f"{number}", f"part={number}/2", f"refine.quality.calibration={mine}")
+    assert merged(tmp_path, ["1", "2"]) == 0
+    for gone in ("1", "2"):
+        shutil.rmtree(tmp_path / gone)
+    mine.unlink()
+    before = tables(tmp_path / "all")
+    assert main(["refine", str(tmp_path / "all")]) == 0
+    assert tables(tmp_path / "all") == before
 
 
 def tables(run):

@@ -236,6 +236,50 @@ def test_another_calibration_is_another_run_wherever_its_file_lies(label, tmp_pa
     assert label("run", f"refine.quality.calibration={moved}") == 0
 
 
+def test_a_run_keeps_its_calibration_whatever_becomes_of_the_file_and_of_the_run(label, tmp_path, capsys):
+    mine, run = tmp_path / "mine.json", tmp_path / "run"
+    mine.write_text(default_path().read_text().replace('"bias": ', '"bias": 1'))
+    label("run")
+    settings = [f"refine.quality.calibration={mine}", "refine.quality.min_quality=0.6"]
+    assert main(["refine", str(run), *settings]) == 0
+    before = records(run)
+    mine.write_bytes(default_path().read_bytes())
+    assert main(["refine", str(run)]) == 0
+    assert records(run) == before
+    kept = OmegaConf.load(run / "config.yaml").refine.quality.calibration
+    assert (
+        label("run", f"refine.quality.calibration={kept}", settings[1]) == 0
+    )  # as those who are refused are told
+    mine.unlink()
+    moved = run.rename(tmp_path / "elsewhere")
+    assert main(["refine", str(moved)]) == 0
+    assert records(moved) == before
+    assert label("never", f"refine.quality.calibration={moved / Path(kept).name}", "refine.smooth.radius=-1") == 1
+    assert not (tmp_path / "never").exists()
+
+
+def test_refining_an_earlier_versions_run_takes_no_other_calibration_unless_it_is_named(label, tmp_path, capsys):
+    mine, run = tmp_path / "mine.json", tmp_path / "run"
+    mine.write_bytes(default_path().read_bytes())
+    label("run", f"refine.quality.calibration={mine}")
+    before = records(run)
+    (kept,) = run.glob("quality-*.json")
+    kept.unlink()
+    store_refine(run, quality={**OmegaConf.load(run / "config.yaml").refine.quality, "calibration": str(mine)})
+    assert main(["refine", str(run)]) == 0
+    kept.unlink()
+    store_refine(run, quality={**OmegaConf.load(run / "config.yaml").refine.quality, "calibration": str(mine)})
+    mine.write_text(mine.read_text().replace('"bias": ', '"bias": 1'))
+    capsys.readouterr()
+    assert main(["refine", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert "calibration that its quality was read from is another one now" in error
+    assert error.count("\n") == 1
+    assert records(run) == before
+    assert main(["refine", str(run), f"refine.quality.calibration={mine}"]) == 0
+    assert records(run) != before
+
+
 def test_a_part_of_a_class_that_the_run_does_not_have_is_a_mistake(label, tmp_path, capsys):
     label("run")
     assert main(["refine", str(tmp_path / "run"), "refine.ownership.part_of={wheel: dog}"]) == 1
