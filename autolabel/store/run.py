@@ -157,7 +157,7 @@ class RunStore:
             self._look_again(listing)
             with _transaction(self._db):
                 found = compare(self._db)
-                if found:
+                if found.before and found:
                     self._refuse_other_root(root)
                 others = bring_up_to_date(self._db, found, unit_size)
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (root,))

@@ -537,6 +537,14 @@ def test_the_same_names_elsewhere_are_another_data_set(tmp_path):
         assert reader.counts() == {"ok": 2}
 
 
+def test_a_run_without_records_is_held_to_no_source(tmp_path):
+    label_all(tmp_path, refs_in(tmp_path / "in", ["a", "b"]), root="/old", units=0, fingerprint={"a": "1"})
+    others = refs_in(tmp_path / "other", ["a", "x"])
+    assert len(label_all(tmp_path, others, root="/other", fingerprint={"a": "1"})[1]) == 1
+    with open_reader(tmp_path) as reader:
+        assert [r.path for r in reader.records()] == [r.path for r in others.values()]
+
+
 def test_a_moved_data_set_is_welcome_and_another_one_is_not(tmp_path):
     label_all(tmp_path, refs_in(tmp_path / "in", ["a", "b"]), root="/old")
     (tmp_path / "in").rename(tmp_path / "moved")
