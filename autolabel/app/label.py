@@ -48,7 +48,7 @@ from autolabel.app.run_directory import (
 from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.stored_settings import stored_settings
-from autolabel.app.summary import STOPPED, Summary, kinds, summarise
+from autolabel.app.summary import STOPPED, Summary, kinds, mark_begun, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import (
     AutolabelError,
@@ -197,6 +197,7 @@ def _label(config: DictConfig) -> Summary:
             text = yaml_text(recorded(config, entries, directory))
             store.set_meta(config=text, versions=versions())
             write_text(directory / "config.yaml", text)
+            mark_begun(directory, store.pending_images())
             done = label_pending(engine, labeler, store, refs, stop)
             stages = labeler.times.seconds()
         if (done or synced.others) and set_aside_evaluation(directory):

@@ -195,8 +195,23 @@ class Summary:
         return Cost(before.pictures + self.labelled, before.seconds + self.seconds, stages)
 
 
+def mark_begun(directory: Path, pending: int) -> None:
+    """In the `summary.json` of an earlier sitting, if there is one, that the run is not complete: should this sitting
+    be killed, nobody shall take it for success."""
+    path = directory / "summary.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document |= {"pending": pending, "stopped": True, "exit_code": STOPPED}
+        text = json.dumps(document, indent=1, allow_nan=False)
+    except (OSError, ValueError, TypeError, RecursionError):
+        path.unlink(missing_ok=True)
+    else:
+        write_text(path, text + "\n")
+
+
 def rewrite_counts(directory: Path, now: Summary) -> None:
-    """What a run holds `now`, in its `summary.json`; how it was labelled and exported stays as it was written."""
+    """What a run holds `now`, in its `summary.json`; how it was labelled and exported stays as it was written. The exit
+    code is that of both."""
     try:
         document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         document |= {
@@ -213,8 +228,11 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
                 "skipped",
             )
         }
+        exports = {name: ExportReport(**{**one, "files": ()}) for name, one in document["exports"].items()}
+        whole = replace(now, exports=exports, stopped=document["stopped"], unwritten=document.get("unwritten", {}))
+        document["exit_code"] = whole.exit_code
         text = json.dumps(document, indent=1, allow_nan=False)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         now.write(directory)
     else:
         write_text(directory / "summary.json", text + "\n")

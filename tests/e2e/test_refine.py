@@ -14,7 +14,7 @@ from autolabel.app.main import main
 from autolabel.export.manifest import SEAL
 from autolabel.ops.export_mark import RECORDS
 from autolabel.refine.quality import default_path
-from autolabel.store.run import open_reader, open_store
+from autolabel.store.run import RunStore, open_reader, open_store
 from tests.fakes import album
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -354,6 +354,33 @@ def test_the_summary_counts_what_the_run_holds_now(label, tmp_path):
     assert {k: v for k, v in after.items() if k not in changing} == {
         k: v for k, v in before.items() if k not in changing
     }
+
+
+def test_the_summary_of_a_killed_run_is_no_success_and_refining_leaves_it_so(label, tmp_path, monkeypatch):
+    label("run")
+    album(tmp_path / "in" / "more", 28)
+    with monkeypatch.context() as now:
+        now.setattr(RunStore, "commit", killed)
+        with pytest.raises(RuntimeError):
+            label("run")
+
+    def told():
+        summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+        return summary["pending"], summary["exit_code"], summary["stopped"], summary["cost"]["pictures"]
+
+    assert told() == (28, 130, True, 12)
+    assert main(["refine", str(tmp_path / "run"), *STRICTER]) == 0
+    assert told() == (28, 130, True, 12)
+    assert label("run", *STRICTER) == 0
+    assert told() == (0, 0, False, 40)
+    next((tmp_path / "in").rglob("*.png")).write_bytes(b"no picture")
+    assert label("run", *STRICTER) == 2
+    assert main(["refine", str(tmp_path / "run"), "refine.area.min_px=1"]) == 2
+    assert told()[1] == 2
+
+
+def killed(*arguments):
+    raise RuntimeError
 
 
 def test_an_entry_of_a_map_counts_whatever_its_class_is_called(label, tmp_path, capsys):
