@@ -484,6 +484,12 @@ class Columns:
         return found if len(counts) == len(instances) and found.is_sound else None
 
 
+BEFORE_REFINING = (
+    "bad_box", "bad_point", "bad_mask", "bad_window", "bad_prompt", "no_prompt", "crowd_box", "no_mask", "empty_mask"
+)  # fmt: skip
+"""How the reasons begin of objects that never became a mask; refiners use other words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """An instance that was not kept; `reason` starts with a short stable word: `min_area: 9 < 16 px`."""

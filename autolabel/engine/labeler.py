@@ -13,6 +13,7 @@ import numpy as np
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.protocols import BatchLimit, Detector, Finish, Prompter, Refiner, Segmenter
 from autolabel.core.types import (
+    BEFORE_REFINING,
     FRAME_ASSUMED,
     MAX_DET,
     NO_OBJECT,
@@ -31,10 +32,6 @@ from autolabel.core.types import (
 )
 from autolabel.engine.stage_times import StageTimes
 
-BEFORE_REFINING = (
-    "bad_box", "bad_point", "bad_mask", "bad_window", "bad_prompt", "no_prompt", "crowd_box", "no_mask", "empty_mask"
-)  # fmt: skip
-"""How the labeler's own reasons begin; refiners use other words."""
 CROWD_BOX = "crowd_box: a box around a crowd, without its mask, asks for no object"
 
 NO_CLASS_OF_NEW = (

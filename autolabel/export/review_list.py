@@ -18,7 +18,7 @@ from pathlib import Path
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.text import counted
-from autolabel.core.types import ImageInfo, ImageRecord, Instance
+from autolabel.core.types import BEFORE_REFINING, ImageInfo, ImageRecord, Instance
 from autolabel.export.atomic import replaced
 from autolabel.export.csv_rows import csv_line
 from autolabel.ops.box_fit import box_fit
@@ -36,9 +36,6 @@ NOTES: dict[str, str] = {
     "no_mask": "{} [box of a labelled image has|boxes of labelled images have] no mask",
     "not_listed": "{} more [is|are] not listed: max_objects",
 }
-
-_UNANSWERED = frozenset(("bad_box", "crowd_box", "no_mask", "empty_mask"))
-"""First words of the drop reasons that are no choice of a refiner."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -103,7 +100,7 @@ class ReviewListExporter:
             if reasons:
                 yield _Suspect(instance, tuple(reasons), box_iou)
         for dropped in record.dropped:
-            if dropped.reason.partition(":")[0] in _UNANSWERED:
+            if dropped.reason.partition(":")[0] in BEFORE_REFINING:
                 yield _Suspect(dropped.instance, ("no_mask",), None, dropped.reason)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autolabel.core.errors import ConfigError
-from autolabel.core.types import Category, ImageRecord, Verdict
+from autolabel.core.types import BEFORE_REFINING, Category, ImageRecord, Verdict
 from autolabel.export.review_list import COLUMNS, ReviewListExporter
 from tests.records import CATEGORIES, ListReader, failed, instance, record
 
@@ -76,15 +76,16 @@ def test_a_mask_without_a_pixel_is_listed(tmp_path):
 
 
 def test_boxes_without_a_mask_are_listed_and_what_a_refiner_dropped_is_not(tmp_path):
-    reasons = ["bad_box: zero area", "crowd_box: x", "no_mask: x", "empty_mask: x", "min_area: 3 < 9 px", None]
-    many = [instance(SQUARE, i, box_xyxy=FITS) for i in range(6)]
+    unanswered = [f"{word}: x" for word in BEFORE_REFINING]
+    reasons = [*unanswered, "min_area: 3 < 9 px", None]
+    many = [instance(SQUARE, i, box_xyxy=FITS) for i in range(len(reasons))]
     verdicts = tuple(Verdict(reason=reason) for reason in reasons)
     one = ImageRecord("a.jpg", "", "ok", record("a", many).info, candidates=tuple(many), verdicts=verdicts)
     rows, _, report = listed(tmp_path, [one])
     assert [(r["object"], r["reason"], r["detail"]) for r in rows] == [
-        (i, "no_mask", reasons[i]) for i in range(4)
+        (i, "no_mask", reason) for i, reason in enumerate(unanswered)
     ]
-    assert report.notes == ("4 boxes of labelled images have no mask",)
+    assert report.notes == ("8 boxes of labelled images have no mask",)
 
 
 def test_the_list_can_be_limited_to_the_worst(tmp_path):
