@@ -113,22 +113,30 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         code = _run(arguments)
         sys.stdout.flush()  # here, where a disk that is full can still be told
         return code
-    except AutolabelError as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        if _is_stop(error):
+            return _stopped(arguments[0])
+        if debug or not isinstance(error, (AutolabelError, OSError)):
             raise
-        sys.stderr.write(f"autolabel: {error}\n")
+        shown = str(error) if isinstance(error, AutolabelError) else f"{told(error)} (--debug shows where)"
+        sys.stderr.write(f"autolabel: {shown}\n")
         return exit_code_of(error)
-    except KeyboardInterrupt:
-        kept = (
-            "; what was committed is kept, the same command continues" if arguments[0] in ("demo", "label") else ""
-        )
-        sys.stderr.write(f"autolabel: stopped{kept}\n")
-        return 130
-    except OSError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"autolabel: {told(error)} (--debug shows where)\n")
-        return exit_code_of(error)
+
+
+def _is_stop(error: BaseException | None) -> bool:
+    """Whether it began with a Ctrl-C: what cleans up after one may raise an error of its own, as omegaconf does. A disk
+    that fails meanwhile is told."""
+    if isinstance(error, AutolabelError | OSError) and not isinstance(error, ConfigError):
+        return False
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _stopped(command: str) -> int:
+    kept = "; what was committed is kept, the same command continues" if command in ("demo", "label") else ""
+    sys.stderr.write(f"autolabel: stopped{kept}\n")
+    return 130
 
 
 def usage(config_dir: str | None = None) -> str:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from autolabel.app.main import main
 from autolabel.app.run_directory import default_run
-from autolabel.core.errors import StoreError
+from autolabel.core.errors import ConfigError, StoreError
 from tests.fakes import album, draw
 
 
@@ -136,6 +136,28 @@ def test_an_interrupted_command_says_what_is_kept(command, words, monkeypatch, c
     monkeypatch.setattr(f"autolabel.app.{command}.main", interrupted)
     assert main([command, "in"]) == 130
     assert capsys.readouterr().err == f"autolabel: stopped{words}\n"
+
+
+@pytest.mark.parametrize(
+    ("later", "code", "said"),
+    [
+        (AttributeError("'NoneType' object has no attribute 'x'"), 130, "stopped"),
+        (ConfigError("settings cannot be read"), 130, "stopped"),
+        (StoreError("the disk failed"), 1, "the disk failed"),
+    ],
+)
+def test_an_error_of_the_cleaning_up_after_a_stop_is_a_stop_but_for_a_disk_that_fails(
+    later, code, said, monkeypatch, capsys
+):
+    def interrupted(arguments):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise later
+
+    monkeypatch.setattr("autolabel.app.compare.main", interrupted)
+    assert main(["compare", "in"]) == code
+    assert capsys.readouterr().err == f"autolabel: {said}\n"
 
 
 def test_a_run_among_the_pictures_is_not_labelled_itself(label, tmp_path, monkeypatch, capsys):
