@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts, say_others
-from autolabel.app.publish import address_of, exported, settings_of
+from autolabel.app.publish import address_of, exported, outdated, settings_of
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.refiners import require_same_refining, with_kept_calibration
 from autolabel.app.repeat import choice_names
@@ -220,6 +221,8 @@ def _label(config: DictConfig) -> Summary:
                 stopped=stop.asked,
                 stages=stages,
             )
+            if not stop.asked:
+                summary = replace(summary, outdated=outdated(reader, outcomes))
         summary.write(directory)
         logger.info("%s", summary.text())
     return summary

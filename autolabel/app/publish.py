@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from autolabel.core.errors import AutolabelError, ExportError, is_disk_full
 from autolabel.core.protocols import Exporter, ExportReport
 from autolabel.core.text import counted, one_line
 from autolabel.core.types import Category, Columns, ImageRecord
+from autolabel.ops.export_mark import RECORDS, is_export
 from autolabel.store.run import RunReader
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,21 @@ def _fault(name: str, error: Exception) -> ExportError:
     found = ExportError(f"{one_line(error)} (export={name} alone with --debug shows where)")
     found.__cause__ = error
     return found
+
+
+def outdated(run: RunReader, written: Collection[str]) -> tuple[str, ...]:
+    """The names of exports in the run directory, but for those `written` now, that are of other records than the run
+    has. An export of an earlier version does not tell; old ones that were put aside for their edits are meant to be
+    so."""
+    from autolabel.export.manifest import origin_of
+
+    found = []
+    for path in sorted((run.directory / "export").glob("[!.]*")):
+        if path.name not in written and "." not in path.name and is_export(path):
+            with suppress(OSError, ValueError):  # damaged: that is for --verify to say
+                if origin_of(path).get(RECORDS) not in (None, run.digest()):
+                    found.append(path.name)
+    return tuple(found)
 
 
 def _published(report: ExportReport, directory: Path, url: str) -> ExportReport:

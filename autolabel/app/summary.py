@@ -55,7 +55,8 @@ class Summary:
     does not measure them. `precision` is what a trial decided, and why; empty where there was nothing to decide.
     `vanished` pictures left the source: they are in no other number. In `limited` ones the detector, or the model,
     found all that it may; in `sifted` ones the limits of the prompt left nothing of what the segmenter answered.
-    `skipped` counts by code. `unwritten` formats, by name, say why."""
+    `skipped` counts by code. `unwritten` formats, by name, say why; `outdated` ones are there, were not asked for, and
+    are of other records than the run has now."""
 
     run: str
     status: Mapping[str, int]
@@ -76,6 +77,7 @@ class Summary:
     sifted: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     unwritten: Mapping[str, str] = field(default_factory=dict)
+    outdated: tuple[str, ...] = ()
 
     @property
     def _labels(self) -> int:
@@ -158,6 +160,9 @@ class Summary:
             f"failed     export={name}: {printable(why)} (all labels are safe in {run})"
             for name, why in self.unwritten.items()
         ]
+        for name in self.outdated:
+            command = f"autolabel export {printable(shlex.quote(self.run))} export={printable(shlex.quote(name))}"
+            lines.append(f"outdated   {run}/export/{printable(name)}: of other records than now; again: {command}")
         lines.append(f"next       {self._next()}")
         return lines
 

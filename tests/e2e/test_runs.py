@@ -215,6 +215,23 @@ def test_pictures_that_changed_places_with_equal_size_and_time_are_labelled_agai
     assert tree(tmp_path / "run" / "export") == tree(tmp_path / "fresh" / "export")
 
 
+def test_formats_that_are_not_named_this_time_are_said_to_be_outdated(label, tmp_path, capsys):
+    album(tmp_path / "in", 6)
+    assert label(tmp_path / "in", "export=[coco,yolo]") == 0
+    assert label(tmp_path / "in", "export=[coco]") == 0
+    assert "outdated" not in capsys.readouterr().out
+    next((tmp_path / "in").rglob("*.png")).unlink()
+    assert label(tmp_path / "in", "export=[coco]") == 0
+    command = f"autolabel export {tmp_path / 'run'} export=yolo"
+    assert f"outdated   {tmp_path / 'run'}/export/yolo: of other records than now; again: {command}\n" in (
+        capsys.readouterr().out
+    )
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["outdated"] == ["yolo"]
+    assert main(command.split()[1:]) == 0
+    assert label(tmp_path / "in", "export=[coco]") == 0
+    assert "outdated" not in capsys.readouterr().out
+
+
 def test_a_format_that_cannot_be_written_stops_no_other_and_not_the_summary(label, tmp_path, capsys):
     album(tmp_path / "in", 3)
     run = tmp_path / "run"
