@@ -58,8 +58,11 @@ def require_none_lost(directory: Path, records: Sequence[ImageRecord]) -> None:
         return
     held, given = _noted(directory), _pictures(records)
     if held is None:
-        what = "an export of which is not noted whose labels it has"
-    elif lost := [name for key, name in held.items() if key not in given]:
+        raise ExportError(
+            f"{directory} holds an export of which is not noted whose labels it has (its save was killed, or it is from "
+            "elsewhere), and they would be lost; delete it if nobody needs it, or choose another directory"
+        )
+    if lost := [name for key, name in held.items() if key not in given]:
         what = f"the labels of {printable(lost[0])}" + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
     else:
         return

@@ -720,9 +720,14 @@ def test_an_export_whose_pictures_are_not_known_is_not_replaced(results, tmp_pat
     second.save(tmp_path / "elsewhere", ["coco"])
     (tmp_path / "out" / "coco").rename(tmp_path / "aside")
     (tmp_path / "elsewhere" / "coco").rename(tmp_path / "out" / "coco")
-    with pytest.raises(ExportError, match="is not noted"):
+    with pytest.raises(
+        ExportError, match=r"out/coco holds an export of which is not noted .*; delete it if nobody"
+    ):
         first.save(tmp_path / "out", ["coco"])
     assert saved_names(tmp_path / "out") == ["b.png"]
+    shutil.rmtree(tmp_path / "out" / "coco")
+    first.save(tmp_path / "out", ["coco"])
+    assert saved_names(tmp_path / "out") == ["a.png"]
 
 
 def label_me(picture: Path) -> None:
