@@ -90,7 +90,7 @@ class CocoSource:
         names = self._names(images)
         groups = self._grouped(top, images, known)  # all is checked before the first picture is given out
         top.clear()
-        root = picture_root(self._path, self._images_dir, names.values())
+        root, _ = picture_root(self._path, self._images_dir, names.values())
         for id_ in list(images):
             yield self._ref(id_, names[id_], root, images.pop(id_), groups.pop(id_, []))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +22,10 @@ FILE = "annotations.xml"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parsed:
-    """`images` by their clean names, in the order of the file."""
+    """`namings` are the clean names that the images may have, each in the order of the images."""
 
-    images: dict[str, CvatImage]
+    images: list[CvatImage]
+    namings: list[list[str]]
     categories: tuple[Category, ...]
 
 
@@ -31,7 +33,9 @@ class CvatSource:
     """Categories are the task's labels in its order, then labels that only shapes name, sorted; ids from 1.
 
     `path` is the XML, or the folder that holds `annotations.xml`. Image ids are the names in it; the pictures are
-    in `images_dir`, beside the file, in `images/` beside it, or the same one folder up. `subset` is the split.
+    in `images_dir`, beside the file, in `images/` beside it, or the same one folder up. `subset` is the split. CVAT
+    exports a project's pictures into a folder per subset, for names that are unique there alone: where they lie so, or
+    a name is in several subsets, image ids are `<subset>/<name>`.
     Boxes have no mask; masks, polygons and ellipses have; polygons of one label and one `group_id` are one object
     (`join_groups`); points, polylines, cuboids and skeletons are counted and left alone. A shape that cannot be
     read makes its image `failed:bad_label`.
@@ -61,9 +65,9 @@ class CvatSource:
         """Raises SourceError, with the line, when the file as a whole cannot be trusted."""
         parsed = self._parsed
         ids = {category.name: category.id for category in parsed.categories}
-        root = picture_root(self._file, self._images_dir, parsed.images)
+        root, names = picture_root(self._file, self._images_dir, *parsed.namings)
         self._ignored = Counter()
-        for name, image in parsed.images.items():
+        for name, image in zip(names, parsed.images, strict=True):
             yield self._ref(name, image, root, ids)
 
     def _ref(self, name: str, image: CvatImage, root: str, ids: Mapping[str, int]) -> ImageRef:
@@ -87,23 +91,32 @@ class CvatSource:
 
     @cached_property
     def _parsed(self) -> _Parsed:
-        found: dict[str, CvatImage] = {}
+        images: list[CvatImage] = []
+        names: list[str] = []
         stated: dict[str, str] = {}
         used: set[str] = set()
         for item in self._read():
             if isinstance(item, CvatLabels):
                 stated.update(item.extras)
                 continue
-            where = f"{self._file!r}: image {item.number + 1}"
-            name = contained(item.name, where)
-            if name in found:
-                raise SourceError(f"{where}: the name {name!r} was there before")
-            found[name] = item
+            names.append(contained(item.name, f"{self._file!r}: image {item.number + 1}"))
+            images.append(item)
             used |= {shape.label for shape in item.shapes}
-        if not found and not stated:
+        if not images and not stated:
             raise SourceError(f"{self._file!r} has no <image> and no <labels>; it is no export of CVAT")
-        names = {**stated, **dict.fromkeys(sorted(used - set(stated)), "")}
-        return _Parsed(found, tuple(Category(id_, n, extra) for id_, (n, extra) in enumerate(names.items(), 1)))
+        labels = {**stated, **dict.fromkeys(sorted(used - set(stated)), "")}
+        categories = tuple(Category(id_, n, extra) for id_, (n, extra) in enumerate(labels.items(), 1))
+        return _Parsed(images, self._namings(images, names), categories)
+
+    def _namings(self, images: Sequence[CvatImage], names: list[str]) -> list[list[str]]:
+        """The names as they are, and those in a folder per subset, of which no two are equal. Raises SourceError."""
+        namings = [names, *_in_subsets(images, names)]
+        unique = [naming for naming in namings if len(set(naming)) == len(naming)]
+        if unique:
+            return unique
+        first = {name: n for n, name in reversed(list(enumerate(namings[-1], 1)))}
+        number, name = next((n, name) for n, name in enumerate(namings[-1], 1) if n != first[name])
+        raise SourceError(f"{self._file!r}: image {number}: the name {name!r} was there before")
 
     def _read(self) -> Iterator[CvatLabels | CvatImage]:
         if not posixpath.isfile(self._file):
@@ -115,3 +128,10 @@ class CvatSource:
             raise SourceError(f"{self._file!r} cannot be read: {e.strerror}") from e
         except BadShape as e:
             raise SourceError(f"{self._file!r}: {e}") from e
+
+
+def _in_subsets(images: Sequence[CvatImage], names: Sequence[str]) -> Iterator[list[str]]:
+    """The names in a folder per subset, if each image has a subset and it can be a folder."""
+    if all(image.subset for image in images):
+        with suppress(SourceError):
+            yield [contained(f"{image.subset}/{name}", "") for image, name in zip(images, names, strict=True)]

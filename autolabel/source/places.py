@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from autolabel.core.errors import SourceError
 from autolabel.ops.storage import absolute, exists, parent
 from autolabel.source.walk import Tree
 
@@ -17,21 +18,41 @@ _UPLOAD = re.compile(r"(?:^|/)upload/[0-9]+/[^/]+$")
 _UPLOAD_DIGITS = re.compile(r"^[0-9a-f]{8}-")
 
 
-def picture_root(label_file: str, images_dir: str | None, names: Collection[str]) -> str:
+def picture_root(
+    label_file: str, images_dir: str | None, *namings: Collection[str]
+) -> tuple[str, Collection[str]]:
     """The folder that clean relative names are below: `images_dir`, or its parent where every name begins with its
     last folder; or beside the file, in `images/` beside it, or the same one folder up: the first place that has one of
-    the first names, for all of them."""
+    the first names, for all of them.
+
+    `namings` are the ways in which a tool may have named the same pictures, in one order: also returned is the one that
+    has pictures, the first where none has. Raises SourceError where two have, and other pictures.
+    """
+    ways = [(_places(label_file, images_dir, names), names) for names in namings]
+    found = [(*there, names) for places, names in ways if (there := _first_there(places, names)) is not None]
+    if len(paths := {path: None for _, path, _ in found}) > 1:
+        raise SourceError(
+            f"{label_file!r}: its pictures may be those with {' or those with '.join(map(repr, paths))}; set "
+            "source.images_dir to the folder of the right ones, or move the others away"
+        )
+    return next(((place, names) for place, _, names in found), (ways[0][0][0], namings[0]))
+
+
+def _places(label_file: str, images_dir: str | None, names: Collection[str]) -> list[str]:
     here = parent(absolute(label_file))
     if images_dir is not None:
         given = absolute(images_dir)
         last = f"{posixpath.basename(given.rstrip('/'))}/"
-        places = [given, *([parent(given)] if all(name.startswith(last) for name in names) else [])]
-    else:
-        up = parent(here)
-        places = [here, posixpath.join(here, "images"), up, posixpath.join(up, "images")]
+        return [given, *([parent(given)] if all(name.startswith(last) for name in names) else [])]
+    up = parent(here)
+    return [here, posixpath.join(here, "images"), up, posixpath.join(up, "images")]
+
+
+def _first_there(places: Sequence[str], names: Collection[str]) -> tuple[str, str] | None:
+    """The first place that has one of the first names, and that picture."""
     first = list(itertools.islice(names, _PROBE))
-    found = (place for place in places if any(exists(posixpath.join(place, name)) for name in first))
-    return next(found, places[0])
+    paths = ((place, posixpath.join(place, name)) for place in places for name in first)
+    return next(((place, path) for place, path in paths if exists(path)), None)
 
 
 def pictures_at(tree: Tree, addresses: Sequence[str]) -> list[str | None]:

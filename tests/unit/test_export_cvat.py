@@ -105,6 +105,20 @@ def test_masks_lie_on_the_picture_as_cvat_turns_it(tmp_path, orientation, mode):
         assert (placed(image.find("mask"), seen.shape[:2]) == is_red(seen)).mean() > 0.99
 
 
+@pytest.mark.parametrize("mode", ["none", "copy"])
+def test_a_project_s_pictures_come_back_by_the_same_ids(tmp_path, mode):
+    """Equal names in two subsets, one of which is CVAT's "default", of which the file says nothing."""
+    ids = {"Train/a.png": "Train", "default/a.png": None}
+    items = [photo(tmp_path, id_, [SHAPES["disc"]], split=split) for id_, split in ids.items()]
+    _, back = exported(items, tmp_path / "out", images=mode)
+    assert (back.objects, back.deviations) == (2, ())
+    below = tmp_path / ("photos" if mode == "none" else "out/images")
+    images_dir = str(below) if mode == "none" else None
+    source = CvatSource(path=str(tmp_path / "out"), images_dir=images_dir, join_groups=True)
+    assert {ref.image_id: ref.split for ref in source.images()} == ids
+    assert [ref.path for ref in source.images()] == [str(below / id_) for id_ in ids]
+
+
 def test_attributes_scores_and_crowds_survive_the_way_back_in(tmp_path):
     extra = {
         "attributes": {"colour": 'r"<e>d'},

@@ -173,6 +173,56 @@ def test_an_impossible_size_fails_its_image(tmp_path, more):
     assert read(tmp_path)[0]["a.png"].problem.code == "bad_label"
 
 
+TWICE = (("a.png", "Train"), ("a.png", "Validation"))
+ONCE = (("a.png", "Train"), ("b.png", "Validation"))
+ALIKE = (("a.png", "Train"), ("b.png", "Train"))
+IN_SUBSETS = ["images/Train/a.png", "images/Validation/a.png", "images/Validation/b.png"]
+
+
+def project(*named):
+    """As CVAT writes the tasks of a project into one file."""
+    more = 'subset="{}" task_id="3" width="20" height="10"'
+    return xml(*(image(name=name, more=more.format(subset), id_=n) for n, (name, subset) in enumerate(named)))
+
+
+@pytest.mark.parametrize(
+    ("named", "there", "images_dir", "found"),
+    [
+        (TWICE, IN_SUBSETS, None, {"Train/a.png": "images/Train/a.png", "Validation/a.png": "images/Validation/a.png"}),
+        (TWICE, IN_SUBSETS, "images", {"Train/a.png": "images/Train/a.png", "Validation/a.png": "images/Validation/a.png"}),
+        (TWICE, [], None, {"Train/a.png": "Train/a.png", "Validation/a.png": "Validation/a.png"}),
+        (TWICE, ["images/a.png"], None, {"Train/a.png": "Train/a.png", "Validation/a.png": "Validation/a.png"}),
+        (ONCE, IN_SUBSETS, None, {"Train/a.png": "images/Train/a.png", "Validation/b.png": "images/Validation/b.png"}),
+        (ONCE, IN_SUBSETS[2:], None, {"Train/a.png": "images/Train/a.png", "Validation/b.png": "images/Validation/b.png"}),
+        (ONCE, ["images/a.png", "images/b.png"], None, {"a.png": "images/a.png", "b.png": "images/b.png"}),
+        (ONCE, [*IN_SUBSETS, "p/a.png"], "p", {"a.png": "p/a.png", "b.png": "p/b.png"}),
+        (ONCE, [], None, {"a.png": "a.png", "b.png": "b.png"}),
+        (ALIKE, ["images/Train/a.png"], "images/Train", {"a.png": "images/Train/a.png", "b.png": "images/Train/b.png"}),
+        ((("a.png", "default"),), ["images/default/a.png"], None, {"default/a.png": "images/default/a.png"}),
+        ((("a.png", "Train"), ("b.png", "")), IN_SUBSETS, None, {"a.png": "a.png", "b.png": "b.png"}),
+        ((("a.png", "../.."), ("b.png", "x")), ["a.png"], None, {"a.png": "a.png", "b.png": "b.png"}),
+        ((("Train/a.png", "Train"),), IN_SUBSETS, None, {"Train/a.png": "images/Train/a.png"}),
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_pictures_of_a_project_may_lie_in_a_folder_per_subset(tmp_path, named, there, images_dir, found):
+    write(tmp_path, {"annotations.xml": project(*named), **dict.fromkeys(there, "")})
+    place = None if images_dir is None else str(tmp_path / images_dir)
+    for _ in range(2):
+        refs, _ = read(tmp_path, place)
+        assert {id_: ref.path for id_, ref in refs.items()} == {k: str(tmp_path / v) for k, v in found.items()}
+
+
+@pytest.mark.parametrize("stray", ["a.png", "images/a.png", "../a.png"])
+def test_pictures_that_lie_in_folders_of_subsets_and_without_are_refused(tmp_path, stray):
+    files = {"annotations.xml": project(*ONCE), **dict.fromkeys((stray, *IN_SUBSETS), "")}
+    write(tmp_path / "x", files)
+    with pytest.raises(SourceError, match=r"a\.png' or those with .*images/Train/a\.png'; set source\.images_dir"):
+        read(tmp_path / "x")
+    if stray != "images/a.png":
+        assert list(read(tmp_path / "x", str(tmp_path / "x" / "images"))[0]) == ["Train/a.png", "Validation/b.png"]
+
+
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaa">]><annotations><image name="&a;"/></annotations>'
 XXE = (
     '<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><annotations><image name="a">&f;</image></annotations>'
@@ -191,12 +241,13 @@ XXE = (
         ("<annotations></annotations>", "no export of CVAT"),
         ('<annotations><track id="0" label="x"></track></annotations>', "CVAT for video"),
         (xml(image(), image(id_="1")), r"image 2: the name 'a.png' was there before"),
+        (project(*TWICE, *TWICE[:1]), r"image 3: the name 'Train/a.png' was there before"),
         (xml(image(name="../../etc/passwd")), "leads out"),
         (xml(image(name="/etc/passwd")), "absolute path"),
         (xml(image(name="C:\\x.png")), "absolute path"),
         (xml(image(name="")), "file name is missing"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_file_that_cannot_be_trusted_is_an_error_with_its_place(tmp_path, text, reason):
     write(tmp_path, {"annotations.xml": text})
