@@ -7,6 +7,7 @@ import itertools
 import posixpath
 import re
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from autolabel.core.errors import SourceError
@@ -16,6 +17,7 @@ from autolabel.source.walk import Tree
 _PROBE = 100
 _UPLOAD = re.compile(r"(?:^|/)upload/[0-9]+/[^/]+$")
 _UPLOAD_DIGITS = re.compile(r"^[0-9a-f]{8}-")
+_NOT_STORED = re.compile(r"[^-\w.]")  # Django's get_valid_filename
 
 
 def picture_root(
@@ -61,7 +63,9 @@ def pictures_at(tree: Tree, addresses: Sequence[str]) -> list[str | None]:
     `/data/local-files/?d=set/cam1/0.jpg` and `s3://bucket/cam1/0.jpg` end in `cam1/0.jpg`: of the tree's folders the
     one that the address agrees with most, counted from the end and on into the folders above the tree, is where the
     picture must lie. Where they agree in none, it is the picture right in the tree, or the only one whose path ends in
-    the whole address. Of several addresses of one picture the one that agrees most has it, none where two agree alike.
+    the whole address. An upload's folder says nothing, and its name is eight digits and what the tool makes of the
+    picture's: `a (1).jpg` becomes `a_1.jpg`. Of several addresses of one picture the one that agrees most has it, none
+    where two agree alike.
     """
     index = _Index(tree)
     found = [index.find(path_of(address)) for address in addresses]
@@ -99,12 +103,21 @@ class _Index:
             ambiguous = bool(others) and others[0][0] == agreement
             return (path, agreement + 1) if path in there and not ambiguous else None
         if _UPLOAD.search(address):  # the tool's own folder says nothing of where a picture came from
-            paths = there or self._by_name.get(_UPLOAD_DIGITS.sub("", name), [])
+            paths = there or self._by_upload.get(_UPLOAD_DIGITS.sub("", name), [])
             return (paths[0], 1) if len(paths) == 1 else None
         deeper = [path for path in there if path.endswith(f"/{address}")]
         if path in there and (not deeper or not said):
             return path, 1
         return (deeper[0], len(said) + 1) if len(deeper) == 1 else None
+
+    @cached_property
+    def _by_upload(self) -> dict[str, list[str]]:
+        """As `_by_name`, and by the names under which the tool stores uploads."""
+        found: dict[str, list[str]] = {}
+        for name, paths in self._by_name.items():
+            for stored in {name, _NOT_STORED.sub("", name.replace(" ", "_"))}:
+                found.setdefault(stored, []).extend(paths)
+        return found
 
     def _ends(self, said: list[str]) -> list[str]:
         """The folders of the tree that the folders of an address end in; the tree itself is always one."""

@@ -210,6 +210,13 @@ def test_a_picture_is_the_one_whose_path_ends_like_the_address(tmp_path, address
         ("up", ["1.jpg"], ["/data/upload/3/0123abcd-1.jpg", "/data/upload/4/4567abcd-1.jpg"], [None, None]),
         ("media", ["upload/3/0123abcd-1.jpg", "1.jpg"], ["/data/upload/3/0123abcd-1.jpg"], ["upload/3/0123abcd-1.jpg"]),
         ("plain", ["1.jpg"], ["plain/0123abcd-1.jpg"], [None]),
+        ("up", ["c/IMG 1.JPG", "a (1).jpg"], ["upload/2/0123abcd-IMG_1.JPG", "upload/2/4567abcd-a_1.jpg"], ["c/IMG 1.JPG", "a (1).jpg"]),
+        ("up", ["é+ü.jpg"], ["/data/upload/2/0123abcd-%C3%A9%C3%BC.jpg"], ["é+ü.jpg"]),
+        ("up", ["a 1.jpg", "a_1.jpg"], ["upload/2/0123abcd-a_1.jpg"], [None]),
+        ("up", ["a 1.jpg", "c/a_(1).jpg"], ["upload/2/0123abcd-a_1.jpg"], [None]),
+        ("up", ["a 1.jpg", "a_1.jpg"], ["upload/2/0123abcd-a%201.jpg"], ["a 1.jpg"]),
+        ("up", ["a 1.jpg"], ["upload/2/0123abcd-a_1.jpg", "upload/2/4567abcd-a_1.jpg"], [None, None]),
+        ("up", ["a 1.jpg"], ["up/a_1.jpg", "a_1.jpg"], [None, None]),
     ],
     ids=itertools.count(),
 )  # fmt: skip
