@@ -22,6 +22,7 @@ Weights = NDArray[np.float32]
 
 IGNORED = -1  # pixels that are neither an example of an object nor of background
 MIN_UNCOVERED = 0.6
+CLOSE_UP_RATE = 0.35  # of the cropped base pictures with a large object: that object fills the picture or more
 VEHICLES = frozenset({"bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"})
 
 # How much an unlabelled place counts as background. COCO is labelled completely, a blurred backdrop holds
@@ -155,6 +156,11 @@ class Composer:
             crop_h = int(min(full_h, full_w / aspect) * share)
             y0, x0 = int(rng.integers(full_h - crop_h + 1)), int(rng.integers(full_w - crop_w + 1))
             out_h, out_w = h, w
+            large = [o for o in picture.objects if is_object(o, picture) and o.long_side_px > 0.35 * max(h, w)]
+            if large and rng.random() < CLOSE_UP_RATE:
+                y0, x0, crop_h, crop_w = _close_up(
+                    rng, large[int(rng.integers(len(large)))], picture.size_hw, w / h
+                )
         crop = slice(y0, y0 + crop_h), slice(x0, x0 + crop_w)
         image = _resize(picture.image_rgb[crop], out_h, out_w)
         ids = cv2.resize(ids[crop], (out_w, out_h), interpolation=cv2.INTER_NEAREST)
@@ -320,6 +326,21 @@ class Composer:
             else:
                 boxes.append((x, y, x + w, y + h))
         return np.array(boxes, np.float32).reshape(-1, 4), weights
+
+
+def _close_up(
+    rng: np.random.Generator, thing: ObjectMask, size_hw: tuple[int, int], aspect: float
+) -> tuple[int, int, int, int]:
+    """y, x, height and width of a part of the picture whose long side is 40 to 110 % of the object's."""
+    (full_h, full_w), (x0, y0, x1, y1) = size_hw, thing.bbox_xyxy
+    side, aspect = thing.long_side_px * rng.uniform(0.4, 1.1), aspect * np.exp(rng.uniform(-0.25, 0.25))
+    crop_w, crop_h = int(min(full_w, side * min(1.0, aspect))), int(min(full_h, side / max(1.0, aspect)))
+    crop_w, crop_h = max(crop_w, 16), max(crop_h, 16)
+    left, top = (
+        _between(rng, low - margin, high + margin - length)
+        for low, high, length, margin in ((x0, x1, crop_w, 0.3 * crop_w), (y0, y1, crop_h, 0.15 * crop_h))
+    )
+    return int(np.clip(top, 0, full_h - crop_h)), int(np.clip(left, 0, full_w - crop_w)), crop_h, crop_w
 
 
 def _turned(cut_out: CutOut, degrees: float) -> CutOut:

@@ -38,6 +38,11 @@ class ObjectMask:
     is_part: bool  # a garment: part of a person, no object of its own
     is_crowd: bool
 
+    @property
+    def long_side_px(self) -> float:
+        x0, y0, x1, y1 = self.bbox_xyxy
+        return max(x1 - x0, y1 - y0)
+
     def decode(self) -> NDArray[np.uint8]:
         """(H, W) of 0 and 1."""
         return coco_mask.decode(self.rle)

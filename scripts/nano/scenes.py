@@ -23,6 +23,9 @@ Rng = np.random.Generator
 # How often a picture comes from each data set: far above their share for the two with several objects.
 DATASET_WEIGHTS = {"duts_tr": 0.46, "coco_train": 0.29, "ccp_fashion": 0.25}
 DRAWN_RATE = 0.16  # of the scenes: no photograph, see `drawn`
+CLOSE_UP_RATE = 0.3  # of the views around an object, where it is large enough: its own box is larger than they are
+LARGEST_ENLARGEMENT = 3  # there is nothing to see in a blown-up picture
+OVER_THE_EDGE_RATE = 0.3  # of the pasted objects: they may lie in part outside
 MAX_OBJECTS_A_VIEW = 12
 MIN_AREA_PX = 12
 
@@ -104,9 +107,8 @@ class SceneMaker:
             if not large:
                 continue
             cut_rgb, cut_alpha = _cut_out(rng, picture, large[rng.integers(len(large))], size)
-            h, w = cut_alpha.shape
-            y0, x0 = (int(rng.integers(0, size - length + 1)) for length in (h, w))
-            window = (slice(y0, y0 + h), slice(x0, x0 + w))
+            window, kept = _landing(rng, cut_alpha.shape, size)
+            cut_rgb, cut_alpha = cut_rgb[kept], cut_alpha[kept]
             alpha = cut_alpha[..., None].astype(np.float32) / 255
             image[window] = (image[window] * (1 - alpha) + cut_rgb * alpha + 0.5).astype(np.uint8)
 
@@ -121,14 +123,47 @@ class SceneMaker:
         return Scene(image, masks, complete_labels=False)
 
 
+def _landing(rng: Rng, cut_hw: tuple[int, ...], size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where an object of `cut_hw` is laid, and which of its pixels those are: up to half of a side may be outside."""
+    outside = 0.5 if rng.random() < OVER_THE_EDGE_RATE else 0.0
+    there, kept = [], []
+    for length in cut_hw:
+        over = int(outside * length)
+        start = int(rng.integers(-over, size - length + over + 1))
+        low, high = max(start, 0), min(start + length, size)
+        there.append(slice(low, high))
+        kept.append(slice(low - start, high - start))
+    return (there[0], there[1]), (kept[0], kept[1])
+
+
 def view(rng: Rng, picture: Picture, out_hw: tuple[int, int]) -> Scene:
     """A whole picture, or a rectangle of it around one object, stretched to `out_hw`."""
     h, w = picture.size_hw
     objects = [o for o in picture.objects if not o.is_crowd]
     if not objects or rng.random() < (0.5 if picture.dataset == "duts_tr" else 0.3):
         return _resample(rng, picture, (0, 0, w, h), out_hw)
-    target = objects[rng.integers(len(objects))]
-    return _resample(rng, picture, _rectangle_around(rng, target, (h, w), out_hw), out_hw)
+    large = [o for o in objects if o.long_side_px * LARGEST_ENLARGEMENT > max(out_hw)]
+    close_up = bool(large) and rng.random() < CLOSE_UP_RATE
+    candidates, rectangle = (large, _rectangle_inside) if close_up else (objects, _rectangle_around)
+    target = candidates[rng.integers(len(candidates))]
+    return _resample(rng, picture, rectangle(rng, target, (h, w), out_hw), out_hw)
+
+
+def _rectangle_inside(
+    rng: Rng, target: ObjectMask, size_hw: tuple[int, int], out_hw: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """xyxy; a close-up: its sides are 35 to 100 % of the object's long side, and it begins or ends at the object.
+
+    Half bodies, heads, the front of a bus: a data set of whole objects has none that fill a picture.
+    """
+    h, w = size_hw
+    x0, y0, x1, y1 = target.bbox_xyxy
+    side = max(target.long_side_px * rng.uniform(0.35, 1.0), max(out_hw) / LARGEST_ENLARGEMENT)
+    stretch = np.exp(rng.uniform(-0.35, 0.35))
+    crop_w, crop_h = min(w, round(side * stretch)), min(h, round(side / stretch))
+    left = _place(rng, x0, x1, crop_w, w, rng.uniform(-0.1, 0.3))
+    top = _place(rng, y0, y1, crop_h, h, rng.uniform(-0.1, 0.3))
+    return left, top, left + crop_w, top + crop_h
 
 
 def _rectangle_around(
@@ -138,9 +173,7 @@ def _rectangle_around(
     h, w = size_hw
     x0, y0, x1, y1 = target.bbox_xyxy
     share = np.exp(rng.uniform(np.log(min(0.06, 14 / max(out_hw))), np.log(0.95)))
-    side = max(x1 - x0, y1 - y0) / share
-    # Not more than threefold enlargement: there is nothing to see in a blown-up picture.
-    side = max(side, max(out_hw) / 3)
+    side = max(target.long_side_px / share, max(out_hw) / LARGEST_ENLARGEMENT)
     stretch = np.exp(rng.uniform(-0.25, 0.25))
     crop_w, crop_h = min(w, round(side * stretch)), min(h, round(side / stretch))
     # One rectangle in four may cut the object: pictures do.
