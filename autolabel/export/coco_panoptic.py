@@ -7,6 +7,7 @@ PNGs are upright, of the size that the labels have; no pictures are written.
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -34,9 +35,9 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import check_choice, class_number, paint
+from autolabel.export.raster import check_choice, class_number, paint, regions
 from autolabel.export.reading import compare
-from autolabel.ops.masks import decode_crop, encode
+from autolabel.ops.masks import decode_crop
 
 FILE = "panoptic.json"
 FOLDER = "panoptic"
@@ -85,9 +86,10 @@ class CocoPanopticExporter:
             row = rows[names[record.image_id]]
             numbers = _numbers(directory / FOLDER / row["file_name"])
             given = {segment["id"] for segment in row["segments_info"]}
+            there = regions(numbers)
             for number, instance in enumerate(explained(record, self._policy)[0], 1):
-                if number in given:
-                    yield instance.index, encode(numbers == number)
+                if number in given and number in there:
+                    yield instance.index, there[number]
 
         def why(record: ImageRecord, instance: Instance) -> str:
             return "other objects lie on the crowd" if instance.crowd else "not as written"
@@ -168,12 +170,16 @@ def _png_path(record: ImageRecord) -> str:
 
 
 def _as_rgb(numbers: NDArray[np.int32]) -> UInt8:
-    return np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], axis=-1).astype(np.uint8)
+    """(H, W, 3): red is the lowest byte."""
+    lowest_first = np.ascontiguousarray(numbers, "<i4").view(np.uint8).reshape(*numbers.shape, 4)
+    return np.ascontiguousarray(lowest_first[..., :3])
 
 
 def _numbers(path: Path) -> NDArray[np.uint32]:
-    from PIL import Image
+    """(H, W). Image.open would refuse large pictures."""
+    from PIL.PngImagePlugin import PngImageFile
 
-    with Image.open(path) as picture:
-        rgb = np.asarray(picture.convert("RGB"), np.uint32)
-    return np.asarray(rgb[..., 0] + (rgb[..., 1] << 8) + (rgb[..., 2] << 16), np.uint32)
+    rgb = np.asarray(PngImageFile(io.BytesIO(path.read_bytes())).convert("RGB"))
+    lowest_first = np.zeros((*rgb.shape[:2], 4), np.uint8)
+    lowest_first[..., :3] = rgb
+    return lowest_first.view("<u4")[..., 0]

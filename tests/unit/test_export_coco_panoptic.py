@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.export.coco_panoptic import CocoPanopticExporter
+from autolabel.export.coco_panoptic import CocoPanopticExporter, _as_rgb, _numbers
+from autolabel.export.pictures import png_bytes
 from tests.records import CATEGORIES, ListReader, disc, failed, instance, record, shapes, tree_bytes
 
 SETTINGS = {"ids": "new", "overlaps": "score", "holes": "keep", "parts": "keep", "min_area_px": 1, "crowd": "keep"}
@@ -107,3 +108,17 @@ def test_an_object_of_a_class_that_the_run_does_not_name_is_an_error(tmp_path):
     run = ListReader([record("a.jpg", [instance(shapes()["disc"], category_id=99)])])
     with pytest.raises(ExportError, match="holds an object of class 99"):
         export(run, tmp_path)
+
+
+def test_a_picture_of_any_size_is_read_back(tmp_path, monkeypatch):
+    """Image.open refuses pictures from twice this limit on."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    run = ListReader([record("a.png", [instance(BIG, 0)])])
+    _, _, exporter = export(run, tmp_path)
+    assert exporter.read_back(run, tmp_path / "out").deviations == ()
+
+
+def test_numbers_come_back_from_their_colours(tmp_path):
+    given = np.array([[0, 1, 255], [256, 65535, 65536], [1 << 17, (1 << 24) - 1, 70000]], np.int32)
+    (tmp_path / "a.png").write_bytes(png_bytes(_as_rgb(given)))
+    assert (_numbers(tmp_path / "a.png") == given).all()
