@@ -181,7 +181,10 @@ class _Worker:
             raise ImageError(*answer["error"])
         height, width = answer["size_hw"]
         info = ImageInfo(width, height, answer["orientation"], answer["sha256"], tuple(answer["notes"]))
-        return self._pixels(height, width, answer["capacity"]), info
+        try:
+            return self._pixels(height, width, answer["capacity"]), info
+        except (OSError, MemoryError) as error:  # of mmap, and of the copy
+            raise ImageError("out_of_memory", f"no room for {width}x{height} pixels: {error}") from error
 
     def _pixels(self, height: int, width: int, capacity: int) -> UInt8:
         if self._map is None or len(self._map) != capacity:

@@ -1,5 +1,6 @@
 """Pictures decoded by other processes: the same pixels, and no way to take this process along."""
 
+import errno
 import os
 import signal
 import sys
@@ -160,3 +161,18 @@ def test_threads_share_the_decoders_and_none_stays_when_they_are_closed(tmp_path
     assert [n for n in numbers if Path(f"/proc/{n}").exists()] == []
     for path in paths:
         np.testing.assert_array_equal(found[path].image_rgb, load_frame(ref(path), **BOUNDS).image_rgb)
+
+
+def test_a_picture_for_which_there_is_no_memory_fails_alone(tmp_path, monkeypatch):
+    def no_room(*_arguments, **_named):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    decoders = DecoderPool()
+    path = picture(tmp_path / "a.png")
+    with monkeypatch.context() as patched:
+        patched.setattr(isolation.mmap, "mmap", no_room)
+        with pytest.raises(ImageError, match="160x120 pixels") as caught:
+            load(decoders, path)
+    assert caught.value.code in PASSING
+    assert load(decoders, path).info.width == 160
+    decoders.close()
