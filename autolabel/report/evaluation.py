@@ -18,7 +18,6 @@ from autolabel.report.sampling import Lowest, lot
 ERROR_KINDS = ("wrong_class", "poor_mask", "duplicate", "false")
 """Kinds of error of which the run itself has an object to show."""
 _MAX_BYTES = 64 << 20
-_MAX_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +51,12 @@ class Document:
     def rows(self, key: str) -> list[Document]:
         """The objects of a list."""
         value = self.fields.get(key)
-        found = value[:_MAX_ROWS] if isinstance(value, list) else []
+        found = value if isinstance(value, list) else []
         return [Document(row) for row in found if isinstance(row, Mapping)]
 
     def texts(self, key: str) -> list[str]:
         value = self.fields.get(key)
-        return [str(one) for one in value[:_MAX_ROWS]] if isinstance(value, list) else []
+        return [str(one) for one in value] if isinstance(value, list) else []
 
     def items(self) -> Iterator[tuple[str, Document]]:
         """The objects inside, by name."""

@@ -163,7 +163,14 @@ def _classes(e: Document) -> Html:
     ]
     heads = ("Ground truth", "Found", "AP", "AP50", "Mean IoU", "Precision", "Recall", "F1", "Boundary IoU")
     rows.sort(key=lambda row: -(row[1] or 0) if isinstance(row[1], int) else 0)
-    return table([Column("Class", "wide"), *[Column(head, "number") for head in heads]], rows[:CLASSES_SHOWN])
+    shown = table([Column("Class", "wide"), *[Column(head, "number") for head in heads]], rows[:CLASSES_SHOWN])
+    left_out = len(rows) - CLASSES_SHOWN
+    if left_out <= 0:
+        return shown
+    said = counted(
+        left_out, "{} class[|es] with no more ground-truth objects than the last one [is|are] left out here."
+    )
+    return joined([shown, note(said)])
 
 
 def _confusions(e: Document) -> Html:

@@ -1,0 +1,24 @@
+"""The page's tables of what `evaluate` wrote: of many classes and confusions, those that count most."""
+
+from autolabel.report.evaluation import Document
+from autolabel.report.judged import CLASSES_SHOWN, _classes, _confusions
+
+MANY = 2100
+
+
+def test_the_largest_classes_are_shown_and_the_rest_is_said():
+    rows = [{"name": f"c{number}", "truth": number, "found": 1} for number in range(MANY)]
+    page = _classes(Document({"per_class": rows}))
+    assert page.count("<tr") == CLASSES_SHOWN + 1
+    assert page.index(f"c{MANY - 1}<") < page.index(f"c{MANY - 2}<") < page.index(f"c{MANY - CLASSES_SHOWN}<")
+    assert f"{MANY - CLASSES_SHOWN} classes" in page
+    assert "left out" not in _classes(Document({"per_class": rows[:CLASSES_SHOWN]}))
+
+
+def test_the_strongest_confusion_is_shown_wherever_its_class_stands():
+    names = [*(f"c{number}" for number in range(MANY)), "nothing"]
+    matrix = [[0] * (MANY + 1) for _ in range(MANY + 1)]
+    matrix[MANY - 1][MANY - 2] = 7
+    page = _confusions(Document({"confusion": {"names": names, "matrix": matrix}}))
+    assert f"c{MANY - 1}" in page
+    assert ">7<" in page
