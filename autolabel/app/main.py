@@ -10,6 +10,7 @@ from importlib import import_module
 
 from autolabel.app.streams import unheard_is_no_error
 from autolabel.core.errors import AutolabelError, ConfigError, exit_code_of, told
+from autolabel.core.text import one_line
 
 COMMANDS = {
     "demo": "label the sample photographs with the shipped nano models, offline",
@@ -116,9 +117,14 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if _is_stop(error):
             return _stopped(arguments[0])
-        if debug or not isinstance(error, (AutolabelError, OSError)):
+        if debug or not isinstance(error, (AutolabelError, OSError, MemoryError)):
             raise
-        shown = str(error) if isinstance(error, AutolabelError) else f"{told(error)} (--debug shows where)"
+        if isinstance(error, MemoryError):
+            shown = f"not enough memory: {one_line(error)} (--debug shows where)"
+        elif isinstance(error, AutolabelError):
+            shown = str(error)
+        else:
+            shown = f"{told(error)} (--debug shows where)"
         sys.stderr.write(f"autolabel: {shown}\n")
         return exit_code_of(error)
 

@@ -119,7 +119,7 @@ def is_disk_full(error: BaseException) -> bool:
     return error.__cause__ is not None and is_disk_full(error.__cause__)
 
 
-def exit_code_of(error: AutolabelError | OSError) -> int:
+def exit_code_of(error: AutolabelError | OSError | MemoryError) -> int:
     """What a command ends with for it."""
     if is_disk_full(error):
         return StoreFull.exit_code
