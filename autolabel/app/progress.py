@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,6 +13,12 @@ from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord, Status
 from autolabel.engine.stage_times import StageTimes
 from autolabel.store.run import RunStore
+
+LINE_EVERY_S = 60.0
+"""Where no terminal shows the bar, a line this often says how far it is, on stderr and in the run's log."""
+_LINE = "{desc} {n_fmt} of {total_fmt}{postfix} [{elapsed}, {remaining} left]"
+
+logger = logging.getLogger(__name__)
 
 
 class CountedSink:
@@ -29,7 +38,7 @@ class CountedSink:
 
 
 class Progress:
-    """The one progress bar, with an ETA; silent where nobody looks."""
+    """The one progress bar, with an ETA; lines where there is no terminal."""
 
     def __init__(self, total: int) -> None:
         from tqdm import tqdm
@@ -37,16 +46,28 @@ class Progress:
         self._bar = tqdm(
             total=total, unit="img", desc="label", disable=None if total else True, dynamic_ncols=True
         )
-        self._objects = 0
-        self._failed = 0
+        self._total = total
+        self._objects = self._failed = self._done = 0
+        self._began = self._said = time.monotonic()
 
     def add(self, records: Sequence[ImageRecord], slowest: str | None) -> None:
         self._objects += sum(r.num_kept for r in records)
         self._failed += sum(r.status == "failed" for r in records)
-        self._bar.set_postfix_str(
-            counted(self._objects, "{} object[|s], {} failed, slowest: {}", self._failed, slowest), refresh=False
-        )
+        self._done += len(records)
+        state = counted(self._objects, "{} object[|s], {} failed, slowest: {}", self._failed, slowest)
+        self._bar.set_postfix_str(state, refresh=False)
         self._bar.update(len(records))
+        now = time.monotonic()
+        if self._bar.disable and self._total and now - self._said >= LINE_EVERY_S:
+            self._said = now
+            self._say(state, now - self._began)
+
+    def _say(self, state: str, elapsed_s: float) -> None:
+        line = self._bar.format_meter(
+            self._done, self._total, elapsed_s, prefix="label", postfix=state, bar_format=_LINE
+        )
+        logger.info("%s", line)
+        sys.stderr.write(f"{line}\n")
 
     def __enter__(self) -> Progress:
         return self
