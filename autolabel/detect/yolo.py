@@ -214,9 +214,8 @@ class YoloDetector:
             inputs = pixels.contiguous(memory_format=self._layout).float().div_(255)
             with autocast(self._device.type, self._precision):
                 output = self._model(inputs)
-            while isinstance(
-                output, tuple | list
-            ):  # proposals come first, beside mask prototypes one level deeper
+            # Proposals come first, one level deeper where there are mask prototypes beside them.
+            while isinstance(output, tuple | list):
                 output = output[0]
             output = output.float()
             # One image a call: the NMS of a batch gives up on the rest when its time is over.

@@ -212,9 +212,8 @@ class LabelStudioExporter:
         extra, scores = fields_of(instance.extra), scores_of(instance)
         stated = extra.get("meta")
         own = dict(stated) if isinstance(stated, dict) else {}
-        if isinstance(
-            own.get("object"), int
-        ):  # it joined parts in the source, and could be the number of another here
+        # A number joined parts in the source, and could be that of another object here.
+        if isinstance(own.get("object"), int):
             del own["object"]
         meta = {
             **own,
