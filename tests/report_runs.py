@@ -99,10 +99,13 @@ def evaluation(run: Path, image_id: str = "picture 001.png", name: str = "cat") 
         for i in range(10)
     ]
     found = {
-        "version": 1, "truth": name, "images": 11, "images_without_truth": 0,
+        "version": 2, "truth": name, "images": 11, "images_without_truth": 0,
         "matching": {"iou": 0.5, "by_class": True, "score": "detector"}, "objects": row, "segm": ap, "bbox": ap,
         "matched": row, "per_class": [{"name": name, "AP": 0.5, "AP50": None, **row}], "per_size": {"small": row},
-        "confusion": {"names": [name, "dog", "(nothing)"], "matrix": [[1, 2, 0], [0, 1, 0], [1, 0, 0]]},
+        "confusion": [
+            {"truth": name, "found": name, "objects": 1}, {"truth": name, "found": "dog", "objects": 2},
+            {"truth": "dog", "found": "dog", "objects": 1}, {"truth": None, "found": name, "objects": 1},
+        ],
         "errors": {"missed": 1, "false": 2, "wrong_class": 0, "poor_mask": 1, "duplicate": 0},
         "panoptic": {"pq": 0.4, "sq": 0.8, "rq": 0.5, "per_class": []},
         "ranking": {"quality": {"aurc": 0.1, "spearman": 0.3, "bins": bins}}, "notes": [name],

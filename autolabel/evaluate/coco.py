@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,55 +38,70 @@ class CocoData:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
-        self._images: list[dict[str, Any]] = []
-        self._truth: list[dict[str, Any]] = []
-        self._found: list[dict[str, Any]] = []
+        self._images: dict[int, dict[str, Any]] = {}
+        self._truth: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+        self._found: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         self.most_found = 0
 
     def add(self, scene: Scene, image_number: int) -> None:
         """`image_number` decides the order among equal scores."""
         height, width = scene.size_hw
-        self._images.append({"id": image_number, "height": height, "width": width})
+        self._images[image_number] = {"id": image_number, "height": height, "width": width}
         for t in scene.truth:
-            row = self._row(image_number, t.class_number, t.box_xyxy, t.mask, len(self._truth))
-            self._truth.append({**row, "area": t.area_px, "iscrowd": int(t.ignored)})
+            rows = self._truth[t.class_number]
+            row = self._row(image_number, t.class_number, t.box_xyxy, t.mask, len(rows))
+            rows.append({**row, "area": t.area_px, "iscrowd": int(t.ignored)})
         for f in scene.found:
-            row = self._row(image_number, f.class_number, f.box_xyxy, f.mask, len(self._found))
-            self._found.append({**row, "area": f.area_px, "score": f.rank})
-        numbers = [f.class_number for f in scene.found]
-        self.most_found = max([self.most_found, *(numbers.count(k) for k in set(numbers))])
+            rows = self._found[f.class_number]
+            row = self._row(image_number, f.class_number, f.box_xyxy, f.mask, len(rows))
+            rows.append({**row, "area": f.area_px, "score": f.rank})
+        numbers = Counter(f.class_number for f in scene.found)
+        self.most_found = max([self.most_found, *numbers.values()])
 
     def scores(self, measure: Measure) -> CocoScores:
-        """Runs pycocotools once; all None without pictures or classes."""
-        nothing = CocoScores(dict.fromkeys(KEYS), ((None, None),) * len(self._names))
-        if not self._images or not self._names:
-            return nothing
+        """Runs pycocotools on one class after the other, each on the pictures that have it: on all at once its time
+        and memory are those of every class in every picture. A class without true objects has no figures."""
+        per_class: list[tuple[float | None, float | None]] = [(None, None)] * len(self._names)
+        if not self._truth:
+            return CocoScores(dict.fromkeys(KEYS), tuple(per_class))
         from pycocotools.cocoeval import COCOeval
 
+        precisions, recalls = [], []
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            evaluation = COCOeval(self._coco(self._truth), self._coco(self._of(measure)), measure)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        precision = evaluation.eval["precision"]  # (T, R, K, A, M): 0 is all areas, -1 is 100 objects
-        per_class = tuple(
-            (_mean(precision[:, :, k, 0, -1]), _mean(precision[0, :, k, 0, -1])) for k in range(len(self._names))
-        )
-        return CocoScores(
-            {key: _known(float(v)) for key, v in zip(KEYS, evaluation.stats, strict=True)}, per_class
-        )
+            for k in sorted(self._truth):
+                truth, found = self._truth[k], self._of(k, measure)
+                pictures = {row["image_id"] for row in (*truth, *found)}
+                one = COCOeval(self._coco(k, truth, pictures), self._coco(k, found, pictures), measure)
+                one.evaluate()
+                one.accumulate()
+                # (T, R, 1, A, M): 0 is all areas, -1 is 100 objects, the only number whose precision is asked for.
+                precision = one.eval["precision"][..., -1:]
+                per_class[k] = (_mean(precision[..., 0, 0]), _mean(precision[0, ..., 0, 0]))
+                precisions.append(precision)
+                recalls.append(one.eval["recall"])
+            all_ = COCOeval(iouType=measure)
+            precision, recall = np.concatenate(precisions, axis=2), np.concatenate(recalls, axis=1)
+            shape = (*precision.shape[:-1], recall.shape[-1])
+            all_.eval = {"precision": np.broadcast_to(precision, shape), "recall": recall}
+            all_.summarize()
+        lines = {key: _known(float(v)) for key, v in zip(KEYS, all_.stats, strict=True)}
+        return CocoScores(lines, tuple(per_class))
 
-    def _of(self, measure: Measure) -> list[dict[str, Any]]:
+    def _of(self, k: int, measure: Measure) -> list[dict[str, Any]]:
+        found = self._found.get(k, [])
         if measure == "segm":
-            return self._found
-        return [{**f, "area": f["bbox"][2] * f["bbox"][3]} for f in self._found]
+            return found
+        return [{**f, "area": f["bbox"][2] * f["bbox"][3]} for f in found]
 
-    def _coco(self, annotations: list[dict[str, Any]]) -> Any:
+    def _coco(self, k: int, annotations: list[dict[str, Any]], pictures: set[int]) -> Any:
         from pycocotools.coco import COCO
 
         coco = COCO()
-        categories = [{"id": number, "name": name} for number, name in enumerate(self._names, 1)]
-        coco.dataset = {"images": self._images, "annotations": annotations, "categories": categories}
+        coco.dataset = {
+            "images": [self._images[number] for number in pictures],
+            "annotations": annotations,
+            "categories": [{"id": k + 1, "name": self._names[k]}],
+        }
         coco.createIndex()
         return coco
 

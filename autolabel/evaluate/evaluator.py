@@ -24,11 +24,10 @@ from autolabel.evaluate.matching import Verdict, by_annotation, by_iou, by_promp
 from autolabel.evaluate.oracle import pairs_of
 from autolabel.evaluate.panoptic import PanopticTally
 from autolabel.evaluate.ranking import Ranking, ranking
-from autolabel.evaluate.result import ClassRow, Evaluation, Matching, Panoptic, SizeRow
+from autolabel.evaluate.result import ClassRow, Confusion, Evaluation, Matching, Panoptic, SizeRow
 from autolabel.evaluate.scene import SCORES, Measure, Scene, scene
 from autolabel.evaluate.tally import SIZES, Tally
 
-NOTHING = "(nothing)"
 RANKS = {"detector": "detector_score", "quality": "quality", "predicted_iou": "predicted_iou"}
 PAIRINGS = ("auto", "iou")
 PENDING = "[is|are] not labelled yet"
@@ -227,7 +226,7 @@ class _Pass:
         self._classes, self._names, self._measure, self._paired = classes, names, measure, paired
         self._write = write
         n = len(classes.names)
-        self._tally = Tally(n, thresholds=settings._also_at, iou=settings._iou, failures_count=paired)
+        self._tally = Tally(thresholds=settings._also_at, iou=settings._iou, failures_count=paired)
         self._coco, self._panoptic = CocoData(classes.names), PanopticTally(n)
         self._scored: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in SCORES}
         self._ranks: set[float] = set()
@@ -325,8 +324,7 @@ class _Pass:
             thresholds=self._tally.thresholds(),
             per_class=self._per_class(coco[self._measure]),
             per_size={name: SizeRow.of(self._tally.of_size(k)) for k, name in enumerate(SIZES)},
-            confusion_names=(*self._classes.names, NOTHING),
-            confusion=self._tally.confusion,
+            confusion=self._confusion(),
             errors=dict(self._tally.errors),
             panoptic=Panoptic.of(self._classes.names, self._panoptic) if masks else None,
             ranking=self._rankings(),
@@ -340,6 +338,14 @@ class _Pass:
             ClassRow.of(name, self._tally.of_class(k), *coco.per_class[k])
             for k, name in enumerate(self._classes.names)
         )
+
+    def _confusion(self) -> tuple[Confusion, ...]:
+        names = (*self._classes.names, None)
+        last = len(self._classes.names)
+        counts = {
+            (last if t is None else t, last if f is None else f): n for (t, f), n in self._tally.confusion.items()
+        }
+        return tuple(Confusion(names[t], names[f], n) for (t, f), n in sorted(counts.items()))
 
     def _rankings(self) -> dict[str, Ranking]:
         return {name: ranking(scores, ious) for name, (scores, ious) in self._scored.items() if scores}

@@ -10,7 +10,8 @@ from autolabel.evaluate.panoptic import PanopticTally, Quality
 from autolabel.evaluate.ranking import Ranking
 from autolabel.evaluate.tally import Row, Separation, Threshold
 
-VERSION = 1
+VERSION = 2
+"""1 held the confusions as a matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,16 @@ class SizeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """How many objects of the class `truth` were found as `found`, also the same one. None is nothing: a missed
+    object has no `found`, a false one no `truth`."""
+
+    truth: str | None
+    found: str | None
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
 class Panoptic:
     """The mean over classes, and each class by its name."""
 
@@ -102,8 +113,7 @@ class Evaluation:
     thresholds: tuple[Threshold, ...]
     per_class: tuple[ClassRow, ...]
     per_size: Mapping[str, SizeRow]
-    confusion_names: tuple[str, ...]
-    confusion: list[list[int]]
+    confusion: tuple[Confusion, ...]
     errors: Mapping[str, int]
     panoptic: Panoptic | None
     ranking: Mapping[str, Ranking]
@@ -133,7 +143,7 @@ class Evaluation:
             "thresholds": [asdict(t) for t in self.thresholds],
             "per_class": [asdict(c) for c in self.per_class],
             "per_size": {name: asdict(s) for name, s in self.per_size.items()},
-            "confusion": {"names": list(self.confusion_names), "matrix": self.confusion},
+            "confusion": [asdict(c) for c in self.confusion],
             "errors": dict(self.errors),
             "panoptic": _panoptic(self.panoptic or Panoptic(Quality(None, None, None), ())),
             "ranking": {name: asdict(r) for name, r in self.ranking.items()},

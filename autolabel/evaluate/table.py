@@ -128,13 +128,7 @@ def _class_cells(c: ClassRow) -> list[str]:
 
 
 def _confusions(e: Evaluation) -> list[str]:
-    names = e.confusion_names
-    pairs = [
-        (n, names[t], names[f])
-        for t, row in enumerate(e.confusion[:-1])
-        for f, n in enumerate(row[:-1])
-        if t != f and n
-    ]
+    pairs = [(c.objects, c.truth, c.found) for c in e.confusion if c.truth and c.found and c.truth != c.found]
     worst = sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))[:MOST_CONFUSIONS]
     shown = ", ".join(f"{n} {printable(t)} as {printable(f)}" for n, t, f in worst)
     return [f"confused   {shown}"] if shown else []

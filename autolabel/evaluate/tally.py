@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,13 +84,12 @@ def ratios(matched: int, found: int, truth: int) -> tuple[float | None, float | 
 class Tally:
     """Add every picture once, with the verdicts on its objects."""
 
-    def __init__(self, num_classes: int, *, thresholds: Sequence[float], iou: float, failures_count: bool) -> None:
+    def __init__(self, *, thresholds: Sequence[float], iou: float, failures_count: bool) -> None:
         self._cells: dict[tuple[int, int], _Cell] = {}
-        self._num_classes = num_classes
         self._iou = iou
         self._failures_count = failures_count
         self._at = dict.fromkeys(thresholds, 0)
-        self._confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+        self._confused: Counter[tuple[int | None, int | None]] = Counter()
         self.errors: dict[str, int] = dict.fromkeys(ERRORS, 0)
         self.absorbed = self.ignored = 0
         self._paired_iou = 0.0
@@ -159,19 +159,18 @@ class Tally:
         for i, t in enumerate(absorbed):
             if t != NOBODY and scene.ignored[t]:
                 continue
-            row = self._num_classes if t == NOBODY else scene.truth[t].class_number
-            self._confusion[row, scene.found[i].class_number] += 1
+            number = None if t == NOBODY else scene.truth[t].class_number
+            self._confused[number, scene.found[i].class_number] += 1
             seen.add(t)
         for t, one in enumerate(scene.truth):
             if not one.ignored and t not in seen:
-                self._confusion[one.class_number, self._num_classes] += 1
+                self._confused[one.class_number, None] += 1
 
     def _confuse_pairs(self, scene: Scene, verdicts: Sequence[Verdict]) -> None:
         """Of a run on the true boxes, where an object's class is given: right, or nothing."""
         for verdict in verdicts:
-            number = scene.truth[verdict.truth].class_number if verdict.truth is not None else self._num_classes
-            column = number if verdict.kind == "matched" else self._num_classes
-            self._confusion[number, column] += 1
+            number = None if verdict.truth is None else scene.truth[verdict.truth].class_number
+            self._confused[number, number if verdict.kind == "matched" else None] += 1
 
     def _separate(self, scene: Scene) -> None:
         pairs = by_prompt(scene, self._iou)
@@ -195,7 +194,7 @@ class Tally:
         return self._paired_iou / truth if (truth := self.overall().truth) else None
 
     def of_class(self, number: int) -> Row:
-        return _row(cell for (k, _), cell in self._cells.items() if k == number)
+        return _row(self._cells[number, s] for s in range(len(SIZES)) if (number, s) in self._cells)
 
     def of_size(self, size: int) -> Row:
         return _row(cell for (_, s), cell in self._cells.items() if s == size)
@@ -205,9 +204,9 @@ class Tally:
         return tuple(Threshold(t, *ratios(n, all_.found, all_.truth)) for t, n in self._at.items())
 
     @property
-    def confusion(self) -> list[list[int]]:
-        """Rows are the truth, columns what was found; the last of each is "nothing"."""
-        return [[int(n) for n in row] for row in self._confusion]
+    def confusion(self) -> Mapping[tuple[int | None, int | None], int]:
+        """Objects by the number of their true class and of the found one, None for nothing; no entry is 0."""
+        return self._confused
 
     @property
     def separation(self) -> Separation:

@@ -18,6 +18,8 @@ from autolabel.report.sampling import Lowest, lot
 ERROR_KINDS = ("wrong_class", "poor_mask", "duplicate", "false")
 """Kinds of error of which the run itself has an object to show."""
 _MAX_BYTES = 64 << 20
+_VERSIONS = (1, 2)
+"""Of 1 the confusions are not read: they were a matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def read_evaluation(folder: Path, records: str, examples: int, seed: int) -> Eva
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         return Evaluated(Document({}), problem=f"{path.name} cannot be read: {error}")
-    if not isinstance(found, dict) or found.get("version") != 1:
+    if not isinstance(found, dict) or found.get("version") not in _VERSIONS:
         return Evaluated(Document({}), problem=f"{path.name} is of a version that this program does not read")
     if found.get(RECORDS) not in (None, records):
         return Evaluated(Document({}), problem=f"{path.name} is of records that changed since: evaluate again")

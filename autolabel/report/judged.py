@@ -174,14 +174,13 @@ def _classes(e: Document) -> Html:
 
 
 def _confusions(e: Document) -> Html:
-    """The pairs that are mixed up most; a matrix of many classes is no picture. The last name is that of nothing:
-    what is missed or false stands among the errors."""
-    names, matrix = e.at("confusion").texts("names")[:-1], e.at("confusion").fields.get("matrix")
+    """The pairs that are mixed up most; a matrix of many classes is no picture. What has one class alone is missed
+    or false, and stands among the errors."""
     pairs: list[tuple[int, str, str]] = []
-    for truth, row in zip(names, matrix if isinstance(matrix, list) else [], strict=False):
-        for found, count in zip(names, row if isinstance(row, list) else [], strict=False):
-            if truth != found and isinstance(count, int) and count > 0:
-                pairs.append((count, truth, found))
+    for row in e.rows("confusion"):
+        count, truth, found = row.whole("objects") or 0, row.text("truth"), row.text("found")
+        if count > 0 and truth and found and truth != found:
+            pairs.append((count, truth, found))
     if not pairs:
         return Html("")
     pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))

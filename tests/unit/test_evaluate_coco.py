@@ -9,6 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from autolabel.core.types import Category
 from autolabel.evaluate.coco import KEYS
 from autolabel.export.coco_results import CocoResultsExporter
 from autolabel.ops.masks import area_px
@@ -91,3 +92,24 @@ def test_box_ap_compares_the_masks_box_or_the_prompts_as_asked():
     records = [run_record("a.jpg", [(CAT, at(60, 60))], box_xyxy=(0.0, 0.0, 5.0, 5.0))]
     assert judge(run(records), truth(refs), box="mask").bbox["AP"] == pytest.approx(1)
     assert judge(run(records), truth(refs), box="prompt").bbox["AP"] == 0
+
+
+def test_cost_follows_the_objects_and_not_the_classes_times_the_pictures(monkeypatch):
+    """Pictures of LVIS have some 10 of 1203 classes each; every pair costs pycocotools time and memory."""
+    categories = tuple(Category(k, f"class {k}") for k in range(1, 1204))
+    refs = [ref(f"{n}.jpg", [(10 * n + k, at(40 * k, 60)) for k in (1, 2)]) for n in range(5)]
+    records = [
+        run_record(one.image_id, [(10 * n + 1, at(40, 60)), (1100 + n, at(80, 60))]) for n, one in enumerate(refs)
+    ]
+    judged = []
+    of_one = COCOeval.evaluateImg
+
+    def counting(self, image, category, area, most):
+        judged.append((image, category))
+        return of_one(self, image, category, area, most)
+
+    monkeypatch.setattr(COCOeval, "evaluateImg", counting)
+    found = judge(run(records, categories), truth(refs, categories))
+    assert len(set(judged)) <= 15, "of 5 pictures with 3 classes each"
+    assert found.segm["AP"] == pytest.approx(0.5)
+    assert len(found.document()["confusion"]) <= 15

@@ -36,7 +36,11 @@ def test_a_mask_that_misses_its_object_counts_with_its_own_iou_and_a_dropped_one
     assert found.all.boundary_iou == pytest.approx(1 / 3)
     assert found.errors == {"missed": 1, "false": 0, "wrong_class": 0, "poor_mask": 1, "duplicate": 0}
     assert [json.loads(line)["kind"] for line in lines] == ["matched", "poor_mask", "missed"]
-    assert found.confusion == [[1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert [(c.truth, c.found, c.objects) for c in found.confusion] == [
+        ("cat", "cat", 1),
+        ("cat", None, 1),
+        ("dog", None, 1),
+    ]
     assert (found.matched_alone.mean_iou, found.matched_alone.boundary_f) == (1, 1)
     assert found.mean_iou_of_truth == found.all.mean_iou
     by_iou = judge(oracle(masks, dropped=(2,)), TRUTH, on_labels=True, pairing="iou")

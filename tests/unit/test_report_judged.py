@@ -16,9 +16,8 @@ def test_the_largest_classes_are_shown_and_the_rest_is_said():
 
 
 def test_the_strongest_confusion_is_shown_wherever_its_class_stands():
-    names = [*(f"c{number}" for number in range(MANY)), "nothing"]
-    matrix = [[0] * (MANY + 1) for _ in range(MANY + 1)]
-    matrix[MANY - 1][MANY - 2] = 7
-    page = _confusions(Document({"confusion": {"names": names, "matrix": matrix}}))
-    assert f"c{MANY - 1}" in page
-    assert ">7<" in page
+    rows = [{"truth": f"c{number}", "found": f"c{number + 1}", "objects": 1} for number in range(MANY)]
+    rows += [{"truth": "last", "found": "first", "objects": 7}, {"truth": None, "found": "c1", "objects": 9}]
+    page = _confusions(Document({"confusion": rows}))
+    assert page.index("last") < page.index(">7<") < page.index("c0<")
+    assert ">9<" not in page
