@@ -171,7 +171,7 @@ def copies_section(
 def _how(search: Search, of: int, max_bits: int) -> Iterator[str]:
     yield (
         f"Equal files are found by their sha256, among all pictures. {search.compared:,} of {of:,} different ones were "
-        f"compared by difference hash (two times 64 bits, {max_bits} may differ in each)"
+        f"compared by two perceptual hashes, dHash and pHash (64 bits each, of which {max_bits} may differ)"
     )
     yield ", in random blocks of neighbours" if search.compared + search.flat + search.unread < of else ""
     left_out = [

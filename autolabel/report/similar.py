@@ -1,8 +1,11 @@
-"""Pictures that look alike, found by difference hashes: small, quick, and blind to size and compression.
+"""Pictures that look alike, found by perceptual hashes: small, quick, and blind to size and compression.
 
-The hash is dHash (Krawetz, "Kind of Like That", 2013) in both directions: a grey picture of 9 x 8 (8 x 9) pixels,
-one bit for each pixel that is brighter than its neighbour. Two pictures are alike when both hashes of 64 bits
-differ in `max_bits` bits at most. Flat pictures have no hash: noise decides their bits. Reads files only.
+There are two, of 64 bits each. dHash (Krawetz, "Kind of Like That", 2013): a grey picture of 9 x 8 pixels, one bit for
+each pixel that is brighter than its left neighbour. pHash (Zauner, "Implementation and Benchmarking of Perceptual Image
+Hash Functions", 2010): a grey picture of 32 x 32 pixels, one bit for each of its frequencies 1 to 8, across and down,
+that is above their median. Two pictures are alike when both hashes differ in `max_bits` bits at most. One alone is
+not enough: on a plain background most bits of dHash are 0, whatever stands on it. Flat pictures have no hash: noise
+decides their bits. Reads files only.
 """
 
 from __future__ import annotations
@@ -84,25 +87,25 @@ def group_alike(hashes_N2: UInt64, max_bits: int) -> list[list[int]]:  # noqa: N
     return [group for group in groups.values() if len(group) > 1]
 
 
-def difference_hash(grey: UInt8) -> tuple[int, int] | tuple[()]:
-    """Across and down, 64 bits each; () for a flat picture."""
+def perceptual_hashes(grey: UInt8) -> tuple[int, int] | tuple[()]:
+    """dHash and pHash, 64 bits each, of a grey picture (H, W); () for a flat one."""
     import cv2
 
-    across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA).astype(np.int16)
-    if float(across.std()) < _FLAT:
+    steps = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    if float(steps.std()) < _FLAT:
         return ()
-    return _bits(across[:, 1:] > across[:, :-1]), _bits(down[1:] > down[:-1])
+    waves = cv2.dct(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))[1:9, 1:9]
+    return _bits(steps[:, 1:] > steps[:, :-1]), _bits(waves > np.median(waves))
 
 
-def _bits(brighter: NDArray[np.bool_]) -> int:
-    return int.from_bytes(np.packbits(brighter.reshape(-1)).tobytes(), "big")
+def _bits(set_: NDArray[np.bool_]) -> int:
+    return int.from_bytes(np.packbits(set_.reshape(-1)).tobytes(), "big")
 
 
 def _hash_of(record: ImageRecord) -> tuple[int, int] | tuple[()] | None:
     """None when the picture is gone, changed, or in a form that is not decoded here."""
     grey = _small_grey(record)
-    return None if grey is None else difference_hash(grey)
+    return None if grey is None else perceptual_hashes(grey)
 
 
 def _small_grey(record: ImageRecord) -> UInt8 | None:
@@ -139,9 +142,9 @@ def _small_grey(record: ImageRecord) -> UInt8 | None:
 
 def _keys(hashes_N2: UInt64, max_bits: int) -> Iterator[Int64]:  # noqa: N803
     """A close pair has equal keys in one of these at least."""
-    for across in _pieces(hashes_N2[:, 0], max_bits + 1):
-        for down in _pieces(hashes_N2[:, 1], max_bits + 1):
-            yield across << 31 | down
+    for first in _pieces(hashes_N2[:, 0], max_bits + 1):
+        for second in _pieces(hashes_N2[:, 1], max_bits + 1):
+            yield first << 31 | second
 
 
 def _pieces(hashes: UInt64, count: int) -> Iterator[Int64]:

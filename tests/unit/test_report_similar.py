@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autolabel.core.types import ImageInfo, ImageRecord, ImageRef
 from autolabel.ops.images import load_frame
-from autolabel.report.similar import difference_hash, find_alike, group_alike
+from autolabel.report.similar import find_alike, group_alike, perceptual_hashes
 
 
 def scene(seed, size=(240, 320)):
@@ -42,6 +42,20 @@ def test_a_picture_is_found_again_smaller_brighter_and_in_another_format(tmp_pat
     search = find_alike(records, 8)
     assert names(search) == [["3.png", "small.jpg", "bright.webp"]]
     assert (search.compared, search.flat, search.unread) == (8, 0, 0)
+
+
+def test_different_things_on_a_plain_background_are_not_alike(tmp_path):
+    def thing(seed):
+        random, image = np.random.default_rng(seed), np.full((240, 320, 3), 255, np.uint8)
+        middle = (int(random.integers(60, 260)), int(random.integers(50, 190)))
+        axes = (int(random.integers(15, 90)), int(random.integers(10, 60)))
+        return cv2.ellipse(image, middle, axes, float(random.integers(0, 180)), 0, 360, (40, 60, 90), -1)
+
+    records = [written(tmp_path / f"{i:02d}.jpg", thing(i), 1, 92) for i in range(40)]
+    records.append(
+        written(tmp_path / "small.jpg", cv2.resize(thing(3), (160, 120), interpolation=cv2.INTER_AREA), 1, 60)
+    )
+    assert names(find_alike(records, 8)) == [["03.jpg", "small.jpg"]]
 
 
 def test_flat_gone_and_changed_pictures_are_left_out_and_counted(tmp_path):
@@ -93,4 +107,4 @@ def test_a_pair_is_found_among_many():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (9, 8)])
 def test_tiny_pictures_have_a_hash_or_are_flat(shape):
     grey = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
-    assert len(difference_hash(grey)) in (0, 2)
+    assert len(perceptual_hashes(grey)) in (0, 2)
