@@ -7,6 +7,7 @@ takes over what has changed in the parts.
 
 from __future__ import annotations
 
+import resource
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,9 @@ from autolabel.store.lock import shared
 from autolabel.store.merge import merge
 from autolabel.store.run import FILE_NAME, mapping_of, open_reader
 
+_FILES_OF_A_PART = 4
+"""Its lock and its database, and what SQLite may open beside that."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code as that of `label`."""
@@ -41,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     out = run_path(config.run)
     if out.resolve() in [part.resolve() for part in parts]:
         raise ConfigError(f"run={out} is one of the parts; choose another directory")
+    _allow_open_files(_FILES_OF_A_PART * len(parts))
     with ExitStack() as held:
         held.enter_context(made_run(out))
         for part in parts:
@@ -64,6 +69,14 @@ def main(arguments: Sequence[str]) -> int:
     lines.append(f"next       autolabel export {printable(shlex.quote(str(out)))} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
     return summary.exit_code
+
+
+def _allow_open_files(more: int) -> None:
+    """All parts are open at once; the usual limit of 1024 files is one that a process may raise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def whole_settings(part: Path, out: Path) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Parts of a run, and the run that they are merged into."""
 
+import resource
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -96,6 +98,17 @@ def test_the_parts_merged_are_the_whole_run(of, label, tmp_path):
     assert tables(tmp_path / "all") == tables(tmp_path / "whole")
     assert exports(tmp_path / "all") == exports(tmp_path / "whole")
     assert label("all") == 0, "the same settings continue it"
+
+
+def test_more_parts_than_files_may_be_open_are_merged(label, tmp_path):
+    for number in range(1, 6):
+        label(f"{number}", f"part={number}/5")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 9, hard))
+        assert merged(tmp_path, map(str, range(1, 6))) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3", "1/3/5", 0.5])
