@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
@@ -15,18 +16,33 @@ from autolabel.export.splits import SIDES, SplitPlan
 
 YAML = "data.yaml"
 TOO_SMALL = "not written: a side under 10 px, which the loader refuses"
+TOO_LARGE = "not written: more than 178 956 970 pixels, which the loader refuses"
 _SMALLEST_PX = 10
+_MOST_PX = 178_956_970
+"""Twice Pillow's MAX_IMAGE_PIXELS: above it, what the loader opens pictures with takes them for decompression bombs."""
 
 LOADER_NOTES: dict[str, str] = {
     "images_too_small": "{} [picture has|pictures have] a side under 10 px, which the loader refuses, and [is|are] left out",
+    "images_too_large": "{} [picture has|pictures have] more than 178 956 970 pixels, which the loader refuses, and [is|are] left out",
 }
 """Counts of the exporters of this loader, and what they mean."""
 
 
-def is_too_small(record: ImageRecord) -> bool:
-    """Whether the loader refuses the picture for its size."""
+def refused(record: ImageRecord) -> str:
+    """Why the loader refuses the picture for its size; "" where it does not."""
     assert record.info is not None, "checked in labelled"
-    return min(record.info.size_hw) < _SMALLEST_PX
+    height, width = record.info.size_hw
+    if min(height, width) < _SMALLEST_PX:
+        return TOO_SMALL
+    return TOO_LARGE if height * width > _MOST_PX else ""
+
+
+def count_refused(record: ImageRecord, counts: Counter[str]) -> bool:
+    """Whether the loader refuses the picture for its size; then it is counted."""
+    why = refused(record)
+    if why:
+        counts["images_too_small" if why == TOO_SMALL else "images_too_large"] += 1
+    return bool(why)
 
 
 def side_path(plan: SplitPlan, pictures: Pictures) -> Callable[[ImageRecord], str]:

@@ -21,10 +21,10 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.loader_tree import (
     LOADER_NOTES,
-    TOO_SMALL,
     YAML,
+    count_refused,
     data_yaml,
-    is_too_small,
+    refused,
     side_folders,
     side_path,
 )
@@ -116,9 +116,9 @@ class SemanticPngExporter:
         plan = self._splits.plan(run)
         with pictured(directory, run, counts) as draft:
             for record, place in named(run, side_path(plan, self._painting.pictures), counts):
-                if is_too_small(record):
-                    counts["images_too_small"] += 1
-                elif self._painting.pictures.write(record, f"images/{place}", draft, counts):
+                if not count_refused(record, counts) and self._painting.pictures.write(
+                    record, f"images/{place}", draft, counts
+                ):
                     png = encode_index_png(self._map(record, classes, counts))
                     draft.write(with_suffix("masks" / place, ".png"), [png])
                     counts["images"] += 1
@@ -155,10 +155,7 @@ class SemanticPngExporter:
                 drawn.update(_objects(record, self._drawn(record, classes), classes))
             return MELTED if drawn.get(instance.index) == found[instance.index] else NOT_AS_WRITTEN
 
-        def limit(record: ImageRecord) -> str:
-            return TOO_SMALL if is_too_small(record) else ""
-
-        return compare(run, read, self._painting.policy, why, limit)
+        return compare(run, read, self._painting.policy, why, refused)
 
     def _drawn(self, record: ImageRecord, classes: _Classes) -> UInt8:
         """(H, W) class numbers of what the policy leaves of the objects."""

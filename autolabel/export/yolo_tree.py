@@ -23,10 +23,10 @@ from autolabel.export.atomic import Draft
 from autolabel.export.empty_images import EMPTY_NOTES, Choice, EmptyImages
 from autolabel.export.loader_tree import (
     LOADER_NOTES,
-    TOO_SMALL,
     YAML,
+    count_refused,
     data_yaml,
-    is_too_small,
+    refused,
     side_folders,
     side_path,
 )
@@ -131,7 +131,7 @@ class YoloTree:
             if not self._empty.is_left_out(record):
                 _, place = next(places)
                 if not (directory / place.image).exists():
-                    why_not = TOO_SMALL if is_too_small(record) else NOT_THERE
+                    why_not = refused(record) or NOT_THERE
                     deviations += [deviation(record, i, 0.0, [why_not]) for i in wanted]
                     continue
                 try:
@@ -164,8 +164,7 @@ class YoloTree:
         counts.update(plan.counts)
 
     def _write(self, record: ImageRecord, place: Place, rows: Rows, draft: Draft, counts: Counter[str]) -> None:
-        if is_too_small(record):
-            counts["images_too_small"] += 1
+        if count_refused(record, counts):
             return
         if not self._pictures.write(record, place.image, draft, counts):
             return

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.core.types import Category
+from autolabel.core.types import Category, ImageInfo
 from autolabel.export.loader_tree import TOO_SMALL
 from autolabel.export.semantic_png import SemanticPngExporter
 from autolabel.ops.index_png import decode_index_png, encode_index_png
@@ -178,9 +178,13 @@ def test_hostile_names_reach_the_loader(tmp_path):
 
 def test_what_the_loader_refuses_is_left_out_and_counted(tmp_path):
     items = [photo(tmp_path, "small.png", [np.ones((9, 30), np.uint8)]), failed("b.png"), photo(tmp_path, "c.png")]
+    items.append(
+        replace(items[0], image_id="huge.png", info=ImageInfo(17_896, 10_000), verdicts=(), candidates=())
+    )
     report, root, back = export(items, tmp_path)
     assert [image.name for image in images(root)] == ["c.png"]
     assert (report.images, report.counts["images_too_small"], report.counts["images_left_out"]) == (1, 1, 1)
+    assert report.counts["images_too_large"] == 1
     (small,) = back.deviations
     assert (small.iou, small.reason, small.expected) == (0.0, TOO_SMALL, True)
 

@@ -243,9 +243,11 @@ def test_pictures_that_are_gone_or_changed_are_left_out_and_counted(tmp_path, ma
     picture(tmp_path / "photos" / "c.png", seed=99)
     small = picture(tmp_path / "photos" / "tiny.png", (9, 200))
     items[3] = record("tiny.png", path=small, size_hw=(9, 200))
+    items.append(replace(items[0], image_id="huge.png", info=ImageInfo(17_896, 10_000)))
     report = export(items, tmp_path / "yolo")
     assert [image.name for image in images(tmp_path / "yolo")] == ["a.png"]
-    assert [report.counts[f"images_{why}"] for why in ("missing", "changed", "too_small")] == [1, 1, 1]
+    reasons = ("missing", "changed", "too_small", "too_large")
+    assert [report.counts[f"images_{why}"] for why in reasons] == [1, 1, 1, 1]
 
 
 def test_formats_that_readers_disagree_on_become_upright_png(tmp_path):
