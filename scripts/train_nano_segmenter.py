@@ -84,11 +84,13 @@ SMOKE_PHASES = (
     Phase(start=0.7, size_px=256, batch=1, boxes=2, clicks=1, mosaic_rate=0.3),
 )
 EMPTY_BOX_RATE = 0.4  # of the fully labelled scenes: one box with nothing in it
-BOX_CORRECTION_RATE = 0.4  # of the steps with further clicks they follow boxes, else first clicks
 INNERMOST_RATE = 0.5  # of the clicks, the first and those that correct
 EMA_DECAY = 0.995
 NEAR_SIDE = 64  # points a side of the grid around an object
 FILLED_LOGIT = 8.0
+MASK_LESSON_RATE = 0.15  # of the steps: first clicks that bring nearly the true mask
+NO_NEW_CLICK_RATE = 0.15  # of the further rounds, as SAM was trained: the same points, and the mask that they gave
+_TOKENS = ("token.weight", "tokens.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,11 @@ class Batch:
     has_object_N: Tensor
     points_NT2: Tensor
     labels_NT: Tensor
+
+    def at(self, rows: np.ndarray) -> Batch:
+        """These prompts of the same images."""
+        own = {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self) if f.name != "images_B3SS"}
+        return Batch(self.images_B3SS, **own)
 
 
 # --- prompts ---------------------------------------------------------------------------------------------
@@ -282,18 +289,18 @@ def prompt_loss(decoded: Decoded, batch: Batch, single: float, several: float) -
     return masks + 2 * predicted + 0.05 * objects, report
 
 
-def corrected(
-    batch: Batch, decoded: Decoded, rng: np.random.Generator, *, with_mask: bool
-) -> tuple[Batch, Tensor | None]:
-    """The prompts with one more click each, where the mask is wrong: on it if it is missing, off it if too much.
-
-    The mask is the one that the product goes on from: of a single click the one believed in of three, else mask 0.
-    """
+def corrected(batch: Batch, decoded: Decoded, rng: np.random.Generator) -> tuple[Batch, Tensor]:
+    """The prompts with one more click each, where the mask is wrong: on it if it is missing, off it if too much. And
+    the mask, (N, 1, h, w) of logits: the one that the product goes on from, of a single click the one believed in of
+    three, else mask 0. A mask that is left out would leave clicks on errors that the network is not told of."""
     logits = decoded.logits_N4hw.detach()
     believed = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
     if batch.labels_NT.shape[1] == 1:
         believed = 1 + decoded.ious_N4[:, 1:].argmax(1)
     mask = logits[torch.arange(len(logits), device=logits.device), believed]
+    mask_input = mask[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT)
+    if rng.random() < NO_NEW_CLICK_RATE:
+        return batch, mask_input
     click, label = _click_on_error(
         mask > 0, batch.targets_Nhw > 0.5, innermost=bool(rng.random() < INNERMOST_RATE)
     )
@@ -302,7 +309,24 @@ def corrected(
         points_NT2=torch.cat([batch.points_NT2, click[:, None]], 1),
         labels_NT=torch.cat([batch.labels_NT, label], 1),
     )
-    return asked, mask[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT) if with_mask else None
+    return asked, mask_input
+
+
+def nearly_true_masks(targets_Nhw: Tensor, rng: np.random.Generator) -> Tensor:
+    """Masks (N, 1, h, w) of logits to begin from: the true ones, grown or shrunk by up to three places, with a disc of
+    each added or taken away, more or less sure of themselves."""
+    masks = targets_Nhw[:, None]
+    n, _, h, w = masks.shape
+    by = int(rng.integers(-3, 4))
+    if by:
+        grown = functional.max_pool2d(math.copysign(1, by) * masks, 2 * abs(by) + 1, stride=1, padding=abs(by))
+        masks = math.copysign(1, by) * grown
+    y, x = torch.meshgrid(*(torch.arange(side, device=masks.device) for side in (h, w)), indexing="ij")
+    places = torch.multinomial(targets_Nhw.flatten(1) + 1e-4, 1)[:, :, None]
+    radius = torch.from_numpy(rng.uniform(0, h / 12, (n, 1, 1)).astype(np.float32)).to(masks.device)
+    disc = ((x - places % w) ** 2 + (y - places // w) ** 2 < radius**2)[:, None]
+    masks = torch.where(disc, float(rng.random() < 0.5), masks)
+    return float(rng.uniform(4, 16)) * (2 * masks - 1)
 
 
 def _click_on_error(masks_Nhw: Tensor, truths_Nhw: Tensor, *, innermost: bool) -> tuple[Tensor, Tensor]:
@@ -355,14 +379,22 @@ def step_loss(
     box_loss, box_report = prompt_loss(box_answer, boxes, single=1.0, several=0.35)
     click_loss, click_report = prompt_loss(click_answer, clicks, single=0.25, several=1.0)
     loss = box_loss + click_loss * len(clicks.targets_Nhw) / len(boxes.targets_Nhw)
-    batch, answer = (boxes, box_answer) if rng.random() < BOX_CORRECTION_RATE else (clicks, click_answer)
-    for _ in range(rounds):
-        if rng.random() >= correction_rate:
-            break
-        batch, mask_input = corrected(batch, answer, rng, with_mask=bool(rng.random() < 0.6))
-        answer = ask(batch, mask_input)
-        more, _ = prompt_loss(answer, batch, single=1.0, several=0.2)
-        loss = loss + 0.7 * more * len(batch.targets_Nhw) / len(boxes.targets_Nhw)
+    if rng.random() < MASK_LESSON_RATE:
+        given = nearly_true_masks(clicks.targets_Nhw, rng)
+        told, _ = prompt_loss(ask(clicks, given), clicks, single=1.0, several=0.2)
+        loss = loss + 0.5 * told * len(clicks.targets_Nhw) / len(boxes.targets_Nhw)
+    # Half as many boxes as clicks: they have less to correct.
+    for batch, answer, share in (boxes, box_answer, correction_rate / 2), (clicks, click_answer, correction_rate):
+        asked, found = batch, answer
+        for nth in range(rounds):
+            rows = rng.permutation(len(asked.targets_Nhw))
+            rows = rows[: round(len(rows) * (correction_rate if nth else share))]
+            if not len(rows):
+                break
+            asked, mask_input = corrected(asked.at(rows), Decoded(*(part[rows] for part in found)), rng)
+            found = ask(asked, mask_input)
+            more, _ = prompt_loss(found, asked, single=1.0, several=0.2)
+            loss = loss + 0.7 * more * len(rows) / len(boxes.targets_Nhw)
     report = {f"box_{name}": value for name, value in box_report.items()}
     return loss, report | {f"click_{name}": value for name, value in click_report.items()}
 
@@ -376,10 +408,11 @@ class Optimizers:
     def __init__(self, model: nn.Module, *, kind: str, lr: float) -> None:
         matrices, decayed, plain = [], [], []
         for name, parameter in model.named_parameters():
-            inner = parameter.ndim == 2 and "embed" not in name and "token" not in name
-            if kind == "muon" and inner and min(parameter.shape) > 8:
+            # Not by "token" alone: the attention between prompts and picture is called cross_attn_token_to_image.
+            inner = parameter.ndim >= 2 and "embed" not in name and not name.endswith(_TOKENS)
+            if kind == "muon" and inner and parameter.ndim == 2 and min(parameter.shape) > 8:
                 matrices.append(parameter)
-            elif parameter.ndim >= 2 and "embed" not in name and "token" not in name:
+            elif inner:
                 decayed.append(parameter)
             else:
                 plain.append(parameter)
@@ -670,7 +703,8 @@ def parse_arguments() -> argparse.Namespace:
         "--correction-rate",
         type=float,
         default=0.25,
-        help="share of the steps with a further round, and of those with one more: a click where the mask was wrong",
+        help="share of the first clicks that get a further one, where the mask was wrong, and of those that get one "
+        "more; half as many boxes",
     )
     parser.add_argument("--rounds", type=int, default=1, help="of further clicks at most")
     parser.add_argument(

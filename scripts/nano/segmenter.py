@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from autolabel.ops.device import without_autocast
 from autolabel.segment.sam2 import hydra_left_alone
 from autolabel.segment.sam2_decoder import MaskDecoder
 from autolabel.segment.sam2_encoder import ImageEncoder
@@ -88,9 +89,10 @@ def decode(
     mask_input_N1hw: Tensor | None = None,
 ) -> Decoded:
     """All four masks of every prompt; points in pixels of the model's input."""
-    sparse, dense = model.sam_prompt_encoder(points=(points_NT2, labels_NT), boxes=None, masks=mask_input_N1hw)
     *fine, embedding = features
-    decoder = MaskDecoder(model)
+    with without_autocast(points_NT2.device.type):
+        decoder = MaskDecoder(model)  # it makes the codes of all places
+    sparse, dense = decoder.embed((points_NT2, labels_NT), mask_input_N1hw)
     images = decoder.image_side(embedding, (fine[0], fine[1]))
     if mask_input_N1hw is None:
         found = decoder(images, image_of_prompt_N, sparse)

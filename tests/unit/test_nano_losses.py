@@ -5,17 +5,20 @@ import pytest
 import torch
 from torch.nn import functional
 
+from autolabel.ops.device import autocast
 from scripts import train_nano_segmenter
 from scripts.nano.scoring import corrective_click
-from scripts.nano.segmenter import NEGATIVE, POSITIVE, Decoded
+from scripts.nano.segmenter import NEGATIVE, POSITIVE, Decoded, build_segmenter, decode, encode
 from scripts.train_nano_segmenter import (
     FILLED_LOGIT,
     NEAR_SIDE,
     Batch,
+    Optimizers,
     corrected,
     filled_boxes,
     first_click,
     mask_losses,
+    nearly_true_masks,
     points_around,
     read_at,
     real_ious,
@@ -118,6 +121,7 @@ def test_a_filled_box_says_how_much_of_each_place_it_covers():
 def test_a_further_click_lies_where_the_believed_mask_is_wrong(innermost, monkeypatch):
     """Of a single click the one of three with the highest predicted IoU, as the product goes on; later mask 0."""
     monkeypatch.setattr(train_nano_segmenter, "INNERMOST_RATE", innermost)
+    monkeypatch.setattr(train_nano_segmenter, "NO_NEW_CLICK_RATE", 0.0)
     truth = torch.zeros(1, 16, 16)
     truth[0, 4:12, 4:12] = 1
     logits = torch.full((1, 4, 16, 16), -5.0)
@@ -134,18 +138,63 @@ def test_a_further_click_lies_where_the_believed_mask_is_wrong(innermost, monkey
         labels_NT=torch.tensor([[POSITIVE]]),
     )
     rng = np.random.default_rng(0)
-    twice, mask = corrected(once, decoded, rng, with_mask=True)
+    twice, mask = corrected(once, decoded, rng)
     assert twice.labels_NT.tolist() == [[POSITIVE, NEGATIVE]]
     x, y = twice.points_NT2[0, 1].tolist()
     assert 47.5 <= x <= 63.5
     assert 15.5 <= y <= 47.5
     assert torch.equal(mask, logits[:, 2:3].clamp(-32, 32))
-    thrice, mask = corrected(twice, decoded, rng, with_mask=False)
+    thrice, mask = corrected(twice, decoded, rng)
     assert thrice.labels_NT.tolist() == [[POSITIVE, NEGATIVE, POSITIVE]]
     x, y = thrice.points_NT2[0, 2].tolist()
     assert 31.5 <= x <= 47.5
     assert 15.5 <= y <= 47.5
-    assert mask is None
+    assert torch.equal(mask, logits[:, :1])
+    monkeypatch.setattr(train_nano_segmenter, "NO_NEW_CLICK_RATE", 1.0)
+    again, mask = corrected(once, decoded, rng)
+    assert again is once
+    assert torch.equal(mask, logits[:, 2:3].clamp(-32, 32))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nearly_true_masks_are_the_objects_but_for_their_edges_and_a_disc(seed):
+    truth = torch.zeros(2, 64, 64)
+    truth[0, 12:52, 12:52] = 1
+    truth[1, 20:60, 8:40] = 1
+    masks = nearly_true_masks(truth, np.random.default_rng(seed))
+    assert masks.shape == (2, 1, 64, 64)
+    assert 4 <= masks.abs().max() <= 16
+    both, either = ((masks[:, 0] > 0) & (truth > 0.5)).sum((1, 2)), ((masks[:, 0] > 0) | (truth > 0.5)).sum((1, 2))
+    assert (both / either > 0.6).all()
+
+
+def test_muon_trains_the_attention_between_prompts_and_picture():
+    model = build_segmenter(128)
+    trained = {
+        id(p) for group in Optimizers(model, kind="muon", lr=1e-3)._all[1].param_groups for p in group["params"]
+    }
+    named = dict(model.sam_mask_decoder.transformer.named_parameters())
+    attention = [name for name, p in named.items() if "_attn" in name and p.ndim == 2]
+    assert len(attention) == 28
+    assert all(id(named[name]) in trained for name in attention)
+    codes = ("iou_token.weight", "mask_tokens.weight", "obj_score_token.weight")
+    assert not any(id(p) in trained for name, p in model.named_parameters() if name.endswith(codes))
+
+
+def test_places_are_coded_alike_under_autocast():
+    """bfloat16 moves a place by up to a pixel."""
+    model = build_segmenter(128)
+    images = torch.rand(1, 3, 128, 128)
+    points = torch.tensor([[[101.3, 17.8]]])
+    seen = []
+    model.sam_prompt_encoder.register_forward_hook(lambda module, given, found: seen.append(found[0].detach()))
+    for precision in ("float32", "bfloat16"):
+        with torch.no_grad(), autocast("cpu", precision):
+            decode(
+                model, encode(model, images), torch.zeros(1, dtype=torch.long), points, torch.tensor([[POSITIVE]])
+            )
+    assert torch.equal(*seen)
+    assert seen[1].dtype == torch.float32
 
 
 def test_a_first_click_is_on_the_object():
