@@ -26,6 +26,7 @@ from autolabel.core.errors import ConfigError, SourceError, StoreError
 from autolabel.core.protocols import Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRef
+from autolabel.ops.evaluation_file import FIGURES, FOLDER, OBJECTS
 from autolabel.ops.export_mark import RECORDS
 from autolabel.store.lock import exclusive
 from autolabel.store.manifest import digest
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from autolabel.evaluate.evaluator import Evaluator, Truth
     from autolabel.evaluate.result import Evaluation
 
-FOLDER = "evaluate"
 NOT_SETTINGS = ("truth", "run", "oracle")
 
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
             sys.stdout.write(part_text(reader))
         if oracle is not None:
             sys.stdout.write(oracle_text(evaluator, oracle, truth, found))
-        sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: evaluation.json, objects.jsonl\n")
+        sys.stdout.write(f"written    {printable(str(directory / FOLDER))}: {FIGURES}, {OBJECTS}\n")
         if request.flag:
             place = printable(shlex.quote(str(calibrate(directory, truth, found))))
             sys.stdout.write(f"written    {place}\n"
@@ -150,7 +150,7 @@ def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth, *, calibra
             sys.stderr.write(
                 counted(len(pending), "{} picture[|s] of {} [is|are] not labelled yet and left out\n", directory)
             )
-        with replaced_text(folder / "objects.jsonl") as lines:
+        with replaced_text(folder / OBJECTS) as lines:
             found = evaluator.evaluate(
                 reader,
                 truth,
@@ -162,7 +162,7 @@ def evaluate_run(evaluator: Evaluator, directory: Path, truth: Truth, *, calibra
             if calibrating:
                 require_masks(found)
         document = {**found.document(), RECORDS: reader.digest()}
-    with replaced_text(folder / "evaluation.json") as file:
+    with replaced_text(folder / FIGURES) as file:
         file.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
     return found
 
@@ -202,7 +202,7 @@ def calibrate(directory: Path, truth: Truth, found: Evaluation) -> Path:
 
     folder = directory / FOLDER
     prior, _ = read_calibration(default_path(), key="refine.quality.calibration")
-    with open_reader(directory) as reader, (folder / "objects.jsonl").open(encoding="utf-8") as lines:
+    with open_reader(directory) as reader, (folder / OBJECTS).open(encoding="utf-8") as lines:
         objects = list(known(reader, lines, found.half_masked))
     if found.half_masked:
         sys.stderr.write(

@@ -23,7 +23,7 @@ from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord
 from autolabel.evaluate.counterparts import file_name
 from autolabel.ops.changes import changed
-from autolabel.ops.export_mark import RECORDS
+from autolabel.ops.evaluation_file import Document, read_document, unreadable
 from autolabel.store.run import RunReader
 
 EXPECTED, PREDICTED = "expected IoU", "predicted IoU"
@@ -43,13 +43,11 @@ LEFT_OUT = ("run",)
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A run against ground truth. `judged` is what must be equal for two evaluations to be comparable, `records` the
-    digest of the records that it is of; None for one of an earlier version."""
+    """A run against ground truth. `judged` is what must be equal for two evaluations to be comparable."""
 
     figures: Mapping[str, float | None]
     truth: str
     judged: str
-    records: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +104,8 @@ def run_figures(reader: RunReader) -> RunFigures:
             instances[names.get(instance.category_id, str(instance.category_id))] += 1
             means[EXPECTED].add(instance.quality)
             means[PREDICTED].add(instance.predicted_iou)
-    evaluation = read_evaluation(reader.directory)
-    evaluated_before = evaluation is not None and evaluation.records not in (None, reader.digest())
+    document = read_document(reader.directory)
+    evaluated_before = document is not None and not document.is_of(reader.digest())
     return RunFigures(
         directory=reader.directory,
         root=reader.meta("root") or "",
@@ -118,7 +116,7 @@ def run_figures(reader: RunReader) -> RunFigures:
         dropped=dict(dropped.most_common()),
         expected_iou=means[EXPECTED].value,
         predicted_iou=means[PREDICTED].value,
-        evaluation=None if evaluated_before else evaluation,
+        evaluation=None if document is None or evaluated_before else evaluation_in(document, reader.directory),
         evaluated_before=evaluated_before,
         cost=read_cost(reader.directory),
         settings=settings_of(reader),
@@ -174,27 +172,14 @@ def different(runs: list[RunFigures]) -> list[tuple[str, list[str]]]:
     return changed([run.settings for run in runs], [run.choices for run in runs])
 
 
-def read_evaluation(directory: Path) -> Evaluation | None:
-    """From `evaluate/evaluation.json`; None where there is none. Raises StoreCorrupt for one that is damaged."""
-    path = directory / "evaluate" / "evaluation.json"
+def evaluation_in(document: Document, directory: Path) -> Evaluation:
+    """Raises StoreCorrupt for a document that does not say what was judged."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        found = json.loads(content)
-        figures = {name: _figure(found[part][key]) for name, (part, key) in TRUTH_FIGURES.items()}
-        judged = [found[key] for key in ("truth_sha256", "matching", "images", "images_without_truth")]
-        return Evaluation(figures, str(found["truth"]), json.dumps(judged, sort_keys=True), found.get(RECORDS))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StoreCorrupt(f"{path} cannot be read ({error!r}); write it again: autolabel evaluate RUN") from error
-
-
-def _figure(value: object) -> float | None:
-    if value is None:
-        return None
-    number = float(value)  # type: ignore[arg-type]
-    return number if math.isfinite(number) else None
+        judged = [document.fields[key] for key in ("truth_sha256", "matching", "images", "images_without_truth")]
+    except KeyError as error:
+        raise unreadable(directory, f"it does not say {error}") from error
+    figures = {name: document.at(part).number(key) for name, (part, key) in TRUTH_FIGURES.items()}
+    return Evaluation(figures, document.text("truth"), json.dumps(judged, sort_keys=True))
 
 
 def _from_yaml(directory: Path, text: str) -> Any:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 def write_report(directory: Path, report: RunReport) -> Built:
     """The page of the run in `directory`, in place of the one before."""
     with open_reader(directory) as reader, Progress() as progress:
-        evaluated = read_evaluation(directory / "evaluate", reader.digest(), report.examples, report.seed)
+        evaluated = read_evaluation(directory, reader.digest(), report.examples, report.seed)
         built = report.build(reader, about_run(reader, directory), evaluated, progress.told)
     (directory / PAGE).parent.mkdir(exist_ok=True)
     write_text(directory / PAGE, built.html)

@@ -14,6 +14,7 @@ from autolabel.app.run_log import FILE_NAME as LOG
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError, StoreError, StoreFull, is_disk_full
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRef
+from autolabel.ops.evaluation_file import FIGURES, FOLDER, OBJECTS
 from autolabel.ops.storage import absolute, is_url, redact
 from autolabel.store.lock import FILE_NAME as LOCK
 from autolabel.store.lock import exclusive
@@ -206,14 +207,11 @@ def replaced_text(path: Path) -> Iterator[TextIO]:
         raise
 
 
-OF_RECORDS = ("evaluation.json", "objects.jsonl")
-"""In `evaluate/`: what says how good the records are. `quality.json` is a setting, and stays."""
-
-
 def set_aside_evaluation(directory: Path) -> bool:
     """Rename the evaluation of records that are no more (`evaluation.json` to `evaluation.json.outdated`), so that no
-    report and no comparison takes it for one of today's. Returns whether there was one."""
-    old = [path for name in OF_RECORDS if (path := directory / "evaluate" / name).exists()]
+    report and no comparison takes it for one of today's. Returns whether there was one. `quality.json`, a
+    setting, stays."""
+    old = [path for name in (FIGURES, OBJECTS) if (path := directory / FOLDER / name).exists()]
     for path in old:
         path.replace(path.with_name(f"{path.name}.outdated"))
     return bool(old)

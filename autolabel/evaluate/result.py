@@ -9,9 +9,7 @@ from typing import Any
 from autolabel.evaluate.panoptic import PanopticTally, Quality
 from autolabel.evaluate.ranking import Ranking
 from autolabel.evaluate.tally import Row, Separation, Threshold
-
-VERSION = 2
-"""1 held the confusions as a matrix."""
+from autolabel.ops.evaluation_file import VERSION
 
 
 @dataclass(frozen=True, slots=True)

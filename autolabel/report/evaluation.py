@@ -5,66 +5,17 @@ that is missing or no number is a dash on the page, never an error.
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from autolabel.ops.export_mark import RECORDS
+from autolabel.core.errors import StoreCorrupt
+from autolabel.ops.evaluation_file import FIGURES, FOLDER, OBJECTS, Document, read_document
 from autolabel.report.sampling import Lowest, lot
 
 ERROR_KINDS = ("wrong_class", "poor_mask", "duplicate", "false")
 """Kinds of error of which the run itself has an object to show."""
-_MAX_BYTES = 64 << 20
-_VERSIONS = (1, 2)
-"""Of 1 the confusions are not read: they were a matrix."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A JSON object that may hold anything."""
-
-    fields: Mapping[str, Any]
-
-    def at(self, *keys: str) -> Document:
-        """The object inside; an empty one when there is none."""
-        here: Any = self.fields
-        for key in keys:
-            here = here.get(key) if isinstance(here, Mapping) else None
-        return Document(here if isinstance(here, Mapping) else {})
-
-    def number(self, key: str) -> float | None:
-        """A finite number; True is none."""
-        value = self.fields.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return float(value)
-
-    def whole(self, key: str) -> int | None:
-        value = self.number(key)
-        return None if value is None else int(value)
-
-    def text(self, key: str) -> str:
-        value = self.fields.get(key)
-        return value if isinstance(value, str) else ""
-
-    def rows(self, key: str) -> list[Document]:
-        """The objects of a list."""
-        value = self.fields.get(key)
-        found = value if isinstance(value, list) else []
-        return [Document(row) for row in found if isinstance(row, Mapping)]
-
-    def texts(self, key: str) -> list[str]:
-        value = self.fields.get(key)
-        return [str(one) for one in value] if isinstance(value, list) else []
-
-    def items(self) -> Iterator[tuple[str, Document]]:
-        """The objects inside, by name."""
-        for key, value in self.fields.items():
-            if isinstance(value, Mapping):
-                yield str(key), Document(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +39,18 @@ class Evaluated:
     problem: str = ""
 
 
-def read_evaluation(folder: Path, records: str, examples: int, seed: int) -> Evaluated | None:
-    """The evaluation in `folder`, with some errors of each kind by lot; None when there is none. `records` is the
-    digest of the run's records as they are now."""
-    path = folder / "evaluation.json"
+def read_evaluation(directory: Path, records: str, examples: int, seed: int) -> Evaluated | None:
+    """The evaluation of the run in `directory`, with some errors of each kind by lot; None when there is none.
+    `records` is the digest of the run's records as they are now."""
     try:
-        if not path.is_file():
-            return None
-        if path.stat().st_size > _MAX_BYTES:
-            return Evaluated(Document({}), problem=f"{path.name} is larger than {_MAX_BYTES >> 20} MiB")
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        return Evaluated(Document({}), problem=f"{path.name} cannot be read: {error}")
-    if not isinstance(found, dict) or found.get("version") not in _VERSIONS:
-        return Evaluated(Document({}), problem=f"{path.name} is of a version that this program does not read")
-    if found.get(RECORDS) not in (None, records):
-        return Evaluated(Document({}), problem=f"{path.name} is of records that changed since: evaluate again")
-    return Evaluated(Document(found), tuple(_errors(folder / "objects.jsonl", examples, seed)))
+        found = read_document(directory)
+    except StoreCorrupt as error:
+        return Evaluated(Document({}), problem=str(error))
+    if found is None:
+        return None
+    if not found.is_of(records):
+        return Evaluated(Document({}), problem=f"{FIGURES} is of records that changed since: evaluate again")
+    return Evaluated(found, tuple(_errors(directory / FOLDER / OBJECTS, examples, seed)))
 
 
 def _errors(path: Path, examples: int, seed: int) -> Iterator[Error]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autolabel.core.text import counted
-from autolabel.report.evaluation import Document, Error, Evaluated
+from autolabel.ops.evaluation_file import Document
+from autolabel.report.evaluation import Error, Evaluated
 from autolabel.report.labels import SCORE_TEXTS, score_name
 from autolabel.report.page import (
     Bin,

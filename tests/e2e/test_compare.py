@@ -206,7 +206,14 @@ def evaluation(run, ap, sha256="t"):
         "matched": {"mean_iou": 0.9, "boundary_iou": None},
         "panoptic": {"pq": 0.5},
     }
-    judged = {"truth": "t.json", "truth_sha256": sha256, "matching": {}, "images": 8, "images_without_truth": 0}
+    judged = {
+        "version": 2,
+        "truth": "t.json",
+        "truth_sha256": sha256,
+        "matching": {},
+        "images": 8,
+        "images_without_truth": 0,
+    }
     (Path(run) / "evaluate").mkdir(exist_ok=True)
     (Path(run) / "evaluate" / "evaluation.json").write_text(json.dumps({**figures, **judged}))
 
@@ -230,12 +237,22 @@ def test_evaluations_by_two_truths_rank_nothing(two_runs, capsys):
     assert "against different ground truth" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [b'{"segm":', b"[" * 100_000, b'{"\xff": 1}'])
+@pytest.mark.parametrize("content", [b'{"segm":', b"[" * 100_000, b'{"\xff": 1}', b"[]", b'{"version": 99}', b'{"version": 2}'])  # fmt: skip
 def test_an_evaluation_that_is_damaged_is_one_line(content, two_runs, capsys):
     evaluation("a", 0.5)
     (two_runs / "a/evaluate/evaluation.json").write_bytes(content)
     assert main(["compare", "a", "b"]) == 1
     assert "evaluation.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ['"x"', "true", "[1]", "1" * 400, "NaN"])
+def test_a_figure_that_is_no_number_is_not_there(value, two_runs):
+    for run in "ab":
+        evaluation(run, 0.5)
+    path = two_runs / "a/evaluate/evaluation.json"
+    path.write_text(path.read_text().replace('"AP": 0.5', f'"AP": {value}'))
+    assert main(["compare", "a", "b", "out=c"]) == 0
+    assert [run["quality"]["mask AP"] for run in result("c")["runs"]] == [None, 0.5]
 
 
 def test_guesses_of_two_segmenters_rank_nothing(two_runs, label, capsys):

@@ -190,7 +190,8 @@ def test_an_evaluation_is_on_the_page(run):
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"version": 9}', b"\xff", b"[" * 200_000, b'{"version": 1}',
                                      b'{"version": 1, "segm": [1], "per_class": {"a": 2}, "matched": {"mean_iou": "x"}, "errors": null}'])  # fmt: skip
 def test_a_damaged_evaluation_is_a_note_or_dashes(tmp_path, content):
-    (tmp_path / "evaluation.json").write_bytes(content)
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "evaluation.json").write_bytes(content)
     found = read_evaluation(tmp_path, "", 4, 0)
     Page(evaluation_section(found, {}).body)
     assert set(headline(found).values()) == {None}
