@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -515,17 +515,6 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(of_reading(error, config)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def flat(prefix: str, value: Any, without: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """`a.b.c`, value as text, for every leaf; `without` settings of these names. An entry of a map that a person fills
-    (`labels.rename`) is none of them, whatever its name."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            if key not in without or "_target_" not in value:
-                yield from flat(f"{prefix}.{key}", inner, without)
-    else:
-        yield prefix, repr(value)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from autolabel.app.compose import flat
+from autolabel.app.leaves import leaves
 from autolabel.app.refiners import refine_entries
 from autolabel.core.protocols import Refiner
 from autolabel.core.types import Category
@@ -45,9 +45,9 @@ def _entries(stage: str, settings: Any, identity: Mapping[str, str]) -> Iterator
     """Of one group: its settings, but for places of which the identity says what is there, and the identity. Raises
     ConfigError for one that is not texts: read back from the run, it would be another."""
     texts(f"{stage}: the identity of {settings.get('_target_')}", identity)
-    pairs = dict(flat(stage, settings))
+    pairs = {key: repr(value) for key, value in leaves({stage: settings})}
     for name in PLACES & {key.partition(" ")[0] for key in identity}:
-        called_so = pairs.keys() - dict(flat(stage, settings, {name})).keys()
+        called_so = pairs.keys() - dict(leaves({stage: settings}, {name})).keys()
         # Of two files, that of a component and that of one within it, the identity may tell one alone.
         if len({pairs[key] for key in called_so}) == 1:
             pairs = {key: value for key, value in pairs.items() if key not in called_so}

@@ -48,14 +48,14 @@ from autolabel.app.run_directory import (
 )
 from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
-from autolabel.app.stored_settings import stored_settings
+from autolabel.app.stored_settings import plain_settings
 from autolabel.app.summary import STOPPED, Summary, kinds, mark_begun, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import (
     AutolabelError,
     ConfigError,
     SourceError,
-    StoreCorrupt,
+    StoreError,
     StoreFull,
     exit_code_of,
     told,
@@ -233,10 +233,10 @@ def then_and_now(store: RunStore, config: DictConfig) -> list[dict[str, str]]:
     from omegaconf import OmegaConf
 
     try:
-        before = stored_settings(store.directory, store.meta("config") or "")
-    except StoreCorrupt:
+        before = plain_settings(store)
+    except StoreError:
         return []
-    return [choice_names(OmegaConf.to_container(one, resolve=False)) for one in (before, config)]
+    return [choice_names(one) for one in (before, OmegaConf.to_container(config, resolve=False))]
 
 
 def say_changes(synced: Synced) -> None:

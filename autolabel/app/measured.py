@@ -10,21 +10,20 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autolabel.app.leaves import leaves
 from autolabel.app.repeat import choice_names
-from autolabel.app.run_directory import NOTHING_LABELLED
+from autolabel.app.stored_settings import plain_settings
 from autolabel.app.summary import Cost, read_cost
-from autolabel.core.errors import SourceError, StoreCorrupt, StoreError
-from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord
 from autolabel.evaluate.counterparts import file_name
 from autolabel.ops.changes import changed
 from autolabel.ops.evaluation_file import Document, read_document, unreadable
-from autolabel.store.run import RunReader
+from autolabel.store.run import RunReader, mapping_of
 
 EXPECTED, PREDICTED = "expected IoU", "predicted IoU"
 TRUTH_FIGURES = {
@@ -90,6 +89,7 @@ class RunFigures:
 
 def run_figures(reader: RunReader) -> RunFigures:
     """One pass over the records. Raises StoreError for a run without labels or with files that cannot be read."""
+    config = plain_settings(reader)
     names = {c.id: c.name for c in reader.categories}
     status: Counter[str] = Counter()
     instances: Counter[str] = Counter()
@@ -119,8 +119,8 @@ def run_figures(reader: RunReader) -> RunFigures:
         evaluation=None if document is None or evaluated_before else evaluation_in(document, reader.directory),
         evaluated_before=evaluated_before,
         cost=read_cost(reader.directory),
-        settings=settings_of(reader),
-        choices=choice_names(_from_yaml(reader.directory, reader.meta("config") or "{}")),
+        settings=settings_of(reader, config),
+        choices=choice_names(config),
     )
 
 
@@ -147,24 +147,21 @@ class _Mean:
         return self._sum / self._count if self._count else None
 
 
-def settings_of(reader: RunReader) -> dict[str, str]:
+def settings_of(reader: RunReader, config: Mapping[str, Any]) -> dict[str, str]:
     """The stored configuration leaf by leaf, what the fingerprint adds to it (weights by their sha256, classes), and
     the versions of the packages; values as text."""
-    config, fingerprint, versions = (reader.meta(key) for key in ("config", "fingerprint", "versions"))
-    if config is None or fingerprint is None:
-        raise StoreError(NOTHING_LABELLED.format(printable(str(reader.directory))))
-    try:
-        found = dict(_leaves("", _from_yaml(reader.directory, config)))
+    fingerprint, versions = mapping_of(reader, "fingerprint"), mapping_of(reader, "versions")
+    return {
+        **{key: _as_set(value) for key, value in leaves(config) if key not in LEFT_OUT},
         # Those with a space are no keys of the configuration: `segment (weights sha256)`.
-        found |= {
-            str(key): str(value)
-            for key, value in json.loads(fingerprint).items()
-            if " " in key or key == "classes"
-        }
-        found |= {f"version of {name}": str(value) for name, value in json.loads(versions or "{}").items()}
-    except (SourceError, ValueError, AttributeError, RecursionError) as error:
-        raise StoreCorrupt(f"{reader.directory}: its stored configuration cannot be read: {error}") from error
-    return {key: value for key, value in found.items() if key not in LEFT_OUT}
+        **{key: str(value) for key, value in fingerprint.items() if " " in key or key == "classes"},
+        **{f"version of {name}": str(value) for name, value in versions.items()},
+    }
+
+
+def _as_set(value: Any) -> str:
+    """As a person would set it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def different(runs: list[RunFigures]) -> list[tuple[str, list[str]]]:
@@ -180,24 +177,3 @@ def evaluation_in(document: Document, directory: Path) -> Evaluation:
         raise unreadable(directory, f"it does not say {error}") from error
     figures = {name: document.at(part).number(key) for name, (part, key) in TRUTH_FIGURES.items()}
     return Evaluation(figures, document.text("truth"), json.dumps(judged, sort_keys=True))
-
-
-def _from_yaml(directory: Path, text: str) -> Any:
-    """The stored configuration. It never repeats itself by reference; what does is no configuration of ours."""
-    import yaml  # type: ignore[import-untyped]
-
-    from autolabel.source.yaml_file import parse_yaml
-
-    found = parse_yaml(str(directory), text)
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise ValueError("it holds YAML aliases")
-    return found
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    """`a.b.c` and the value as a person would set it, for every leaf."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
-    else:
-        yield prefix, value if isinstance(value, str) else json.dumps(value, default=str)

@@ -84,7 +84,7 @@ def whole_settings(part: Path, out: Path) -> dict[str, str]:
     from omegaconf import OmegaConf
 
     with open_reader(part) as reader:
-        config = stored_settings(part, reader.meta("config") or "{}")
+        config = stored_settings(reader)
         versions = reader.meta("versions") or "{}"
         refine = OmegaConf.to_container(config, resolve=False).get("refine") or {}
         at_home(refine, part)

@@ -24,13 +24,12 @@ from autolabel.app.refiners import (
     require_own_calibration,
     with_kept_calibration,
 )
-from autolabel.app.run_directory import NOTHING_LABELLED, existing_run, set_aside_evaluation, write_text
+from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_refiners, stored_settings
 from autolabel.app.summary import rewrite_counts, summarise
-from autolabel.core.errors import StoreError
 from autolabel.core.text import counted, printable
 from autolabel.store.lock import exclusive
-from autolabel.store.run import RunReader, RunStore, categories_from, mapping_of, open_reader, open_store
+from autolabel.store.run import categories_from, mapping_of, open_reader, open_store
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     directory = existing_run(request.path, where, "refine")
     if request.show:
         with open_reader(directory) as reader:
-            settings = settings_of(reader)
+            settings = stored_settings(reader)
         config = _with_its_own(directory, settings, request)
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         started = time.monotonic()
         with open_store(directory) as store:
             # Whatever is damaged says so before anything is changed.
-            stored, part, settings = mapping_of(store, "fingerprint"), part_text(store), settings_of(store)
+            stored, part, settings = mapping_of(store, "fingerprint"), part_text(store), stored_settings(store)
             config = _with_its_own(directory, settings, request)
             refiners = build_refiners(config.get("refine"), categories_from(store.meta("categories") or "[]"))
             entries = refine_entries(plain(config)["refine"], refiners)
@@ -97,14 +96,6 @@ def main(arguments: Sequence[str]) -> int:
         lines.append(f"next       autolabel export {printable(shlex.quote(str(directory)))} export=[coco,yolo]")
     sys.stdout.write("\n".join(lines) + "\n")
     return 2 if summary.failures else 0
-
-
-def settings_of(run: RunStore | RunReader) -> DictConfig:
-    """What it was labelled with. Raises StoreError where that is nothing yet, StoreCorrupt where it is damaged."""
-    text = run.meta("config")
-    if run.meta("fingerprint") is None or text is None:
-        raise StoreError(NOTHING_LABELLED.format(printable(str(run.directory))))
-    return stored_settings(run.directory, text)
 
 
 def _with_its_own(directory: Path, settings: DictConfig, request: Request) -> DictConfig:

@@ -14,7 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from autolabel.app.compose import build_all, flat, key_of, quoted
+from autolabel.app.compose import build_all, key_of, quoted
+from autolabel.app.leaves import leaves
 from autolabel.app.run_directory import KEPT_CALIBRATION, write_text
 from autolabel.core.errors import StoreMismatch
 from autolabel.core.protocols import Refiner
@@ -45,7 +46,7 @@ def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:
         identity = texts(
             f"refine.{name}: the identity of {settings.get('_target_')}", getattr(next(built), "identity", {})
         )
-        entries.update(flat(f"refine.{name}", settings, identity))
+        entries |= {key: repr(value) for key, value in leaves({f"refine.{name}": settings}, identity)}
         contents.update(identity)
     return entries | {f"refine ({key})": value for key, value in contents.items()}
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from autolabel.app.compose import compose, is_override, quoted
+from autolabel.app.leaves import leaves
 from autolabel.app.main import choices
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
@@ -30,7 +31,7 @@ def repeat_command(config: Mapping[str, Any]) -> tuple[str, bool]:
     """`autolabel label PATH ...`, and whether it gives exactly this configuration."""
     if not config:
         return "autolabel label PATH", False
-    wanted = dict(_leaves(config))
+    wanted = dict(leaves(config))
     path = wanted.get("source.path")
     start = ["autolabel", "label"] + ([] if path is None else _path_argument(str(path)))
     overrides = _choices_of(config, wanted)
@@ -70,9 +71,9 @@ def choice_names(config: object) -> dict[str, str]:
     for group in ("labeler", "detect", "labels", "prompt", "segment", "refine"):
         if not isinstance(config.get(group), Mapping):
             continue
-        of_group = dict(_leaves({group: config[group]}))
+        of_group = dict(leaves({group: config[group]}))
         name = _closest(group, [usual[group], *groups[group]], of_group)
-        if _identity(of_group) == _identity(dict(_leaves({group: _raw(group, name)}))):
+        if _identity(of_group) == _identity(dict(leaves({group: _raw(group, name)}))):
             found[group] = name
     return found
 
@@ -93,7 +94,7 @@ def _closest(group: str, names: Sequence[str], wanted: Leaves) -> str:
     """The first of those whose file says most nearly this; composing them all would take seconds."""
 
     def left_over(name: str) -> int:
-        offered = dict(_leaves({group: _raw(group, name)}))
+        offered = dict(leaves({group: _raw(group, name)}))
         return sum(key in wanted for key in _differences(wanted, offered))
 
     return min(names, key=left_over)
@@ -143,16 +144,7 @@ def _composed(overrides: Sequence[str]) -> Leaves:
 
     composed = OmegaConf.to_container(compose("label", overrides), resolve=False)
     assert isinstance(composed, dict), "label.yaml is a mapping"
-    return dict(_leaves(composed))
-
-
-def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping) and inner:
-            yield from _leaves(inner, f"{name}.")
-        else:
-            yield name, inner
+    return dict(leaves(composed))
 
 
 def _differences(a: Leaves, b: Leaves) -> list[str]:

@@ -5,24 +5,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml  # type: ignore[import-untyped]
 
 from autolabel.app.compose import build, compose, parse
 from autolabel.app.repeat import repeat_command
 from autolabel.app.run_directory import existing_run, write_text
+from autolabel.app.stored_settings import plain_settings
 from autolabel.app.summary import read_cost
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import ConfigError, StoreError
 from autolabel.core.text import counted, printable
 from autolabel.report.about import About
 from autolabel.report.evaluation import read_evaluation
 from autolabel.report.run_report import Built, RunReport
-from autolabel.source.yaml_file import parse_yaml
 from autolabel.store.lock import exclusive
-from autolabel.store.run import RunReader, open_reader
+from autolabel.store.run import RunReader, mapping_of, open_reader
 
 PAGE = Path("report") / "index.html"
 
@@ -68,17 +66,16 @@ def write_report(directory: Path, report: RunReport) -> Built:
 
 def about_run(reader: RunReader, directory: Path) -> About:
     """Configuration, versions, fingerprint and cost, as far as the run has them."""
-    config = reader.meta("config") or ""
-    command, exact = repeat_command(config_of(config))
+    command, exact = repeat_command(there(plain_settings, reader))
     cost = read_cost(directory)
     return About(
         name=directory.resolve().name or str(directory),
         directory=str(directory),
         command=command,
         exact=exact,
-        config=config,
-        versions=texts(reader.meta("versions")),
-        fingerprint=texts(reader.meta("fingerprint")),
+        config=reader.meta("config") or "",
+        versions=texts(there(mapping_of, reader, "versions")),
+        fingerprint=texts(there(mapping_of, reader, "fingerprint")),
         pending=reader.counts().get("pending", 0),
         ignored=ignored_of(directory),
         timed=0 if cost is None else cost.pictures,
@@ -87,24 +84,16 @@ def about_run(reader: RunReader, directory: Path) -> About:
     )
 
 
-def config_of(text: str) -> dict[str, Any]:
-    """The configuration as plain values; {} for a text that is none. Nothing in it is instantiated or resolved."""
+def there(read: Callable[..., dict[str, Any]], reader: RunReader, *key: str) -> dict[str, Any]:
+    """What `read` finds in a run; {} where that is nothing or damaged: a page shows what there is."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            return {}  # ours has none, and a short text of them can stand for a long one
-        found = parse_yaml("config.yaml", text)
-    except (SourceError, yaml.YAMLError):
+        return read(reader, *key)
+    except StoreError:
         return {}
-    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def texts(text: str | None) -> dict[str, str]:
-    """A JSON object of texts."""
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in values.items()}
 
 
 def ignored_of(directory: Path) -> Mapping[str, int]:

@@ -10,34 +10,50 @@ from typing import TYPE_CHECKING, Any
 import yaml  # type: ignore[import-untyped]
 
 from autolabel.app.compose import key_of, value_of
+from autolabel.app.run_directory import NOTHING_LABELLED
 from autolabel.core.configs import configs_dir
-from autolabel.core.errors import ConfigError, StoreCorrupt
+from autolabel.core.errors import ConfigError, SourceError, StoreCorrupt, StoreError
 from autolabel.core.text import printable
+from autolabel.source.yaml_file import parse_yaml
+from autolabel.store.run import RunReader, RunStore
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def stored_settings(directory: Path, text: str) -> DictConfig:
-    """The configuration that a run was labelled with. Raises StoreCorrupt for a text that is none."""
-    from omegaconf import DictConfig, OmegaConf
+def plain_settings(run: RunStore | RunReader) -> dict[str, Any]:
+    """The configuration that a run was labelled with, as plain values. Raises StoreError where that is nothing yet,
+    StoreCorrupt for a text that is none."""
+    text = run.meta("config")
+    if text is None or run.meta("fingerprint") is None:
+        raise StoreError(NOTHING_LABELLED.format(printable(str(run.directory))))
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it holds YAML aliases")  # a short text of them can stand for a long one
+        found = parse_yaml("config", text)
+        if not isinstance(found, dict):
+            raise ValueError("it is no mapping")
+    except (yaml.YAMLError, SourceError, ValueError, RecursionError) as error:
+        raise _damaged(run, error) from error
+    return {str(key): value for key, value in found.items()}
+
+
+def stored_settings(run: RunStore | RunReader) -> DictConfig:
+    """As `plain_settings`, to compose from."""
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        events = list(yaml.parse(text))
-        if any(isinstance(event, yaml.AliasEvent) for event in events):
-            raise ValueError("it holds YAML aliases")  # a short text of them can stand for a long one
-        first = events[2:3]  # behind the starts of stream and document
-        if not any(isinstance(event, yaml.MappingStartEvent) and event.implicit for event in first):
-            raise ValueError("it is no mapping")  # OmegaConf takes `word` for {word: null}
-        found = OmegaConf.create(text)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        why = " ".join(str(error).split())
-        raise StoreCorrupt(
-            f"{directory}: its stored configuration cannot be read ({printable(why)}); label again"
-        ) from error
-    assert isinstance(found, DictConfig), "a mapping without a tag becomes one"
-    return found
+        return OmegaConf.create(plain_settings(run))
+    except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise _damaged(run, error) from error
+
+
+def _damaged(run: RunStore | RunReader, error: Exception) -> StoreCorrupt:
+    why = printable(" ".join(str(error).split()))
+    return StoreCorrupt(
+        f"{printable(str(run.directory))}: its stored configuration cannot be read ({why}); label again"
+    )
 
 
 def stored_refiners(

@@ -317,12 +317,24 @@ def test_what_a_glob_names_beside_runs_is_left_out_with_a_line(two_runs, capsys)
     assert main(["compare", "a", "b", "nowhere"]) == 1
 
 
-def test_a_configuration_that_is_no_data_is_refused(two_runs, capsys):
-    bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("config", "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"),
+        ("config", "a: ["),
+        ("config", "a: !!bool x"),
+        ("config", "word"),
+        ("fingerprint", "[]"),
+        ("versions", "[" * 100_000),
+    ],
+)
+def test_what_a_run_says_of_itself_is_refused_where_it_is_damaged(key, text, two_runs, capsys):
     with open_store(two_runs / "b") as store:
-        store.set_meta(config=bomb)
+        store.set_meta(**{key: text})
     assert main(["compare", "a", "b"]) == 1
-    assert "stored configuration cannot be read" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"b: its stored {key if key != 'config' else 'configuration'} cannot be read" in error
+    assert error.count("\n") == 1
 
 
 def test_no_run_is_changed(two_runs):

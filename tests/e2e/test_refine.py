@@ -508,7 +508,7 @@ def test_a_run_has_no_defaults_list(label, tmp_path, capsys):
 def test_a_stored_configuration_that_is_none_is_one_line(label, tmp_path, capsys):
     label("run")
     before = records(tmp_path / "run")
-    texts = ["a: &a [x, x]\nb: [*a, *a]\n", "[1, 2]", "a: [", "hallo", " ", "", "a: 1", "refine: null", "refine: [a]", "!!set {a}"]  # fmt: skip
+    texts = ["a: &a [x, x]\nb: [*a, *a]\n", "[1, 2]", "a: [", "hallo", " ", "", "a: 1", "a: !!bool x", "refine: null", "refine: [a]", "!!set {a}"]  # fmt: skip
     for text in texts:
         with open_store(tmp_path / "run") as store:
             store.set_meta(config=text)
