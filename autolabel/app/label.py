@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ from autolabel.app.run_directory import (
 from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.stored_settings import plain_settings
-from autolabel.app.summary import STOPPED, Summary, kinds, mark_begun, summarise
+from autolabel.app.summary import STOPPED, Sitting, Summary, kinds, mark_begun, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import (
     AutolabelError,
@@ -211,18 +210,16 @@ def _label(config: DictConfig) -> Summary:
             outcomes = (
                 {} if stop.asked else dict(exported(reader, exporters, settings_of(values), directory, address))
             )
-            summary = summarise(
-                reader,
-                outcomes,
+            sitting = Sitting(
                 labelled=done["ok"] + done["empty"],
                 committed=done.total(),
                 seconds=seconds,
+                stages=stages,
                 ignored=dict(source.ignored),
                 stopped=stop.asked,
-                stages=stages,
             )
-            if not stop.asked:
-                summary = replace(summary, outdated=outdated(reader, outcomes))
+            old = () if stop.asked else outdated(reader, outcomes)
+            summary = summarise(reader, sitting, outcomes, old)
         summary.write(directory)
         logger.info("%s", summary.text())
     return summary

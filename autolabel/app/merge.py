@@ -8,7 +8,6 @@ takes over what has changed in the parts.
 from __future__ import annotations
 
 import resource
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from autolabel.app.compose import compose, parse
 from autolabel.app.refiners import at_home, with_kept_calibration
 from autolabel.app.run_directory import existing_run, made_run, run_path, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_settings
-from autolabel.app.summary import Cost, read_cost, summarise
+from autolabel.app.summary import EVALUATE_AGAIN, Cost, Sitting, next_export, read_cost, summarise
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import counted, printable
 from autolabel.store.lock import shared
@@ -56,17 +55,17 @@ def main(arguments: Sequence[str]) -> int:
         outdated = changed and set_aside_evaluation(out)
         write_text(out / "config.yaml", settings["config"])
         with open_reader(out) as reader:
-            summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
+            summary = summarise(reader)
         cost = total_cost(parts)
-        replace(summary, labelled=cost.pictures, seconds=cost.seconds, stages=cost.stages).write(out)
-    lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
+        replace(summary, sitting=Sitting(cost.pictures, seconds=cost.seconds, stages=cost.stages)).write(out)
+    lines = summary.lines()
     taken = ", with what changed in them; exports are as they were" if changed else ", as they were before"
     lines.append(
         counted(len(parts), "merged     {} part[|s] into {}{}", printable(str(out)), taken if again else "")
     )
     if outdated:
-        lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
-    lines.append(f"next       autolabel export {printable(shlex.quote(str(out)))} export=[coco,yolo]")
+        lines.append(EVALUATE_AGAIN)
+    lines.append(next_export(out))
     sys.stdout.write("\n".join(lines) + "\n")
     return summary.exit_code
 

@@ -7,7 +7,6 @@ the run has it, unless `refine=...` chooses anew. The result equals a run that w
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from autolabel.app.refiners import (
 )
 from autolabel.app.run_directory import existing_run, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_refiners, stored_settings
-from autolabel.app.summary import rewrite_counts, summarise
+from autolabel.app.summary import EVALUATE_AGAIN, next_export, rewrite_counts, summarise
 from autolabel.core.text import counted, printable
 from autolabel.store.lock import exclusive
 from autolabel.store.run import categories_from, mapping_of, open_reader, open_store
@@ -73,29 +72,29 @@ def main(arguments: Sequence[str]) -> int:
         outdated = bool(revised) and set_aside_evaluation(directory)
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
-            summary = summarise(reader, {}, labelled=0, seconds=0.0, ignored={}, stopped=False)
+            summary = summarise(reader)
         rewrite_counts(directory, summary)
-    lines = [line for line in summary.text().splitlines() if not line.startswith(("speed", "next"))]
+    lines = summary.lines()
     lines.append(
         counted(revised, "refined    {} picture[|s] changed, {:.1f} s; exports are as they were", seconds)
     )
     lines += part.splitlines()
     if outdated:
-        lines.append("evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated")
-    if summary.pending:
+        lines.append(EVALUATE_AGAIN)
+    if summary.holds.pending:
         # The settings of the label command that began the run are no longer the run's.
         lines.append(
             counted(
-                summary.pending,
+                summary.holds.pending,
                 "next       {} picture[ is|s are] not labelled yet: autolabel label with the refine settings as they are "
                 "now (in {}) continues the run",
                 printable(str(directory / "config.yaml")),
             )
         )
     else:
-        lines.append(f"next       autolabel export {printable(shlex.quote(str(directory)))} export=[coco,yolo]")
+        lines.append(next_export(directory))
     sys.stdout.write("\n".join(lines) + "\n")
-    return 2 if summary.failures else 0
+    return 2 if summary.holds.failures else 0
 
 
 def _with_its_own(directory: Path, settings: DictConfig, request: Request) -> DictConfig:

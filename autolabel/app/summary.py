@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -49,108 +49,117 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """Counts of a run. `committed` records were written this time, in `seconds`, and `labelled` of them hold objects or
-    that nothing was found; the rest was there before. `stages` are this time's seconds by stage, empty where the engine
-    does not measure them. `precision` is what a trial decided, and why; empty where there was nothing to decide.
-    `vanished` pictures left the source: they are in no other number. In `limited` ones the detector, or the model,
-    found all that it may; in `sifted` ones the limits of the prompt left nothing of what the segmenter answered.
-    `skipped` counts by code. `unwritten` formats, by name, say why; `outdated` ones are there, were not asked for, and
-    are of other records than the run has now."""
+class Holdings:
+    """What a run holds, in numbers of pictures and objects. `vanished` pictures left the source: they are in no other
+    number. In `limited` ones the detector, or the model, found all that it may; in `sifted` ones the limits of the
+    prompt left nothing of what the segmenter answered. `skipped` counts by code."""
 
-    run: str
     status: Mapping[str, int]
     instances: Mapping[str, int]
     dropped: Mapping[str, int]
     failures: tuple[Failure, ...]
     pending: int
-    labelled: int
-    seconds: float
-    ignored: Mapping[str, int]
-    exports: Mapping[str, ExportReport]
+    vanished: int
+    limited: int
+    sifted: int
+    skipped: Mapping[str, int]
+
+    @property
+    def labels(self) -> int:
+        """How many pictures are labelled."""
+        return self.status.get("ok", 0) + self.status.get("empty", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """What one `label` command did. It wrote `committed` records in `seconds`, and `labelled` of them hold objects or
+    that nothing was found; the rest was there before. `stages` are seconds by stage, empty where the engine does not
+    measure them. `ignored` counts files of the source by kind."""
+
+    labelled: int = 0
     committed: int = 0
-    stopped: bool = False
+    seconds: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run `holds`, and the `sitting` that labelled it; None after a command that labels nothing. `precision` is
+    what a trial decided, and why; empty where there was nothing to decide. `unwritten` formats, by name, say why;
+    `outdated` ones are there, were not asked for, and are of other records than the run has now."""
+
+    run: str
+    holds: Holdings
     precision: str = ""
-    vanished: int = 0
-    limited: int = 0
-    sifted: int = 0
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    sitting: Sitting | None = None
+    exports: Mapping[str, ExportReport] = field(default_factory=dict)
     unwritten: Mapping[str, str] = field(default_factory=dict)
     outdated: tuple[str, ...] = ()
 
     @property
-    def _labels(self) -> int:
-        """How many pictures are labelled, those of before too."""
-        return self.status.get("ok", 0) + self.status.get("empty", 0)
+    def unfinished(self) -> bool:
+        return bool(self.holds.pending) or (self.sitting is not None and self.sitting.stopped)
 
     @property
     def exit_code(self) -> int:
         """130 when stopped before the end (of the exports too), 2 when some pictures failed, or a format, or one lacks
         pictures, else 0."""
-        if self.pending or self.stopped:
+        if self.unfinished:
             return STOPPED
         lost = any(report.lost for report in self.exports.values())
-        return 2 if self.failures or self.unwritten or lost else 0
+        return 2 if self.holds.failures or self.unwritten or lost else 0
 
     def text(self) -> str:
-        return "\n".join(self._lines()) + "\n"
+        return "\n".join(self.lines()) + "\n"
 
-    def _lines(self) -> list[str]:
-        total, run = sum(self.status.values()), printable(self.run)
-        lines = [
-            f"pictures   {total}: {_counts(self.status)}" + (f", {self.pending} to do" if self.pending else "")
-        ]
-        lines.append(f"instances  {sum(self.instances.values())}: {_counts(self.instances)}")
-        if self.dropped:
-            lines.append(f"dropped    {sum(self.dropped.values())}: {_counts(self.dropped)}")
-        for code, n in self.skipped.items():
+    def lines(self) -> list[str]:
+        """Speed and what is next are said of a sitting alone."""
+        holds, run = self.holds, printable(self.run)
+        to_do = f", {holds.pending} to do" if holds.pending else ""
+        lines = [f"pictures   {sum(holds.status.values())}: {_counts(holds.status)}{to_do}"]
+        lines.append(f"instances  {sum(holds.instances.values())}: {_counts(holds.instances)}")
+        if holds.dropped:
+            lines.append(f"dropped    {sum(holds.dropped.values())}: {_counts(holds.dropped)}")
+        for code, n in holds.skipped.items():
             why = _SKIPPED.get(code, "[was|were] skipped ({})")
             text = f"skipped    {{}} picture[|s] {why}: exports leave [it|them] out"
             lines.append(counted(n, text, printable(code)))
-        if self.limited:
+        if holds.limited:
             lines.append(
                 counted(
-                    self.limited,
+                    holds.limited,
                     "limited    {} picture[ has|s have] as many objects as max_det lets the model find: what is beyond is "
                     "not labelled",
                 )
             )
-        if self.sifted:
+        if holds.sifted:
             lines.append(
                 counted(
-                    self.sifted,
+                    holds.sifted,
                     "sifted     {} picture[|s] without an object: no answer to the grid passed the limits of the prompt "
                     "(prompt.min_predicted_iou, prompt.min_stability, prompt.min_area_px, prompt.max_area_fraction)",
                 )
             )
-        if self.vanished:
+        if holds.vanished:
             lines.append(
                 counted(
-                    self.vanished,
+                    holds.vanished,
                     "vanished   {} picture[ is|s are] no longer in the source: exports leave [it|them] out, [its|their] "
                     "labels are kept for when [it is|they are] back",
                 )
             )
-        if self.ignored:
-            lines.append(f"ignored    {kinds(self.ignored)}")
+        if self.sitting and self.sitting.ignored:
+            lines.append(f"ignored    {kinds(self.sitting.ignored)}")
         lines += [
             f"failed     {printable(f'{f.image_id}: {f.code}: {f.detail}')}"
-            for f in self.failures[:LISTED_FAILURES]
+            for f in holds.failures[:LISTED_FAILURES]
         ]
-        if len(self.failures) > LISTED_FAILURES:
-            lines.append(f"failed     ... {len(self.failures) - LISTED_FAILURES} more in {run}/summary.json")
-        if self.labelled:
-            lines.append(
-                f"speed      {self.labelled / max(self.seconds, 1e-9):.2f} pictures a second "
-                f"({self.labelled} in {self.seconds:.1f} s, models loaded in it)"
-            )
-        elif self.committed:
-            lines.append(counted(self.committed, "speed      none: {} picture[|s] failed or [was|were] skipped"))
-        else:
-            lines.append("speed      nothing to do: every picture was labelled before")
-        if self.stages:
-            lines.append(f"stages     {', '.join(f'{name} {s:.1f} s' for name, s in self.stages.items())}")
+        if len(holds.failures) > LISTED_FAILURES:
+            lines.append(f"failed     ... {len(holds.failures) - LISTED_FAILURES} more in {run}/summary.json")
+        if self.sitting:
+            lines += _speed(self.sitting)
         if self.precision:
             lines.append(f"precision  {printable(self.precision)}")
         for name, report in self.exports.items():
@@ -163,13 +172,14 @@ class Summary:
         for name in self.outdated:
             command = f"autolabel export {printable(shlex.quote(self.run))} export={printable(shlex.quote(name))}"
             lines.append(f"outdated   {run}/export/{printable(name)}: of other records than now; again: {command}")
-        lines.append(f"next       {self._next()}")
+        if self.sitting:
+            lines.append(f"next       {self._next()}")
         return lines
 
     def _next(self) -> str:
-        if self.pending or self.stopped:
+        if self.unfinished:
             return "the same command continues where this one stopped"
-        if not self._labels:
+        if not self.holds.labels:
             return "no picture is labelled: put right what is said above, then the same command again"
         if "overlay" not in self.exports:
             # Without brackets: zsh would look for files called like that.
@@ -178,26 +188,45 @@ class Summary:
 
     def write(self, directory: Path) -> None:
         """`summary.json`, replaced whole. Exports by the number of their files: a million names help nobody."""
-        exports = {name: {**asdict(r), "files": len(r.files)} for name, r in self.exports.items()}
+        sitting = self.sitting or Sitting()
         document = {
-            **asdict(replace(self, exports={})),
-            "exports": exports,
-            "cost": asdict(self._cost(directory)),
+            "run": self.run,
+            **asdict(self.holds),
+            "precision": self.precision,
+            **asdict(sitting),
+            "exports": {name: {**asdict(one), "files": len(one.files)} for name, one in self.exports.items()},
+            "unwritten": self.unwritten,
+            "outdated": self.outdated,
+            "cost": asdict(self._cost(directory, sitting)),
             "exit_code": self.exit_code,
         }
         write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
 
-    def _cost(self, directory: Path) -> Cost:
+    def _cost(self, directory: Path, sitting: Sitting) -> Cost:
         before = read_cost(directory)
-        if before is None or (not self.pending and self.labelled >= self._labels):
+        if before is None or (not self.holds.pending and sitting.labelled >= self.holds.labels):
             before = Cost(0, 0.0, {})  # all of it was labelled now
-        if not self.labelled:
+        if not sitting.labelled:
             return before
         stages = {
-            name: before.stages.get(name, 0.0) + self.stages.get(name, 0.0)
-            for name in dict.fromkeys((*before.stages, *self.stages))
+            name: before.stages.get(name, 0.0) + sitting.stages.get(name, 0.0)
+            for name in dict.fromkeys((*before.stages, *sitting.stages))
         }
-        return Cost(before.pictures + self.labelled, before.seconds + self.seconds, stages)
+        return Cost(before.pictures + sitting.labelled, before.seconds + sitting.seconds, stages)
+
+
+def _speed(sitting: Sitting) -> Iterator[str]:
+    if sitting.labelled:
+        yield (
+            f"speed      {sitting.labelled / max(sitting.seconds, 1e-9):.2f} pictures a second "
+            f"({sitting.labelled} in {sitting.seconds:.1f} s, models loaded in it)"
+        )
+    elif sitting.committed:
+        yield counted(sitting.committed, "speed      none: {} picture[|s] failed or [was|were] skipped")
+    else:
+        yield "speed      nothing to do: every picture was labelled before"
+    if sitting.stages:
+        yield f"stages     {', '.join(f'{name} {s:.1f} s' for name, s in sitting.stages.items())}"
 
 
 def mark_begun(directory: Path, pending: int) -> None:
@@ -219,22 +248,10 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
     code is that of both."""
     try:
         document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-        document |= {
-            key: asdict(now)[key]
-            for key in (
-                "status",
-                "instances",
-                "dropped",
-                "failures",
-                "pending",
-                "vanished",
-                "limited",
-                "sifted",
-                "skipped",
-            )
-        }
+        document |= asdict(now.holds)
         exports = {name: ExportReport(**{**one, "files": ()}) for name, one in document["exports"].items()}
-        whole = replace(now, exports=exports, stopped=document["stopped"], unwritten=document.get("unwritten", {}))
+        sitting = Sitting(stopped=document["stopped"])
+        whole = replace(now, sitting=sitting, exports=exports, unwritten=document.get("unwritten", {}))
         document["exit_code"] = whole.exit_code
         text = json.dumps(document, indent=1, allow_nan=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -256,16 +273,25 @@ def read_cost(directory: Path) -> Cost | None:
 
 def summarise(
     reader: RunReader,
-    outcomes: Mapping[str, Outcome],
-    *,
-    labelled: int,
-    seconds: float,
-    ignored: Mapping[str, int],
-    stopped: bool,
-    committed: int = 0,
-    stages: Mapping[str, float] | None = None,
+    sitting: Sitting | None = None,
+    outcomes: Mapping[str, Outcome] | None = None,
+    outdated: tuple[str, ...] = (),
 ) -> Summary:
-    """Count a run in one pass over its records."""
+    """Count a run in one pass over its records; `outcomes` of the exports that the sitting wrote."""
+    outcomes = outcomes or {}
+    return Summary(
+        run=str(reader.directory),
+        holds=holdings(reader),
+        precision=reader.meta("precision") or "",
+        sitting=sitting,
+        exports={name: one for name, one in outcomes.items() if isinstance(one, ExportReport)},
+        unwritten={name: told(one) for name, one in outcomes.items() if not isinstance(one, ExportReport)},
+        outdated=outdated,
+    )
+
+
+def holdings(reader: RunReader) -> Holdings:
+    """One pass over the records."""
     names = {c.id: c.name for c in reader.categories}
     status: Counter[str] = Counter()
     instances: Counter[str] = Counter()
@@ -283,27 +309,24 @@ def summarise(
             failures.append(Failure(record.image_id, record.code, record.detail))
         if record.status == "skipped":
             skipped[record.code] += 1
-    return Summary(
-        run=str(reader.directory),
+    return Holdings(
         status=dict(sorted(status.items())),
         instances=dict(instances.most_common()),
         dropped=dict(dropped.most_common()),
         failures=tuple(failures),
         pending=reader.counts().get("pending", 0),
-        labelled=labelled,
-        seconds=seconds,
-        ignored=ignored,
-        exports={name: one for name, one in outcomes.items() if isinstance(one, ExportReport)},
-        committed=committed,
-        stopped=stopped,
-        stages=stages or {},
-        precision=reader.meta("precision") or "",
         vanished=sum(1 for _ in reader.gone()),
         limited=limited,
         sifted=sifted,
         skipped=dict(skipped.most_common()),
-        unwritten={name: told(one) for name, one in outcomes.items() if not isinstance(one, ExportReport)},
     )
+
+
+EVALUATE_AGAIN = "evaluated  before this: evaluate again; the old figures are in evaluate/*.outdated"
+
+
+def next_export(directory: Path) -> str:
+    return f"next       autolabel export {printable(shlex.quote(str(directory)))} export=[coco,yolo]"
 
 
 def what_is_in(report: ExportReport) -> str:

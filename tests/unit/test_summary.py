@@ -1,9 +1,11 @@
 """The last lines of a run: what they say of its records."""
 
+from dataclasses import replace
+
 import pytest
 
 from autolabel.app.progress import CountedSink, Progress
-from autolabel.app.summary import Cost, kinds, read_cost, summarise
+from autolabel.app.summary import Cost, Sitting, kinds, read_cost, summarise
 from autolabel.core.protocols import Unit
 from autolabel.core.types import ImageRecord
 from autolabel.engine.stage_times import StageTimes
@@ -13,7 +15,7 @@ from autolabel.store.run import open_reader, open_store
 from tests.unit.test_store import refs_in
 
 
-def summary_of(tmp_path, ends, **changes):
+def summary_of(tmp_path, ends, **sitting):
     """Of a run whose pictures ended so: their statuses and codes."""
     refs = refs_in(tmp_path / "photos", [f"{number}.jpg" for number in range(len(ends))])
     (tmp_path / "run").mkdir()
@@ -23,7 +25,7 @@ def summary_of(tmp_path, ends, **changes):
             found = zip(unit.refs, ends, strict=True)
             store.commit(unit, [ImageRecord(r.image_id, r.path, end, code=code) for r, (end, code) in found])
     with open_reader(tmp_path / "run") as reader:
-        return summarise(reader, {}, **{"labelled": 0, "seconds": 0.0, "ignored": {}, "stopped": False, **changes})
+        return summarise(reader, Sitting(**sitting))
 
 
 def lines_of(tmp_path, codes):
@@ -68,6 +70,16 @@ def test_where_no_picture_is_labelled_no_masks_are_to_be_looked_at(tmp_path, end
     assert summary_of(tmp_path, ends).text().splitlines()[-1].startswith(f"next       {next_}")
 
 
+def test_without_a_sitting_nothing_is_said_of_speed_and_of_what_is_next(tmp_path):
+    summary = summary_of(
+        tmp_path, [("ok", ""), ("failed", "corrupt")], labelled=1, ignored={"x": 2}, stages={"a": 1.0}
+    )
+    sitting = ("ignored", "speed", "stages", "next")
+    assert [line.split()[0] for line in summary.lines() if line.startswith(sitting)] == [*sitting]
+    held = [line for line in summary.lines() if not line.startswith(sitting)]
+    assert replace(summary, sitting=None).lines() == held
+
+
 def test_records_are_counted_by_status_as_they_are_committed():
     sink = CountedSink(MemoryStore(), Progress(0), StageTimes())
     for statuses in (("ok", "skipped"), ("empty", "failed", "skipped")):
@@ -81,7 +93,7 @@ def test_what_was_skipped_is_said_by_its_reason(tmp_path):
         "skipped    2 pictures have no labels in the source, not even that nothing is in them: exports leave them out",
         "skipped    1 picture was skipped (too\\nlarge): exports leave it out",
     ]
-    assert summary.skipped == {"unlabelled": 2, "too\nlarge": 1}
+    assert summary.holds.skipped == {"unlabelled": 2, "too\nlarge": 1}
 
 
 def test_what_was_ignored_reads_right_for_any_number():
