@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolabel.app.compose import compose, parse, plain
+from autolabel.app.compose import compose, parse, plain, show
 from autolabel.app.run_directory import NOTHING_LABELLED, is_labelled, runs_below
 from autolabel.app.sweep import fitting
 from autolabel.core.errors import ConfigError, ExportError, StoreError, is_disk_full
@@ -54,16 +54,13 @@ class Settings:
 
 def main(arguments: Sequence[str]) -> int:
     """Compare; exit code 0, whatever differs."""
-    from omegaconf import OmegaConf
-
     request = parse(arguments, "compare", several=True)
     for override in request.overrides:
         if "/" in override.partition("=")[0]:  # a run of a sweep is called like a setting
             raise StoreError(f"there is no run directory {printable(override)}")
     config = compose("compare", request.overrides, request.config_dir)
     if request.show:
-        sys.stdout.write(OmegaConf.to_yaml(config))
-        return 0
+        return show(config)
     settings = settings_of(plain(config))
     command = shlex.join(["autolabel", "compare", *request.paths, *request.overrides])
     directories = run_directories(request.paths)

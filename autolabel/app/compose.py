@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -503,6 +504,12 @@ def build_all(group: str, configs: DictConfig | None) -> dict[str, Any]:
             )
         built[str(name)] = build_of(group, config, key)
     return built
+
+
+def show(config: DictConfig) -> int:
+    """What `--cfg` asks for; the exit code."""
+    sys.stdout.write(OmegaConf.to_yaml(config))
+    return 0
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

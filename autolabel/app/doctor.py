@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -16,12 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TextIO
+from typing import Any, Literal, TextIO
 from urllib.parse import urlsplit
 
 import autolabel
 from autolabel.app import probe
-from autolabel.core.errors import AutolabelError, ConfigError
+from autolabel.app.parser import Parser
+from autolabel.core.errors import AutolabelError
 from autolabel.core.text import counted
 from autolabel.segment.linear import is_faster
 from autolabel.weights.policy import Policy, from_environment
@@ -439,14 +439,7 @@ def _summary(findings: Sequence[Finding]) -> str:
     return f"{counted(failed, '{} problem[|s]')} to solve, {counted(warned, '{} warning[|s]')}\n"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Usage errors become ours: exit code 2 means something else in this program."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} ({self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="autolabel doctor", description="What is installed, what does not fit, what to do.")
+def _parser() -> Parser:
+    parser = Parser(prog="autolabel doctor", description="What is installed, what does not fit, what to do.")
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     return parser

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolabel.app.compose import build_of, compose, parse, plain
+from autolabel.app.compose import build_of, compose, parse, plain, show
 from autolabel.app.part import part_text
 from autolabel.app.run_directory import existing_run, replaced_text, run_path
 from autolabel.core.configs import configs_dir
@@ -48,8 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     request = parse(arguments, "evaluate")
     config = compose("evaluate", [as_path(o) for o in request.overrides], request.config_dir)
     if request.show:
-        sys.stdout.write(OmegaConf.to_yaml(config))
-        return 0
+        return show(config)
     directory = existing_run(request.path, config.run, "evaluate")
     if OmegaConf.is_missing(config.truth, "path"):
         raise ConfigError(

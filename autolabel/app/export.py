@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autolabel.app.compose import build_all, compose, parse, plain, quoted
+from autolabel.app.compose import build_all, compose, parse, plain, quoted, show
 from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.run_directory import existing_run
 from autolabel.app.summary import what_is_in
@@ -34,10 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     request = parse(arguments, "export")
     config = compose("export", request.overrides, request.config_dir)
     if request.show:
-        from omegaconf import OmegaConf
-
-        sys.stdout.write(OmegaConf.to_yaml(config))
-        return 0
+        return show(config)
     directory = existing_run(request.path, config.run, "export")
     exporters, settings = build_all("export", config.get("export")), settings_of(plain(config))
     if not exporters:

@@ -23,6 +23,7 @@ from autolabel.app.compose import (
     parse,
     plain,
     quoted,
+    show,
 )
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.labelers import build_labeler, offline_if
@@ -48,9 +49,10 @@ from autolabel.app.run_directory import (
 from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.stored_settings import plain_settings
-from autolabel.app.summary import STOPPED, Sitting, Summary, kinds, mark_begun, summarise
+from autolabel.app.summary import Sitting, Summary, kinds, mark_begun, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import (
+    STOPPED,
     AutolabelError,
     ConfigError,
     SourceError,
@@ -140,8 +142,7 @@ def one_run(request: Request, overrides: Sequence[str]) -> int:
         run, part = default_run(path or "run"), part_of(config.get("part"))
         config.run = str(run if part is None else run.with_name(f"{run.name}-part-{part.number}-of-{part.of}"))
     if request.show:
-        sys.stdout.write(OmegaConf.to_yaml(config))
-        return 0
+        return show(config)
     if OmegaConf.is_missing(config.source, "path"):
         raise ConfigError("which pictures? autolabel label PATH [settings] (autolabel --help)")
     summary = label(config)

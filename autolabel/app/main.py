@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from autolabel.app.streams import unheard_is_no_error
-from autolabel.core.errors import AutolabelError, ConfigError, exit_code_of, told
+from autolabel.core.errors import STOPPED, AutolabelError, ConfigError, exit_code_of, told
 from autolabel.core.text import one_line
 
 COMMANDS = {
@@ -142,7 +142,7 @@ def _is_stop(error: BaseException | None) -> bool:
 def _stopped(command: str) -> int:
     kept = "; what was committed is kept, the same command continues" if command in ("demo", "label") else ""
     sys.stderr.write(f"autolabel: stopped{kept}\n")
-    return 130
+    return STOPPED
 
 
 def usage(config_dir: str | None = None) -> str:

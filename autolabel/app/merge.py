@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from autolabel.app.compose import compose, parse
+from autolabel.app.compose import compose, parse, show
 from autolabel.app.refiners import at_home, with_kept_calibration
 from autolabel.app.run_directory import existing_run, made_run, run_path, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_settings
@@ -31,13 +31,10 @@ _FILES_OF_A_PART = 4
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code as that of `label`."""
-    from omegaconf import OmegaConf
-
     request = parse(arguments, "merge", several=True)
     config = compose("merge", request.overrides, request.config_dir)
     if request.show:
-        sys.stdout.write(OmegaConf.to_yaml(config))
-        return 0
+        return show(config)
     if not request.paths or config.run is None:
         raise ConfigError("which runs, and where to? autolabel merge RUN RUN ... run=OUT (autolabel --help)")
     parts = [existing_run(path, None, "merge") for path in request.paths]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolabel.app.compose import Request, about, compose, compose_from, key_of, parse, plain
+from autolabel.app.compose import Request, about, compose, compose_from, key_of, parse, plain, show
 from autolabel.app.part import part_text
 from autolabel.app.refiners import (
     at_home,
@@ -44,15 +44,12 @@ def main(arguments: Sequence[str]) -> int:
     request = parse(arguments, "refine")
     where = compose("refine", about("run", request.overrides)).run
     if request.show and request.path is None and where is None:
-        sys.stdout.write(OmegaConf.to_yaml(compose("refine", request.overrides, request.config_dir)))
-        return 0
+        return show(compose("refine", request.overrides, request.config_dir))
     directory = existing_run(request.path, where, "refine")
     if request.show:
         with open_reader(directory) as reader:
             settings = stored_settings(reader)
-        config = _with_its_own(directory, settings, request)
-        sys.stdout.write(OmegaConf.to_yaml(config))
-        return 0
+        return show(_with_its_own(directory, settings, request))
     with exclusive(directory):
         started = time.monotonic()
         with open_store(directory) as store:

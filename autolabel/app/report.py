@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autolabel.app.compose import build, compose, parse
+from autolabel.app.compose import build, compose, parse, show
 from autolabel.app.repeat import repeat_command
 from autolabel.app.run_directory import existing_run, write_text
 from autolabel.app.stored_settings import plain_settings
@@ -30,10 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     request = parse(arguments, "report")
     config = compose("report", request.overrides, request.config_dir)
     if request.show:
-        from omegaconf import OmegaConf
-
-        sys.stdout.write(OmegaConf.to_yaml(config))
-        return 0
+        return show(config)
     directory = existing_run(request.path, config.run, "report")
     report = build(config.report)
     if not isinstance(report, RunReport):

@@ -13,13 +13,13 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from autolabel.core.errors import STOPPED
 from autolabel.core.protocols import Unit
 
 GRACE_S = 8.0
 """What is in hand may take this long after the first signal; then it is given up, to be redone by the next run."""
 LAST_S = 1.0
 """And the main thread this long to leave, after the second signal or the grace."""
-STOPPED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

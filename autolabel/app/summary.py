@@ -12,14 +12,12 @@ from pathlib import Path
 
 from autolabel.app.publish import Outcome
 from autolabel.app.run_directory import write_text
-from autolabel.core.errors import told
+from autolabel.core.errors import STOPPED, told
 from autolabel.core.protocols import ExportReport
 from autolabel.core.text import counted, printable
 from autolabel.core.types import MAX_DET, UNLABELLED
 from autolabel.store.run import RunReader, mapping_of
 
-STOPPED = 130
-"""Exit code of a run that was stopped before its end, as shells have it for Ctrl-C."""
 LISTED_FAILURES = 20
 """Failures spelled out on the screen; `summary.json` has them all."""
 SIEVE = "prompt.min_predicted_iou"

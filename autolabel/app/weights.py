@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
+from autolabel.app.parser import Parser
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.weights.fetch import Progress
 from autolabel.weights.obtain import INSTEAD, obtain, resolve, shipped, size_text
@@ -144,15 +145,8 @@ def _table(rows: Sequence[Row], cells: Callable[[Row], tuple[str, ...]], head: t
     ]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Usage errors become ours: exit code 2 means something else in this program."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} ({self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="autolabel weights",
         description="List, fetch or verify model weights.",
         epilog=HELP,

@@ -24,6 +24,9 @@ from __future__ import annotations
 
 import errno
 
+STOPPED = 130
+"""Exit code of a command that was stopped before its end, as shells have it for Ctrl-C."""
+
 
 class AutolabelError(Exception):
     """Base of every error that is the user's to mend; the message is one line. A command ends with `exit_code`."""
