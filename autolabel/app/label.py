@@ -49,7 +49,7 @@ from autolabel.app.run_directory import (
 from autolabel.app.run_log import run_log
 from autolabel.app.stopping import Stop, stop_on_signals
 from autolabel.app.stored_settings import plain_settings
-from autolabel.app.summary import Sitting, Summary, kinds, mark_begun, summarise
+from autolabel.app.summary import Invocation, Summary, kinds, mark_begun, summarise
 from autolabel.app.sweep import Job, jobs
 from autolabel.core.errors import (
     STOPPED,
@@ -211,7 +211,7 @@ def _label(config: DictConfig) -> Summary:
             outcomes = (
                 {} if stop.asked else dict(exported(reader, exporters, settings_of(values), directory, address))
             )
-            sitting = Sitting(
+            invocation = Invocation(
                 labelled=done["ok"] + done["empty"],
                 committed=done.total(),
                 seconds=seconds,
@@ -220,7 +220,7 @@ def _label(config: DictConfig) -> Summary:
                 stopped=stop.asked,
             )
             old = () if stop.asked else outdated(reader, outcomes)
-            summary = summarise(reader, sitting, outcomes, old)
+            summary = summarise(reader, invocation, outcomes, old)
         summary.write(directory)
         logger.info("%s", summary.text())
     return summary

@@ -18,7 +18,7 @@ from autolabel.app.compose import compose, parse, show
 from autolabel.app.refiners import at_home, with_kept_calibration
 from autolabel.app.run_directory import existing_run, made_run, run_path, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_settings
-from autolabel.app.summary import EVALUATE_AGAIN, Cost, Sitting, next_export, read_cost, summarise
+from autolabel.app.summary import EVALUATE_AGAIN, Cost, Invocation, next_export, read_cost, summarise
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import counted, printable
 from autolabel.store.lock import shared
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         with open_reader(out) as reader:
             summary = summarise(reader)
         cost = total_cost(parts)
-        replace(summary, sitting=Sitting(cost.pictures, seconds=cost.seconds, stages=cost.stages)).write(out)
+        replace(summary, invocation=Invocation(cost.pictures, seconds=cost.seconds, stages=cost.stages)).write(out)
     lines = summary.lines()
     taken = ", with what changed in them; exports are as they were" if changed else ", as they were before"
     lines.append(

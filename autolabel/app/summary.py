@@ -69,7 +69,7 @@ class Holdings:
 
 
 @dataclass(frozen=True, slots=True)
-class Sitting:
+class Invocation:
     """What one `label` command did. It wrote `committed` records in `seconds`, and `labelled` of them hold objects or
     that nothing was found; the rest was there before. `stages` are seconds by stage, empty where the engine does not
     measure them. `ignored` counts files of the source by kind."""
@@ -84,21 +84,23 @@ class Sitting:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run `holds`, and the `sitting` that labelled it; None after a command that labels nothing. `precision` is
-    what a trial decided, and why; empty where there was nothing to decide. `unwritten` formats, by name, say why;
-    `outdated` ones are there, were not asked for, and are of other records than the run has now."""
+    """What a run `holds`, and the `invocation` that labelled it, None after a command that labels nothing.
+
+    `precision` is what a trial decided, and why; empty where there was nothing to decide. `unwritten` formats, by name,
+    say why; `outdated` ones are there, were not asked for, and are of other records than the run has now.
+    """
 
     run: str
     holds: Holdings
     precision: str = ""
-    sitting: Sitting | None = None
+    invocation: Invocation | None = None
     exports: Mapping[str, ExportReport] = field(default_factory=dict)
     unwritten: Mapping[str, str] = field(default_factory=dict)
     outdated: tuple[str, ...] = ()
 
     @property
     def unfinished(self) -> bool:
-        return bool(self.holds.pending) or (self.sitting is not None and self.sitting.stopped)
+        return bool(self.holds.pending) or (self.invocation is not None and self.invocation.stopped)
 
     @property
     def exit_code(self) -> int:
@@ -113,7 +115,7 @@ class Summary:
         return "\n".join(self.lines()) + "\n"
 
     def lines(self) -> list[str]:
-        """Speed and what is next are said of a sitting alone."""
+        """Speed and what is next are only said of an invocation."""
         holds, run = self.holds, printable(self.run)
         to_do = f", {holds.pending} to do" if holds.pending else ""
         lines = [f"pictures   {sum(holds.status.values())}: {_counts(holds.status)}{to_do}"]
@@ -148,16 +150,16 @@ class Summary:
                     "labels are kept for when [it is|they are] back",
                 )
             )
-        if self.sitting and self.sitting.ignored:
-            lines.append(f"ignored    {kinds(self.sitting.ignored)}")
+        if self.invocation and self.invocation.ignored:
+            lines.append(f"ignored    {kinds(self.invocation.ignored)}")
         lines += [
             f"failed     {printable(f'{f.image_id}: {f.code}: {f.detail}')}"
             for f in holds.failures[:LISTED_FAILURES]
         ]
         if len(holds.failures) > LISTED_FAILURES:
             lines.append(f"failed     ... {len(holds.failures) - LISTED_FAILURES} more in {run}/summary.json")
-        if self.sitting:
-            lines += _speed(self.sitting)
+        if self.invocation:
+            lines += _speed(self.invocation)
         if self.precision:
             lines.append(f"precision  {printable(self.precision)}")
         for name, report in self.exports.items():
@@ -170,7 +172,7 @@ class Summary:
         for name in self.outdated:
             command = f"autolabel export {printable(shlex.quote(self.run))} export={printable(shlex.quote(name))}"
             lines.append(f"outdated   {run}/export/{printable(name)}: of other records than now; again: {command}")
-        if self.sitting:
+        if self.invocation:
             lines.append(f"next       {self._next()}")
         return lines
 
@@ -186,50 +188,50 @@ class Summary:
 
     def write(self, directory: Path) -> None:
         """`summary.json`, replaced whole. Exports by the number of their files: a million names help nobody."""
-        sitting = self.sitting or Sitting()
+        invocation = self.invocation or Invocation()
         document = {
             "run": self.run,
             **asdict(self.holds),
             "precision": self.precision,
-            **asdict(sitting),
+            **asdict(invocation),
             "exports": {name: {**asdict(one), "files": len(one.files)} for name, one in self.exports.items()},
             "unwritten": self.unwritten,
             "outdated": self.outdated,
-            "cost": asdict(self._cost(directory, sitting)),
+            "cost": asdict(self._cost(directory, invocation)),
             "exit_code": self.exit_code,
         }
         write_text(directory / "summary.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
 
-    def _cost(self, directory: Path, sitting: Sitting) -> Cost:
+    def _cost(self, directory: Path, invocation: Invocation) -> Cost:
         before = read_cost(directory)
-        if before is None or (not self.holds.pending and sitting.labelled >= self.holds.labels):
+        if before is None or (not self.holds.pending and invocation.labelled >= self.holds.labels):
             before = Cost(0, 0.0, {})  # all of it was labelled now
-        if not sitting.labelled:
+        if not invocation.labelled:
             return before
         stages = {
-            name: before.stages.get(name, 0.0) + sitting.stages.get(name, 0.0)
-            for name in dict.fromkeys((*before.stages, *sitting.stages))
+            name: before.stages.get(name, 0.0) + invocation.stages.get(name, 0.0)
+            for name in dict.fromkeys((*before.stages, *invocation.stages))
         }
-        return Cost(before.pictures + sitting.labelled, before.seconds + sitting.seconds, stages)
+        return Cost(before.pictures + invocation.labelled, before.seconds + invocation.seconds, stages)
 
 
-def _speed(sitting: Sitting) -> Iterator[str]:
-    if sitting.labelled:
+def _speed(invocation: Invocation) -> Iterator[str]:
+    if invocation.labelled:
         yield (
-            f"speed      {sitting.labelled / max(sitting.seconds, 1e-9):.2f} pictures a second "
-            f"({sitting.labelled} in {sitting.seconds:.1f} s, models loaded in it)"
+            f"speed      {invocation.labelled / max(invocation.seconds, 1e-9):.2f} pictures a second "
+            f"({invocation.labelled} in {invocation.seconds:.1f} s, models loaded in it)"
         )
-    elif sitting.committed:
-        yield counted(sitting.committed, "speed      none: {} picture[|s] failed or [was|were] skipped")
+    elif invocation.committed:
+        yield counted(invocation.committed, "speed      none: {} picture[|s] failed or [was|were] skipped")
     else:
         yield "speed      nothing to do: every picture was labelled before"
-    if sitting.stages:
-        yield f"stages     {', '.join(f'{name} {s:.1f} s' for name, s in sitting.stages.items())}"
+    if invocation.stages:
+        yield f"stages     {', '.join(f'{name} {s:.1f} s' for name, s in invocation.stages.items())}"
 
 
 def mark_begun(directory: Path, pending: int) -> None:
-    """In the `summary.json` of an earlier sitting, if there is one, that the run is not complete: should this sitting
-    be killed, nobody shall take it for success."""
+    """Say in the `summary.json` of an earlier invocation, if there is one, that the run is not complete: should this one
+    be killed, nobody shall take that for success."""
     path = directory / "summary.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -248,8 +250,8 @@ def rewrite_counts(directory: Path, now: Summary) -> None:
         document = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
         document |= asdict(now.holds)
         exports = {name: ExportReport(**{**one, "files": ()}) for name, one in document["exports"].items()}
-        sitting = Sitting(stopped=document["stopped"])
-        whole = replace(now, sitting=sitting, exports=exports, unwritten=document.get("unwritten", {}))
+        invocation = Invocation(stopped=document["stopped"])
+        whole = replace(now, invocation=invocation, exports=exports, unwritten=document.get("unwritten", {}))
         document["exit_code"] = whole.exit_code
         text = json.dumps(document, indent=1, allow_nan=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -271,17 +273,17 @@ def read_cost(directory: Path) -> Cost | None:
 
 def summarise(
     reader: RunReader,
-    sitting: Sitting | None = None,
+    invocation: Invocation | None = None,
     outcomes: Mapping[str, Outcome] | None = None,
     outdated: tuple[str, ...] = (),
 ) -> Summary:
-    """Count a run in one pass over its records; `outcomes` of the exports that the sitting wrote."""
+    """Count a run in one pass over its records; `outcomes` of the exports that the invocation wrote."""
     outcomes = outcomes or {}
     return Summary(
         run=str(reader.directory),
         holds=holdings(reader),
         precision=reader.meta("precision") or "",
-        sitting=sitting,
+        invocation=invocation,
         exports={name: one for name, one in outcomes.items() if isinstance(one, ExportReport)},
         unwritten={name: told(one) for name, one in outcomes.items() if not isinstance(one, ExportReport)},
         outdated=outdated,

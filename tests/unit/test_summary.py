@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from autolabel.app.progress import CountedSink, Progress
-from autolabel.app.summary import Cost, Sitting, kinds, read_cost, summarise
+from autolabel.app.summary import Cost, Invocation, kinds, read_cost, summarise
 from autolabel.core.protocols import Unit
 from autolabel.core.types import ImageRecord
 from autolabel.engine.stage_times import StageTimes
@@ -15,7 +15,7 @@ from autolabel.store.run import open_reader, open_store
 from tests.unit.test_store import refs_in
 
 
-def summary_of(tmp_path, ends, **sitting):
+def summary_of(tmp_path, ends, **invocation):
     """Of a run whose pictures ended so: their statuses and codes."""
     refs = refs_in(tmp_path / "photos", [f"{number}.jpg" for number in range(len(ends))])
     (tmp_path / "run").mkdir()
@@ -25,7 +25,7 @@ def summary_of(tmp_path, ends, **sitting):
             found = zip(unit.refs, ends, strict=True)
             store.commit(unit, [ImageRecord(r.image_id, r.path, end, code=code) for r, (end, code) in found])
     with open_reader(tmp_path / "run") as reader:
-        return summarise(reader, Sitting(**sitting))
+        return summarise(reader, Invocation(**invocation))
 
 
 def lines_of(tmp_path, codes):
@@ -74,10 +74,10 @@ def test_without_a_sitting_nothing_is_said_of_speed_and_of_what_is_next(tmp_path
     summary = summary_of(
         tmp_path, [("ok", ""), ("failed", "corrupt")], labelled=1, ignored={"x": 2}, stages={"a": 1.0}
     )
-    sitting = ("ignored", "speed", "stages", "next")
-    assert [line.split()[0] for line in summary.lines() if line.startswith(sitting)] == [*sitting]
-    held = [line for line in summary.lines() if not line.startswith(sitting)]
-    assert replace(summary, sitting=None).lines() == held
+    invocation = ("ignored", "speed", "stages", "next")
+    assert [line.split()[0] for line in summary.lines() if line.startswith(invocation)] == [*invocation]
+    held = [line for line in summary.lines() if not line.startswith(invocation)]
+    assert replace(summary, invocation=None).lines() == held
 
 
 def test_records_are_counted_by_status_as_they_are_committed():
