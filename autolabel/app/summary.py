@@ -230,7 +230,7 @@ def _speed(invocation: Invocation) -> Iterator[str]:
 
 
 def mark_begun(directory: Path, pending: int) -> None:
-    """Say in the `summary.json` of an earlier invocation, if there is one, that the run is not complete: should this one
+    """Say in an earlier `summary.json`, if there is one, that the run is not complete: should this invocation
     be killed, nobody shall take that for success."""
     path = directory / "summary.json"
     try:
