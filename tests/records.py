@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from autolabel.core.types import Category, ImageInfo, ImageRecord, Instance, Rle, Verdict
-from autolabel.ops.masks import bounds_xyxy, encode
+from autolabel.ops.masks import bounds_xyxy, decode, encode
 from autolabel.ops.polygons import yolo_rasterize, yolo_ring
 
 CATEGORIES = (Category(3, "cat"), Category(7, 'dog: "big"'))
@@ -37,6 +37,20 @@ class ListReader:
 def disc(h: int, w: int, cx: float, cy: float, r: float) -> np.ndarray:
     y, x = np.mgrid[:h, :w]
     return ((x - cx) ** 2 + (y - cy) ** 2 <= r * r).astype(np.uint8)
+
+
+def part_areas_px(rle: Rle) -> list[int]:
+    """Pixels of each part, largest first; pixels that touch at a corner are one part."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(decode(rle), connectivity=8)
+    return sorted(stats[1:, cv2.CC_STAT_AREA].tolist(), reverse=True)
+
+
+def hole_areas_px(rle: Rle) -> list[int]:
+    """Pixels of each hole, largest first; background that touches at a corner is two holes."""
+    background = 1 - np.pad(decode(rle), 1)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(background, connectivity=4)
+    outside = int(labels[0, 0])
+    return sorted(np.delete(stats[:, cv2.CC_STAT_AREA], [0, outside]).tolist(), reverse=True)
 
 
 def shapes() -> dict[str, np.ndarray]:

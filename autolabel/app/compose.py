@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -372,11 +371,6 @@ def quoted(text: str) -> str:
     # Hydra reads backslashes literally, except in front of a quote and at the end.
     escaped = re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ("\\" if m[2] else "") + m[2], text)
     return f'"{escaped}"'
-
-
-def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every combination of comma-separated values, in the order Hydra's own sweeper takes them."""
-    return list(product(*alternatives(overrides)))
 
 
 def alternatives(overrides: Sequence[str]) -> list[tuple[str, ...]]:

@@ -556,6 +556,10 @@ class ImageRecord:
             if verdict.reason is not None
         )
 
+    def judged(self, index: int) -> Instance:
+        """Candidate `index`, kept or dropped, with its final mask and quality."""
+        return _judged(self.candidates[index], self.verdicts[index])
+
 
 def _judged(candidate: Instance, verdict: Verdict) -> Instance:
     instance = candidate if verdict.mask is None else candidate.with_mask(verdict.mask)

@@ -168,10 +168,6 @@ class Budget:
                 del self._held[turn]
             self._changed.notify_all()
 
-    def held_bytes(self) -> int:
-        with self._changed:
-            return sum(self._held.values())
-
     def close(self) -> None:
         """Let everybody go: nothing is waited for any more."""
         with self._changed:

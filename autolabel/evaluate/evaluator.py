@@ -17,7 +17,7 @@ from autolabel.core.text import counted
 from autolabel.core.types import UNLABELLED, Category, ImageRecord, ImageRef, Labels, Problem
 from autolabel.evaluate.boundary import BoundaryScores, boundary_scores
 from autolabel.evaluate.classes import Classes, by_name, one_class
-from autolabel.evaluate.coco import CocoData, CocoScores
+from autolabel.evaluate.coco import MOST_FOUND, CocoData, CocoScores
 from autolabel.evaluate.counterparts import file_name
 from autolabel.evaluate.join import Joined, join
 from autolabel.evaluate.matching import Verdict, by_annotation, by_iou, by_prompt
@@ -375,8 +375,8 @@ class _Pass:
             others = " or ".join(f"score={name}" for name in RANKS if name != self._settings._score)
             same = RANKS[self._settings._score].replace("_", " ")
             yield f"all objects have the same {same}, so AP has nothing to rank; use {others}"
-        if self._coco.most_found > 100:
-            yield f"a picture has {self._coco.most_found} objects of a class; AP counts the first 100"
+        if self._coco.most_found > MOST_FOUND:
+            yield f"a picture has {self._coco.most_found} objects of a class; AP counts the first {MOST_FOUND}"
 
 
 def _line(one: Scene, verdict: Verdict, boundary: BoundaryScores | None) -> str:

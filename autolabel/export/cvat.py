@@ -45,7 +45,6 @@ FILE = "annotations.xml"
 LABELS = "labels.json"
 _KEY = "cvat"
 _ATTRIBUTES = ("score", "predicted_iou", "iscrowd")
-_LABEL_FIELDS = ("color", "type", "attributes")
 _SHAPE_FIELDS = ("source", "occluded", "attributes", "z_order", "group_id")
 _TYPES = ("any", "mask")
 _PLAIN = (str, int, float)  # bool is an int

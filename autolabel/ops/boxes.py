@@ -26,25 +26,11 @@ def xywh_to_xyxy(boxes_xywh: NDArray[np.floating]) -> Float32:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).astype(np.float32)
 
 
-def xyxy_to_xywh(boxes_xyxy: NDArray[np.floating]) -> Float32:
-    """Two corners (N, 4) to corner and size."""
-    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float32)
-
-
 def cxcywh_to_xyxy(boxes_cxcywh: NDArray[np.floating]) -> Float32:
     """Centre and size (N, 4), as YOLO writes them, to two corners; the unit stays what it was."""
     boxes = np.asarray(boxes_cxcywh, np.float64).reshape(-1, 4)
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1).astype(np.float32)
-
-
-def xyxy_to_cxcywh_normalized(boxes_xyxy: NDArray[np.floating], size_hw: tuple[int, int]) -> Float32:
-    """Pixel corners (N, 4) to centre and size in fractions of the image."""
-    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
-    h, w = size_hw
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    return (np.concatenate([centre, size], axis=1) / (w, h, w, h)).astype(np.float32)
 
 
 def scale_normalized(boxes_xyxy: NDArray[np.floating], size_hw: tuple[int, int]) -> Float32:

@@ -16,18 +16,6 @@ from autolabel.core.types import Int64, Rle, UInt8
 from autolabel.ops.masks import decode_crop, encode_crop
 
 
-def part_areas_px(rle: Rle) -> Int64:
-    """Pixels of each part, largest first; empty for an empty mask."""
-    crop, _, _ = decode_crop(rle)
-    return -np.sort(-_label(crop, 8)[1]) if crop.size else np.zeros(0, np.int64)
-
-
-def hole_areas_px(rle: Rle) -> Int64:
-    """Pixels of each hole, largest first."""
-    crop, _, _ = decode_crop(rle)
-    return -np.sort(-_holes(crop)[1]) if crop.size else np.zeros(0, np.int64)
-
-
 def fill_holes(rle: Rle, max_px: int) -> Rle:
     """Holes of at most `max_px` pixels become inside. The same object when there is none."""
     crop, x0, y0 = decode_crop(rle)

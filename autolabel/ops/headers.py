@@ -217,12 +217,12 @@ class _Ifd:
     next_at: int
 
 
-def _ifd(data: bytes, at: int | None = None) -> _Ifd:
+def _ifd(data: bytes) -> _Ifd:
     if data[:2] not in (b"II", b"MM"):
         raise ValueError("no byte order mark")
     order = "<" if data[:2] == b"II" else ">"
-    at = struct.unpack_from(order + "I", data, 4)[0] if at is None else at
-    count = struct.unpack_from(order + "H", data, at)[0]
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, at)
     values, places = {}, {}
     for entry in range(at + 2, at + 2 + 12 * count, 12):
         tag, kind, length = struct.unpack_from(order + "HHI", data, entry)

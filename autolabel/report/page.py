@@ -182,9 +182,9 @@ def subsection(title: str, *children: Child) -> Html:
     return element("section", element("h3", title), *children, class_="part")
 
 
-def details(summary: str, *children: Child, opened: bool = False) -> Html:
+def details(summary: str, *children: Child) -> Html:
     """Folded away until it is asked for."""
-    return element("details", element("summary", summary), *children, open=opened)
+    return element("details", element("summary", summary), *children)
 
 
 def paragraph(*children: Child) -> Html:

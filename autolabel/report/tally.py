@@ -195,7 +195,7 @@ class Tally:
             self._add_dropped(record, one.instance, one.reason)
         for index in self._wanted.get(record.image_id, ()):
             if 0 <= index < len(record.candidates):
-                self.found[record.image_id, index] = Found(record, _judged(record, index), 0.0)
+                self.found[record.image_id, index] = Found(record, record.judged(index), 0.0)
 
     def _add_kept(self, record: ImageRecord, instance: Instance) -> None:
         from autolabel.ops.box_fit import box_fit
@@ -326,12 +326,6 @@ def tally(
     for record in records:
         counted.add(record)
     return counted
-
-
-def _judged(record: ImageRecord, index: int) -> Instance:
-    verdict = record.verdicts[index]
-    instance = record.candidates[index]
-    return instance if verdict.mask is None else instance.with_mask(verdict.mask)
 
 
 def _size_bin(area: int) -> int:

@@ -19,6 +19,10 @@ MAX_SIDE = 480
 """Longest side of a thumbnail in pixels: twice what a page shows, for screens with small pixels."""
 _MOST = 8
 """Small crops are shown larger, up to this many times."""
+_SPACE = 0.35
+"""Around a box in its window, as a share of the longer side of the box."""
+_LEAST_HEIGHT = 48
+"""Pixels of the picture that a window shows at least, as far as the picture has them."""
 _QUALITY = 72
 _LOSSLESS = 101
 _FILL = 105
@@ -115,16 +119,14 @@ def missing(record: ImageRecord, problem: str, window: Window | None = None) -> 
     return Thumbnail("", "", max(1, round(width * scale)), max(1, round(height * scale)), problem)
 
 
-def window_around(
-    box_xyxy: Sequence[float], size_hw: tuple[int, int], margin: float = 0.35, min_side: int = 48
-) -> Window:
-    """The box with `margin` of its longer side around it: 4:3 as far as the picture reaches, and at least `min_side`
-    px high. A box may be anything, also not finite or outside the picture."""
+def window_around(box_xyxy: Sequence[float], size_hw: tuple[int, int]) -> Window:
+    """The box with some space around it: 4:3 as far as the picture reaches. A box may be anything, also not finite or
+    outside the picture."""
     height, width = size_hw
     # Nearer than the picture is wide or high: from farther away the window is the same.
     x0, y0, x1, y1 = np.clip(np.nan_to_num(box_xyxy), (-width, -height) * 2, (2 * width, 2 * height) * 2).tolist()
-    space = margin * max(x1 - x0, y1 - y0, 1.0)
-    half_w, half_h = (x1 - x0) / 2 + space, max((y1 - y0) / 2 + space, min_side / 2)
+    space = _SPACE * max(x1 - x0, y1 - y0, 1.0)
+    half_w, half_h = (x1 - x0) / 2 + space, max((y1 - y0) / 2 + space, _LEAST_HEIGHT / 2)
     half_w, half_h = max(half_w, half_h * 4 / 3), max(half_h, half_w * 3 / 4)
     left, right = _within((x0 + x1) / 2, half_w, width)
     top, bottom = _within((y0 + y1) / 2, half_h, height)

@@ -282,9 +282,8 @@ class RunStore:
         return revised
 
     def _checkpoint(self) -> None:
-        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         # A reader that holds an old snapshot only delays the checkpoint; the next one catches up.
-        del busy
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def close(self) -> None:
         with self._turn:

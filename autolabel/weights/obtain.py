@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from autolabel.core.errors import WeightsCorrupt, WeightsError, WeightsMissing
@@ -39,7 +39,7 @@ class ResolvedWeights:
 
 @contextmanager
 def progress_to(progress: Progress) -> Iterator[None]:
-    """Inside, every fetch that names no progress of its own reports here: for constructors that only resolve."""
+    """Inside, what `resolve` fetches reports here: for constructors, which only resolve."""
     token = _progress.set(progress)
     try:
         yield
@@ -47,25 +47,20 @@ def progress_to(progress: Progress) -> Iterator[None]:
         _progress.reset(token)
 
 
-def resolve(
-    name_or_path: str, *, offline: bool = False, sha256: str | None = None, progress: Progress | None = None
-) -> ResolvedWeights:
+def resolve(name_or_path: str, *, sha256: str | None = None) -> ResolvedWeights:
     """The verified file for a registry name (`.pt` may be left out) or a path of your own.
 
     A registry name means the registry's file, also when a file of that name lies in the current directory:
     write `./yolo26m.pt` for that one. `sha256` states the hash that the file must have. Missing files are
-    fetched unless `offline` or AUTOLABEL_OFFLINE forbid it. Raises WeightsMissing, WeightsCorrupt, and
+    fetched unless AUTOLABEL_OFFLINE forbids it. Raises WeightsMissing, WeightsCorrupt, and
     WeightsError for an unknown name or an unpinned file that nobody vouches for.
     """
-    policy = from_environment()
-    if offline:
-        policy = replace(policy, offline=True)
     stated = _normal(sha256)
     entry = find(name_or_path)
     if isinstance(entry, Shipped):
         return shipped(entry, stated)
     if isinstance(entry, Published):
-        return obtain(entry, policy, stated=stated, progress=progress or _progress.get())
+        return obtain(entry, from_environment(), stated=stated, progress=_progress.get())
     return _own(name_or_path, stated)
 
 

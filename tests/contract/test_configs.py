@@ -10,8 +10,9 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from autolabel.app.compose import build, build_all, build_of, compose, expand, is_override, parse, plain
+from autolabel.app.compose import build, build_all, build_of, compose, is_override, parse, plain
 from autolabel.app.main import COMMANDS, choices
+from autolabel.app.sweep import jobs
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
 
@@ -447,10 +448,10 @@ def test_two_paths_or_an_unknown_flag_are_refused():
 
 
 def test_a_sweep_is_every_combination():
-    jobs = expand(["detect.conf=0.2,0.4", "segment=nano,box", "run=x"])
-    assert sorted(jobs) == sorted(
+    found = jobs(["detect.conf=0.2,0.4", "segment=nano,box", "run=x"])
+    assert [job.overrides for job in found] == [
         ("detect.conf=" + c, "segment=" + s, "run=x") for c in ("0.2", "0.4") for s in ("nano", "box")
-    )
+    ]
 
 
 def test_a_tilde_takes_a_component_out(tmp_path, monkeypatch):

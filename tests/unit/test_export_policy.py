@@ -6,9 +6,8 @@ import pytest
 from autolabel.core.errors import ConfigError, ExportError
 from autolabel.export.policy import POLICY_NOTES, Policy, explained, policy_of, prepared
 from autolabel.export.reading import compare
-from autolabel.ops.components import hole_areas_px, part_areas_px
 from autolabel.ops.masks import area_px, decode, encode
-from tests.records import ListReader, disc, instance, record, shapes
+from tests.records import ListReader, disc, hole_areas_px, instance, part_areas_px, record, shapes
 
 SHAPES = shapes()
 BIG, SMALL = disc(120, 160, 60, 60, 30), disc(120, 160, 85, 60, 12)

@@ -5,10 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from autolabel.core.types import Rle
-from autolabel.ops.components import hole_areas_px, part_areas_px
 from autolabel.ops.mask_shape import mask_shape
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode
-from tests.records import shapes
+from tests.records import hole_areas_px, part_areas_px, shapes
 
 BOX = (10.4, 20.6, 70.5, 61.5)
 small = arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1))

@@ -5,10 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolabel.core.types import Rle
-from autolabel.ops.components import part_areas_px
 from autolabel.ops.masks import area_px, bounds_xyxy, encode, from_polygons
 from autolabel.ops.outline import centre_texts, outline
-from tests.records import shapes
+from tests.records import part_areas_px, shapes
 
 
 def check(mask):

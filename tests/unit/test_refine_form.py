@@ -6,13 +6,12 @@ import pytest
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import ImageInfo
-from autolabel.ops.components import part_areas_px
 from autolabel.ops.masks import decode, encode, iou
 from autolabel.ops.smooth import open_close, smoothed
 from autolabel.refine.bleed import BleedRefiner
 from autolabel.refine.border import BorderRefiner
 from autolabel.refine.smooth import SmoothRefiner
-from tests.records import disc, instance, shapes
+from tests.records import disc, instance, part_areas_px, shapes
 
 IMAGE = ImageInfo(160, 120)
 
