@@ -34,10 +34,10 @@ from autolabel.core.protocols import Prompter, Segmenter
 from autolabel.core.types import Detections, Frame, ImageInfo, ImageRef, Rle
 from autolabel.engine.asking import ask
 from autolabel.ops.masks import ious
-from benchmarks.page import processor
+from benchmarks.fresh import memory_mb
+from benchmarks.page import RESULTS, processor, write_page
 from benchmarks.pictures import read_bgr
 
-RESULTS = Path(__file__).parent / "results"
 RANDOM = ["segment=sam2_tiny", "segment.weights=random:3"]
 MODELS = {
     # The nano model thinks little of its masks, and random weights less; with the defaults nothing would be left.
@@ -73,9 +73,7 @@ def main() -> None:
                 lines.append(row(model, layers, side, given.points, paths))
                 sys.stdout.write(lines[-1] + "\n")
                 sys.stdout.flush()
-    given.out.mkdir(parents=True, exist_ok=True)
-    name = f"automatic_cpu_{platform.machine()}_{datetime.now(UTC):%Y-%m-%d}.md"
-    (given.out / name).write_text("\n".join(lines) + "\n")
+    write_page(given.out, f"automatic_cpu_{platform.machine()}", "\n".join(lines) + "\n")
 
 
 def header(points: int) -> str:
@@ -186,17 +184,12 @@ def measured(call: Callable[[], list[Rle]]) -> Measured:
     gc.collect()
     # What the other one has freed must not be there to be used again.
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = memory_mib("VmRSS")
+    before = memory_mb("VmRSS")
     # Linux: the peak so far is forgotten.
     Path("/proc/self/clear_refs").write_text("5")
     start = time.process_time()
     masks = call()
-    return Measured(masks, time.process_time() - start, memory_mib("VmHWM") - before)
-
-
-def memory_mib(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+    return Measured(masks, time.process_time() - start, memory_mb("VmHWM") - before)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from autolabel.app.demo import SAMPLES, sample_folder
-from benchmarks.page import RESULTS, commit, processor, write_page
+from benchmarks.page import RESULTS, commit, processor, publish
 
 SIZE_WH = (320, 240)
 COMMAND = "import sys; from autolabel.app.main import main; sys.exit(main())"
@@ -50,9 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         costs = [labelled(Path(folder) / str(n), n, arguments.settings) for n in sorted(arguments.images)]
-    text = "\n".join(table(costs, arguments.settings)) + "\n"
-    sys.stdout.write(text)
-    write_page(arguments.out, f"linear_cpu_{platform.machine()}", text)
+    publish(arguments.out, f"linear_cpu_{platform.machine()}", "\n".join(table(costs, arguments.settings)) + "\n")
 
 
 def labelled(folder: Path, count: int, settings: list[str]) -> Cost:

@@ -16,7 +16,7 @@ DECIDING = ("autolabel", "configs", "benchmarks")
 """Folders of a checkout whose files decide the figures."""
 
 
-def publish(folder: Path, stem: str, text: str, beyond: str) -> int:
+def publish(folder: Path, stem: str, text: str, beyond: str = "") -> int:
     """On the screen and as a page; the exit code, 1 where something is `beyond` its limits or not known to be
     within."""
     sys.stdout.write(text)
@@ -30,7 +30,7 @@ def write_page(folder: Path, stem: str, text: str) -> Path:
     """Into `folder`, under today's date; an earlier page of the day stays."""
     folder.mkdir(parents=True, exist_ok=True)
     path = free_path(folder, f"{stem}_{datetime.now(UTC):%Y-%m-%d}")
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     return path
 
 

@@ -35,10 +35,9 @@ from autolabel.engine.asking import ask
 from autolabel.ops.boxes import box_problem, clip_xyxy
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode, iou
 from autolabel.source.coco import CocoSource
-from benchmarks.page import processor
+from benchmarks.page import RESULTS, processor, publish
 from benchmarks.pictures import read_bgr
 
-RESULTS = Path(__file__).parent / "results"
 DETECTOR_ERROR = 0.1
 SMALLEST_PX = 100
 WAYS: dict[str, list[str]] = {
@@ -96,10 +95,7 @@ def main() -> None:
     lines = [header(given.boxes, sets)]
     for segment in given.segment:
         lines += table(segment, given.ways, sets)
-    text = "\n".join(lines) + "\n"
-    sys.stdout.write(text)
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"prompts_cpu_{platform.machine()}_{datetime.now(UTC):%Y-%m-%d}.md").write_text(text)
+    publish(given.out, f"prompts_cpu_{platform.machine()}", "\n".join(lines) + "\n")
 
 
 def header(boxes: str, sets: dict[str, list[Picture]]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from autolabel.core.types import ImageInfo
 from autolabel.evaluate.calibration import Known, scores
 from autolabel.ops.quality import SIGNALS, Float64, signals
 from autolabel.refine.quality import QualityRefiner, default_path
-from benchmarks.page import RESULTS, processor
+from benchmarks.page import RESULTS, processor, publish
 from scripts.nano.answers import answers, choose
 from scripts.nano.dataset import DATASETS
 
@@ -44,10 +43,7 @@ def main() -> None:
     pictures = [found for found in answers(segmenter, refs) if found]
     objects = sum(map(len, pictures))
     text = "\n".join([*header(args, len(pictures), objects), *tables(pictures, args.calibration)]) + "\n"
-    sys.stdout.write(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    name = f"quality_{args.segment}_{platform.machine()}_{datetime.now(UTC):%Y-%m-%d}.md"
-    (args.out / name).write_text(text, "utf-8")
+    publish(args.out, f"quality_{args.segment}_{platform.machine()}", text)
 
 
 def header(args: argparse.Namespace, pictures: int, objects: int) -> list[str]:

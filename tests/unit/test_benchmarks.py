@@ -43,6 +43,11 @@ def test_a_page_never_takes_the_place_of_an_earlier_one(tmp_path):
     assert paths[2].name == f"{paths[0].stem}-3.md"
 
 
+def test_every_benchmark_leaves_the_name_of_its_page_to_it():
+    modules = Path(page.__file__).parent.glob("*.py")
+    assert [path.name for path in modules if '.md"' in path.read_text()] == ["page.py"]
+
+
 def git(folder, *arguments):
     subprocess.run(
         ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], check=True
