@@ -28,6 +28,9 @@ class LabelsDetector:
     anew and the existing one goes along as `replaced`. Frames without labels have no detections; where the source does
     not say that nothing is in them, they are `unlabelled`."""
 
+    categories: tuple[Category, ...] | None = None
+    identity: Mapping[str, str] = {}
+
     def __init__(self, *, keep_masks: bool) -> None:
         if not isinstance(keep_masks, bool):
             raise ConfigError(f"detect.keep_masks must be true or false, got {keep_masks!r}")
@@ -37,14 +40,6 @@ class LabelsDetector:
     def hands_on(self) -> frozenset[str]:
         """Of the annotations: their ids and keypoints, and masks that are to be made anew."""
         return frozenset({"ids", "keypoints"} if self.keep_masks else {"ids", "keypoints", "masks"})
-
-    @property
-    def categories(self) -> tuple[Category, ...] | None:
-        return None
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {}
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Raises ImageError `size_mismatch` when a label file declares another picture size, and `bad_label`

@@ -11,6 +11,8 @@ from autolabel.core.types import Category, Detections, Frame
 class NoDetector:
     """Finds nothing. `category` is the name of the class that objects found by prompts get."""
 
+    identity: Mapping[str, str] = {}
+
     def __init__(self, *, category: str) -> None:
         if not isinstance(category, str) or not category:
             raise ConfigError(f"detect.category must be a name, got {category!r}")
@@ -24,10 +26,6 @@ class NoDetector:
     def class_of_new(self) -> int:
         """The class of objects that only prompts find."""
         return self._categories[0].id
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {}
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         return [Detections.none() for _ in frames]

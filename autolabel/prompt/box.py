@@ -17,14 +17,11 @@ class BoxPrompter:
     Boxes are clipped to the image.
     """
 
+    identity: Mapping[str, str] = {}
     about: About = "boxes"
 
     def __init__(self, *, pad: float) -> None:
         self._pad = fraction("prompt.pad", pad)
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {}
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]

@@ -19,15 +19,12 @@ class BoxPointPrompter:
     """`point` is `inside` (the most-inside point of the mask that an object already has, else the middle of its
     box) or `centre` (always the middle). Boxes are widened by `pad` as `prompt=box` does."""
 
+    identity: Mapping[str, str] = {}
     about: About = "boxes"
 
     def __init__(self, *, point: str, pad: float) -> None:
         self._from_mask = one_of("prompt.point", point, ("inside", "centre")) == "inside"
         self._pad = fraction("prompt.pad", pad)
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {}
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]

@@ -25,6 +25,7 @@ class GridPrompter:
     asked as pictures of their own, each with a grid that is coarser by `crop_points_downscale` ** i. What becomes of
     the answers: `Sieve`. Detections are left alone."""
 
+    identity: Mapping[str, str] = {}
     about: About = "everything"
 
     def __init__(
@@ -58,10 +59,6 @@ class GridPrompter:
             fraction("prompt.crop_iou", crop_iou),
             None if mask_iou is None else fraction("prompt.mask_iou", mask_iou),
         )
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {}
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]

@@ -23,6 +23,7 @@ class NegativesPrompter:
     no neighbour: it may be a part, or the same thing found twice. Boxes are widened by `pad`.
     """
 
+    identity: Mapping[str, str] = {}
     about: About = "boxes"
 
     def __init__(self, *, reach: float, max_points: int, max_overlap: float, pad: float) -> None:
@@ -30,10 +31,6 @@ class NegativesPrompter:
         self._max_points = count("prompt.max_points", max_points, 1, 64)
         self._max_overlap = fraction("prompt.max_overlap", max_overlap)
         self._pad = fraction("prompt.pad", pad)
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {}
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]

@@ -13,9 +13,7 @@ from autolabel.ops.masks import encode_crop
 class BoxSegmenter:
     """Answers a box with the box. Prompts without a box, or with a box that is not finite, go unanswered."""
 
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return {}
+    identity: Mapping[str, str] = {}
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         return [

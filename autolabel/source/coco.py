@@ -65,6 +65,8 @@ class CocoSource:
     reads the file again.
     """
 
+    ignored: Mapping[str, int] = {}
+
     def __init__(self, *, path: str, images_dir: str | None) -> None:
         self._path = check_place("source.path", path)
         self._images_dir = check_optional_place("source.images_dir", images_dir)
@@ -77,10 +79,6 @@ class CocoSource:
     @property
     def document(self) -> str:
         return self._head.document
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        return {}
 
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError, naming file and position, when the file as a whole cannot be trusted."""

@@ -17,17 +17,12 @@ class FolderSource:
     """Image ids are relative to `path`, in the order of their bytes. A path to one file is that one picture,
     whatever its extension, in its parent folder. `path` may be an address."""
 
+    categories: tuple[Category, ...] = ()
+    document = ""
+
     def __init__(self, *, path: str) -> None:
         self._path = check_place("source.path", path)
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def categories(self) -> tuple[Category, ...]:
-        return ()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

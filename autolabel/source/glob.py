@@ -24,17 +24,12 @@ class GlobSource:
     relative to the last folder in front of the first pattern character. Hidden files never match. `path` may be an
     address."""
 
+    categories: tuple[Category, ...] = ()
+    document = ""
+
     def __init__(self, *, path: str) -> None:
         self._path = check_place("source.path", path)
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def categories(self) -> tuple[Category, ...]:
-        return ()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

@@ -37,6 +37,8 @@ class LabelStudioSource:
     left alone. A region that cannot be read makes its picture `failed:bad_label`.
     """
 
+    document = ""
+
     def __init__(self, *, path: str, images_dir: str | None, data_key: str | None, results: Results) -> None:
         self._path = check_path("source.path", path)
         self._images_dir = check_optional_path("source.images_dir", images_dir)
@@ -47,10 +49,6 @@ class LabelStudioSource:
         self._results = results
         self._data_key = data_key
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

@@ -45,6 +45,8 @@ class LabelMeSource:
     cannot be read makes its picture `failed:bad_label`; a picture without a file has no labels.
     """
 
+    document = ""
+
     def __init__(self, *, path: str, images_dir: str | None, join_groups: bool) -> None:
         self._path = check_path("source.path", path)
         self._images_dir = check_optional_path("source.images_dir", images_dir)
@@ -52,10 +54,6 @@ class LabelMeSource:
             raise ConfigError(f"source.join_groups must be true or false, got {join_groups!r}")
         self._join = join_groups
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

@@ -25,18 +25,13 @@ class ListSource:
     one and there is no `root`), lines may be addresses too, of this storage alone (see `placed`).
     """
 
+    categories: tuple[Category, ...] = ()
+    document = ""
+
     def __init__(self, *, path: str, root: str | None = None) -> None:
         self._path = check_place("source.path", path)
         self._root = check_optional_place("source.root", root)
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def categories(self) -> tuple[Category, ...]:
-        return ()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

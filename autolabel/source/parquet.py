@@ -62,6 +62,8 @@ class ParquetSource:
     `images_dir` has it. A row's split is its own, or that of its file's name.
     """
 
+    ignored: Mapping[str, int] = {}
+
     def __init__(self, *, path: str, images_dir: str | None, extract_to: str | None) -> None:
         self._path = check_path("source.path", path)
         self._images_dir = check_optional_path("source.images_dir", images_dir)
@@ -75,10 +77,6 @@ class ParquetSource:
     @property
     def document(self) -> str:
         return self._head.document
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        return {}
 
     def images(self) -> Iterator[ImageRef]:
         """Raises SourceError, naming file and row, when the files as a whole cannot be trusted."""

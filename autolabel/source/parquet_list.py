@@ -40,6 +40,9 @@ class ParquetListSource:
     picture are an error.
     """
 
+    categories: tuple[Category, ...] = ()
+    document = ""
+
     def __init__(self, *, path: str, column: str, root: str | None, split_column: str | None) -> None:
         self._path = check_place("source.path", path)
         self._column = check_place("source.column", column)
@@ -47,14 +50,6 @@ class ParquetListSource:
         self._split = check_optional_place("source.split_column", split_column)
         self._ignored: Counter[str] = Counter()
         pyarrow()  # the error comes before the work
-
-    @property
-    def categories(self) -> tuple[Category, ...]:
-        return ()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

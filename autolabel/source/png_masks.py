@@ -58,6 +58,8 @@ class PngMaskSource:
     name or no picture, or may be of several pictures (the `image` of a JSON beside it tells) makes a `failed` record.
     """
 
+    document = ""
+
     def __init__(
         self,
         *,
@@ -93,10 +95,6 @@ class PngMaskSource:
             _values_of("source.ignore", [ignore])
         self._ignore = _IGNORE if ignore is None and self._semantic else ignore
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

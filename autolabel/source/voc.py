@@ -80,14 +80,12 @@ class VocSource:
     and `images_dir` may be addresses.
     """
 
+    document = ""
+
     def __init__(self, *, path: str, images_dir: str | None) -> None:
         self._path = check_place("source.path", path)
         self._images_dir = check_optional_place("source.images_dir", images_dir)
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

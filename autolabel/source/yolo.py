@@ -49,6 +49,8 @@ class YoloSource:
     where their length does not (see yolo_rows.py). `path`, `images_dir` and `root` may be addresses.
     """
 
+    document = ""
+
     def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind = "auto") -> None:
         if rows not in ROW_KINDS:
             raise ConfigError(f"source.rows must be one of {', '.join(ROW_KINDS)}, got {rows!r}")
@@ -57,10 +59,6 @@ class YoloSource:
         self._images_dir = check_optional_place("source.images_dir", images_dir)
         self._root = check_optional_place("source.root", root)
         self._ignored: Counter[str] = Counter()
-
-    @property
-    def document(self) -> str:
-        return ""
 
     @property
     def ignored(self) -> Mapping[str, int]:

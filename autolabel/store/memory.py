@@ -11,6 +11,8 @@ from autolabel.core.types import Category, ImageRecord
 class MemoryStore:
     """A RecordSink and a RecordReader at once."""
 
+    document = ""
+
     def __init__(self, categories: Sequence[Category] = ()) -> None:
         self._categories = tuple(categories)
         self._units: dict[int, tuple[ImageRecord, ...]] = {}
@@ -18,10 +20,6 @@ class MemoryStore:
     @property
     def categories(self) -> tuple[Category, ...]:
         return self._categories
-
-    @property
-    def document(self) -> str:
-        return ""
 
     def commit(self, unit: Unit, records: Sequence[ImageRecord]) -> None:
         self._units.setdefault(unit.number, tuple(records))
