@@ -26,10 +26,7 @@ class BoxPrompter:
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
     ) -> list[Prompts]:
-        return [
-            box_prompts(frame, found, rows, self._pad)
-            for frame, found, rows in zip(frames, detections, asked, strict=True)
-        ]
+        return [box_prompts(*one, self._pad) for one in zip(frames, detections, asked, strict=True)]
 
 
 def box_prompts(frame: Frame, found: Detections, rows: Sequence[int], pad: float) -> Prompts:

@@ -29,9 +29,7 @@ class BoxPointPrompter:
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
     ) -> list[Prompts]:
-        return [
-            self._one(frame, found, rows) for frame, found, rows in zip(frames, detections, asked, strict=True)
-        ]
+        return [self._one(*one) for one in zip(frames, detections, asked, strict=True)]
 
     def _one(self, frame: Frame, found: Detections, rows: Sequence[int]) -> Prompts:
         points = inside_xy(found) if self._from_mask else centres_xy(found.boxes_xyxy)

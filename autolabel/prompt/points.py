@@ -70,9 +70,7 @@ class PointsPrompter:
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
     ) -> list[Prompts]:
-        return [
-            self._one(frame, found, rows) for frame, found, rows in zip(frames, detections, asked, strict=True)
-        ]
+        return [self._one(*one) for one in zip(frames, detections, asked, strict=True)]
 
     def _one(self, frame: Frame, found: Detections, rows: Sequence[int]) -> Prompts:
         if self.file is None:
