@@ -30,7 +30,9 @@ import numpy as np
 from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite, upload
+from autolabel.ops.names import nearest
 from autolabel.ops.settings import one_of
+from autolabel.weights.load import load_strictly, seed_of, seeded
 from autolabel.weights.quiet import ultralytics_at_bay
 
 _PAD_VALUE = 114
@@ -361,8 +363,7 @@ def _class_indices(classes: list[str] | None, names: Mapping[int, str]) -> list[
     known = set(names.values())
     for name in classes:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=3) or sorted(known)[:10]
-            raise ConfigError(f"detect.classes: the model has no class {name!r}; did you mean {', '.join(close)}?")
+            raise ConfigError(f"detect.classes: the model has no class {name!r}; {nearest(str(name), known)}")
     return [index for index, name in sorted(names.items()) if name in classes]
 
 
@@ -385,8 +386,12 @@ def load_detector(weights: str, architecture: str | None) -> Loaded:
     Raises ConfigError for an unknown architecture, WeightsError for a file that is damaged, does not fit, is
     no detector, or would need code to be unpickled.
     """
-    if weights.startswith("random:"):
-        model, digest = _random_model(weights, architecture)
+    seed = seed_of(weights, key="detect.weights")
+    if seed is not None:
+        if architecture is None:
+            raise ConfigError(f"detect.weights={weights} needs detect.architecture")
+        with seeded(seed):
+            model, digest = _build(architecture, None)
         return Loaded(model, model.names, weights, digest)
     from autolabel.weights import resolve
 
@@ -401,17 +406,6 @@ def load_detector(weights: str, architecture: str | None) -> Loaded:
     return Loaded(model, names, resolved.sha256, digest)
 
 
-def _random_model(weights: str, architecture: str | None) -> tuple[Any, str]:
-    import torch
-
-    seed = weights.removeprefix("random:")
-    if not seed.isdigit() or architecture is None:
-        raise ConfigError(f"detect.weights=random:SEED needs a number and detect.architecture, got {weights!r}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed))
-        return _build(architecture, None)
-
-
 def _from_safetensors(path: Path, architecture: str | None) -> tuple[Any, str]:
     from safetensors.torch import load_file
 
@@ -421,7 +415,7 @@ def _from_safetensors(path: Path, architecture: str | None) -> tuple[Any, str]:
     if architecture is None:
         raise ConfigError(f"detect.architecture is needed for {path}: there is no {beside.name} that states it")
     model, digest = _build(architecture, about.get("nc"))
-    _load_strictly(model, load_file(path), path)
+    load_strictly(model, load_file(path), path, key="detect.architecture")
     names = about.get("names")
     if names is not None:
         model.names = dict(enumerate(names)) if isinstance(names, list) else names
@@ -443,18 +437,6 @@ def _from_checkpoint(path: Path) -> Any:
     if not hasattr(model, "fuse") or task not in _TASKS:
         raise WeightsError(f"{path} is not a detector (task {task!r})")
     return model.float()
-
-
-def _load_strictly(model: Any, state: Mapping[str, Any], path: Path) -> None:
-    own = model.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    other = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    if missing or unexpected or other:
-        raise WeightsError(
-            f"{path} does not fit detect.architecture: {len(missing)} keys missing {missing[:3]}, "
-            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(other)} of another shape {other[:3]}"
-        )
-    model.load_state_dict(state)
 
 
 def _build(architecture: str, num_classes: int | None) -> tuple[Any, str]:

@@ -34,6 +34,7 @@ from autolabel.segment.sam import SamSegmenter, to_model_image
 from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 from autolabel.segment.sam2_encoder import ImageEncoder
+from autolabel.weights.load import load_strictly, seed_of, seeded
 
 logger = logging.getLogger(__name__)
 
@@ -283,24 +284,21 @@ def load_model(architecture_yaml: str, weights: str) -> tuple[Any, str]:
 
     `random:SEED` gives random weights, which do not depend on and do not move the global generator.
     """
-    if weights.startswith("random:"):
-        return _random_model(architecture_yaml, weights), weights
+    seed = seed_of(weights, key="segment.weights")
+    if seed is not None:
+        return _random_model(architecture_yaml, seed), weights
     from autolabel.weights import resolve
 
     resolved = resolve(weights)
     model = _build(architecture_yaml)
-    load_strictly(model, read_state(resolved.path), resolved.path)
+    load_strictly(model, read_state(resolved.path), resolved.path, key="segment.architecture")
     return model, resolved.sha256
 
 
-def _random_model(architecture_yaml: str, weights: str) -> Any:
+def _random_model(architecture_yaml: str, seed: int) -> Any:
     import torch
 
-    seed = weights.removeprefix("random:")
-    if not seed.isdigit():
-        raise ConfigError(f"segment.weights must be a name, a path or random:SEED, got {weights!r}")
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(int(seed))
+    with seeded(seed), torch.no_grad():
         model = _build(architecture_yaml)
         for network in model.sam_mask_decoder.output_hypernetworks_mlps:
             network.layers[-1].weight.mul_(_RANDOM_HEAD_GAIN)
@@ -364,21 +362,3 @@ def read_state(path: Path) -> Mapping[str, Any]:
         raise WeightsError(f"{path} is not a SAM 2 checkpoint: it has no `model` entry")
     state: Mapping[str, Any] = checkpoint["model"]
     return state
-
-
-def load_strictly(model: Any, state: Mapping[str, Any], path: Path) -> None:
-    """Fill `model`; WeightsError names the keys that are missing, unexpected or of another shape."""
-    own = model.state_dict()
-    wrong = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
-    }
-    if any(wrong.values()):
-        found = "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in wrong.items() if keys)
-        raise WeightsError(f"{path} does not fit segment.architecture: {found}")
-    model.load_state_dict(state)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
