@@ -15,6 +15,7 @@ from autolabel.core.errors import AutolabelError, ConfigError, SourceError, Stor
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRef
 from autolabel.ops.evaluation_file import FIGURES, FOLDER, OBJECTS
+from autolabel.ops.files import replace_durably
 from autolabel.ops.storage import absolute, is_url, redact
 from autolabel.store.lock import FILE_NAME as LOCK
 from autolabel.store.lock import exclusive
@@ -196,9 +197,7 @@ def replaced_text(path: Path) -> Iterator[TextIO]:
         # Made like any other file, so that the umask says who may read it.
         with open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105
+        replace_durably(Path(temporary), path)
     except BaseException as error:
         with suppress(OSError):  # it may never have been made
             Path(temporary).unlink()

@@ -15,8 +15,8 @@ from autolabel.app.run_directory import write_text
 from autolabel.core.errors import ExportError
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRecord
-from autolabel.export.manifest import file_sha256
 from autolabel.ops.export_mark import MANIFEST, is_export
+from autolabel.ops.files import file_sha256
 
 
 def require_names_apart(records: Iterable[ImageRecord]) -> None:

@@ -35,6 +35,7 @@ from autolabel.export.manifest import (
     origin_line,
 )
 from autolabel.ops.export_mark import HEAD, MANIFEST, RECORDS, is_export
+from autolabel.ops.files import sync
 
 logger = logging.getLogger(__name__)
 
@@ -241,7 +242,7 @@ def _put_in_place(draft: Path, directory: Path, aside: Path) -> None:
             aside.rename(draft)
             directory.rename(aside)
             draft.rename(directory)
-    _sync(directory.parent)
+    sync(directory.parent)
 
 
 def _retire(aside: Path, directory: Path, draft: Path) -> None:
@@ -257,7 +258,7 @@ def _retire(aside: Path, directory: Path, draft: Path) -> None:
     names = (directory.with_name(f"{directory.name}.edited-{number}") for number in itertools.count(1))
     kept = next(name for name in names if not os.path.lexists(name))
     aside.rename(kept)
-    _sync(directory.parent)
+    sync(directory.parent)
     logger.warning(
         counted(
             len(edited),
@@ -318,13 +319,8 @@ def _sync_tree(root: Path, folders: Iterable[Path]) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(root))
     for folder in sorted(folders, reverse=True):
         for path in (p for p in folder.iterdir() if p.is_file() and not p.is_symlink()):
-            _sync(path)
-        _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    with _opened(path) as handle:
-        os.fsync(handle)
+            sync(path)
+        sync(folder)
 
 
 @contextmanager

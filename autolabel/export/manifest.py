@@ -14,6 +14,7 @@ from typing import Any
 
 from autolabel.core.errors import ExportError
 from autolabel.ops.export_mark import HEAD, MANIFEST, RECORDS, is_export
+from autolabel.ops.files import file_sha256
 
 SEAL = "sha256_of_the_above"
 """The manifest's last key: the checksum of its own bytes up to that line."""
@@ -113,11 +114,6 @@ def edited_files(directory: Path) -> list[str]:
         return changed + _added_files(directory, {folder for folder, number in added.items() if number > 0})
     except (ExportError, OSError, ValueError):  # ValueError: a name that no file can have
         return [MANIFEST]
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_changed(path: Path, found: os.stat_result, entry: dict[str, object], written_ns: int) -> bool:

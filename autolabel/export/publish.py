@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from autolabel.core.errors import ConfigError, ExportError
-from autolabel.export.manifest import file_sha256, listed_files
+from autolabel.export.manifest import listed_files
 from autolabel.ops.export_mark import MANIFEST
+from autolabel.ops.files import file_sha256
 from autolabel.ops.storage import (
     checked_url,
     in_parallel,

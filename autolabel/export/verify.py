@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autolabel.core.errors import ExportError
-from autolabel.export.manifest import SEAL, file_sha256, is_entry, present_files
+from autolabel.export.manifest import SEAL, is_entry, present_files
 from autolabel.ops.export_mark import MANIFEST, is_export
+from autolabel.ops.files import file_sha256
 
 
 def check_files(directory: Path) -> list[str]:

@@ -8,15 +8,16 @@ each picture once costs little beside labelling it, and a mistake that was made 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from autolabel.core.text import counted
 from autolabel.core.types import ImageRef
+from autolabel.ops.files import file_sha256
 from autolabel.store.codec import decode_columns
 from autolabel.store.manifest import DIFFERS
 
@@ -93,7 +94,6 @@ def _labelled_sha256(image_id: bytes, path: bytes, data: bytes | None) -> str:
 def _sha256(path: str) -> str | None:
     """None for a file that cannot be read now."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a str of surrogate escapes, not a Path
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(Path(path))
     except OSError:
         return None

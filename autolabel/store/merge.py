@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 from autolabel.core.errors import StoreBusy, StoreCorrupt, StoreMismatch
 from autolabel.core.text import counted
 from autolabel.ops.changes import changed
+from autolabel.ops.files import replace_durably
 from autolabel.store.run import FILE_NAME, Row, RunReader, RunStore, mapping_of, open_reader, open_store
 
 STAGING = ".merging"
@@ -85,8 +85,7 @@ def merge(directories: Sequence[Path], out: Path, settings: Mapping[str, str]) -
         staging.mkdir()
         try:
             _fill(staging, readers, parts, settings)
-            os.replace(staging / FILE_NAME, out / FILE_NAME)  # noqa: PTH105
-            _sync(out)
+            replace_durably(staging / FILE_NAME, out / FILE_NAME)
         finally:
             # Of a disk that is full half a run would fill the rest, and the next merge would have no room.
             shutil.rmtree(staging, ignore_errors=True)
@@ -251,11 +250,3 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     rest = iter(rows)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

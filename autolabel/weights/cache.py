@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from autolabel.core.errors import WeightsError, WeightsMissing
+from autolabel.ops.files import file_sha256, replace_durably
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,7 @@ logger = logging.getLogger(__name__)
 def sha256_of(path: Path) -> str:
     """The sha256 of the file's bytes, lower-case hex; about 1 s for 1 GB. Raises WeightsMissing."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror}") from error
 
@@ -59,21 +58,6 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def replace_durably(written: Path, target: Path) -> None:
-    """Give a complete file its final name, so that a power cut leaves the whole file or none."""
-    descriptor = os.open(written, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    written.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def trusted(directory: Path, file: str, *, stated_only: bool = False) -> str | None:

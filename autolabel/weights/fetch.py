@@ -26,6 +26,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from autolabel.core.errors import WeightsCorrupt, WeightsError, WeightsMissing
+from autolabel.ops.files import replace_durably
 from autolabel.weights import cache
 
 logger = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ class _Partial:
 
     def publish(self) -> None:
         with self._disk():
-            cache.replace_durably(self._data, self._wanted.target)
+            replace_durably(self._data, self._wanted.target)
             self._note.unlink(missing_ok=True)
 
     def discard(self) -> None:

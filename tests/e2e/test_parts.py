@@ -1,5 +1,6 @@
 """Parts of a run, and the run that they are merged into."""
 
+import os
 import resource
 import shutil
 import sqlite3
@@ -236,7 +237,7 @@ def test_a_merge_that_is_cut_off_leaves_the_old_one(changing, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(merge_module.os, "replace", cut)
+        patched.setattr(os, "replace", cut)
         assert merged(tmp_path, ["part 1", "part 2"]) == 130
     assert tables(tmp_path / "all") == before
     assert merged(tmp_path, ["part 1", "part 2"]) == 0
@@ -312,7 +313,7 @@ def test_a_merge_that_was_cut_off_leaves_nothing_and_begins_again(label, tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(merge_module.os, "replace", cut)
+        patched.setattr(os, "replace", cut)
         assert merged(tmp_path, ["part 1", "part 2"]) == 130
     staging = tmp_path / "all" / merge_module.STAGING
     assert not (tmp_path / "all" / "run.sqlite").exists()
