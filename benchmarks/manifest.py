@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from autolabel.app.summary import Sitting, summarise
+from autolabel.app.summary import Invocation, summarise
 from autolabel.core.types import Category, ImageInfo, ImageRecord, ImageRef, Instance, Rle, Verdict
 from autolabel.store.codec import encode_record
 from autolabel.store.listing import Listing
@@ -148,7 +148,7 @@ def fill(directory: Path, count: int, random_names: bool) -> None:
 
 def summary(directory: Path, count: int, random_names: bool) -> None:
     with open_reader(directory) as reader:
-        found = summarise(reader, Sitting(labelled=count, seconds=1.0))
+        found = summarise(reader, Invocation(labelled=count, seconds=1.0))
         assert sum(found.holds.status.values()) == count, found.holds.status
         found.write(directory)
 

@@ -152,7 +152,7 @@ def ours(task: Task) -> Progress:
         raise RuntimeError(f"autolabel label ended with {summary.exit_code}: {summary.text()}")
     decided = OmegaConf.load(Path(task.out) / "run" / "config.yaml").segment.precision
     arithmetic = choose_precision(decided, task.device, key="segment.precision")
-    return Progress(marks, arithmetic, dict(summary.sitting.stages) if summary.sitting else {})
+    return Progress(marks, arithmetic, dict(summary.invocation.stages) if summary.invocation else {})
 
 
 def loop(task: Task) -> Progress:

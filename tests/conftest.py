@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 
 from autolabel.weights.quiet import quiet_environment
@@ -14,6 +15,8 @@ if "YOLO_CONFIG_DIR" not in os.environ:  # the processes of xdist have that of t
     atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
 os.environ["AUTOLABEL_OFFLINE"] = "1"
 quiet_environment()
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on how busy a machine is
+hypothesis.settings.load_profile("untimed")
 
 from tests.remote import bucket, leaking  # noqa: E402, F401 - fixtures, after the environment is set
 

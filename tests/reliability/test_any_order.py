@@ -124,7 +124,6 @@ def test_any_order_of_labelling_and_faults_keeps_the_promises(examples, steps, n
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             derandomize=examples < 10,
             suppress_health_check=list(HealthCheck),
         ),

@@ -40,7 +40,7 @@ def test_a_row_is_one_line_of_json_with_what_is_known_of_its_mask():
         assert json.loads(row.rstrip(b",")) == {**beside, **json.loads(b"{%b}" % annotation_text(mask))}
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.one_of(st.floats(0, 1), st.floats(0, 1, width=32), st.integers(0, 2**20).map(lambda n: n / 2**20)))
 @example(0.0078125)  # half a millionth, and nothing lost: to the even one
 @example(1e-07)
@@ -51,7 +51,7 @@ def test_scores_are_written_as_python_rounds_and_writes_them(score):
     assert row.endswith(b',"score":%a,"predicted_iou":%a}' % ((round(score, 6),) * 2))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(0, 999_999), st.sampled_from([-2, -1, 0, 1, 2]))
 def test_a_score_beside_the_middle_of_two_millionths_goes_to_the_nearer_one(millionths, steps):
     score = (millionths + 0.5) / 1e6

@@ -216,7 +216,7 @@ def test_answers_that_are_not_one_list_a_picture_name_the_segmenter(answers, sai
 # duplicates
 
 
-@settings(max_examples=50, deadline=None)  # the first example imports torchvision
+@settings(max_examples=50)  # the first example imports torchvision
 @given(
     corners=arrays(np.float32, (12, 2, 2), elements=st.integers(0, 30).map(float)),
     scores=arrays(np.float32, 12, elements=st.sampled_from([0.1, 0.5, 0.5, 0.9])),

@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autolabel.core.types import Rle
@@ -53,7 +53,6 @@ def test_all_four_channels_are_255_inside_and_0_outside(mask):
     assert (values.reshape(*mask.shape, 4) == mask[..., None] * 255).all()
 
 
-@settings(deadline=None)  # the first call compiles
 @given(noise(1))
 def test_every_mask_comes_back_from_a_brush_and_from_runs(masks):
     rle = encode(masks[0])

@@ -243,7 +243,7 @@ def test_a_setting_out_of_range_names_its_key(setting, value):
         detector(**given_)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=st.integers(1, 400), width=st.integers(1, 400), side=st.sampled_from([32, 64, 160]))
 def test_the_letterbox_is_that_of_ultralytics(height, width, side):
     from ultralytics.data.augment import LetterBox

@@ -26,7 +26,7 @@ SWAPPED = {
 }
 
 
-QUICK = settings(max_examples=30, deadline=None)
+QUICK = settings(max_examples=30)
 
 
 def found(index, x=40, r=20, category_id=CAT, **changes):

@@ -69,7 +69,7 @@ def test_shapes_beside_a_moved_disc(name):
     assert_as_in_the_papers(shapes()[name], at(75, 62, 33))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.sampled_from([(1, 1), (3, 40), (25, 25), (31, 60)]), st.floats(0, 1))
 def test_any_two_masks_at_any_border(seed, size_hw, share):
     random = np.random.default_rng(seed)

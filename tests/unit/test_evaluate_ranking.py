@@ -23,7 +23,7 @@ def test_the_area_of_three_masks_by_hand():
     assert aurc(np.array([0.9, 0.5, 0.7]), np.array([1.0, 0.0, 0.4])) == pytest.approx((0 + 0.6 / 2 + 1.6 / 3) / 3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(VALUES)
 def test_equal_scores_count_as_the_mean_over_all_orders(pairs):
     scores, ious = zip(*pairs, strict=True)
@@ -32,7 +32,7 @@ def test_equal_scores_count_as_the_mean_over_all_orders(pairs):
     assert aurc(np.array(scores, float), np.array(ious)) == pytest.approx(expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(VALUES)
 def test_no_score_is_better_than_the_iou_itself(pairs):
     found = ranking([s / 4 for s, _ in pairs], [i for _, i in pairs])

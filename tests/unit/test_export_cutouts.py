@@ -65,7 +65,7 @@ def test_every_shape_comes_back_exactly_from_its_alpha(tmp_path, index, padding)
     assert (report.images, report.instances) == (1, len(SHAPES))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise())
 def test_noise_is_exact_also_where_objects_share_pixels(masks):
     with tempfile.TemporaryDirectory() as folder:

@@ -69,7 +69,7 @@ def test_every_mask_comes_back_from_its_runs(tmp_path):
     assert (report.images, report.instances, report.counts["images_left_out"]) == (2, len(SHAPES), 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise())
 def test_noise_comes_back(tmp_path_factory, masks):
     objects = [instance(mask, i) for i, mask in enumerate(masks)]

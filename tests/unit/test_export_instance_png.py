@@ -49,7 +49,7 @@ def source(root):
     return {ref.image_id: ref for ref in found.images()}, found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(np.uint16, array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.integers(0, 4)))
 def test_regions_are_the_pixels_of_each_number(numbers):
     assert regions(numbers) == {n: encode(numbers == n) for n in np.unique(numbers).tolist() if n}
@@ -63,7 +63,7 @@ def test_every_shape_comes_back_exactly(tmp_path):
     assert (report.images, report.instances) == (len(SHAPES), len(SHAPES))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise())
 def test_noise_is_exact_but_for_the_pixels_that_objects_share(masks):
     with tempfile.TemporaryDirectory() as folder:

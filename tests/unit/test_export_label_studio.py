@@ -141,7 +141,7 @@ def test_pictures_at_an_address_keep_it(tmp_path):
     assert report.notes == ()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise())
 def test_noise_comes_back_from_brushes_and_from_polygons(tmp_path_factory, masks):
     items = [record("a.png", [instance(mask, i) for i, mask in enumerate(masks)])]

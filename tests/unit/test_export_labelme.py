@@ -79,7 +79,7 @@ def test_every_mask_comes_back_as_labelme_places_it(tmp_path):
     assert (report.images, report.instances, report.counts["images_left_out"]) == (1, len(SHAPES), 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise())
 def test_noise_comes_back_from_masks_and_from_polygons(tmp_path_factory, masks):
     root = tmp_path_factory.mktemp("noise")

@@ -67,7 +67,7 @@ def test_pycocotools_reads_every_mask_back(tmp_path, make):
     assert (back.objects, back.deviations, report.instances) == (len(SHAPES), (), len(SHAPES))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(noise())
 def test_noise_is_exact(tmp_path_factory, masks):
     folder = tmp_path_factory.mktemp("noise")

@@ -61,7 +61,7 @@ def test_the_loader_reads_every_shape_exactly(tmp_path):
     assert (report.images, report.instances) == (len(SHAPES), len(SHAPES))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise())
 def test_noise_is_exact_by_class_but_for_the_pixels_that_classes_share(masks):
     with tempfile.TemporaryDirectory() as folder:

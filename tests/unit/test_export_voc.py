@@ -57,7 +57,7 @@ def test_every_shape_comes_back_exactly(tmp_path):
     assert (report.images, report.instances) == (len(SHAPES), len(SHAPES))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(noise())
 def test_noise_is_exact_but_for_the_pixels_that_objects_share(masks):
     with tempfile.TemporaryDirectory() as folder:

@@ -68,7 +68,7 @@ def test_the_loader_reads_the_tight_box_of_every_mask(tmp_path, make):
     assert (report.instances, back.objects, back.deviations) == (2 * len(items), 2 * len(items), ())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(noise(most=1))
 def test_noise_has_its_box_to_the_pixel(tmp_path_factory, masks):
     _, back = exported([photo(folder := tmp_path_factory.mktemp("noise"), "a.png", masks)], folder / "out")

@@ -81,7 +81,7 @@ def test_the_box_holds_every_pixel_and_no_smaller_one_does(tmp_path, name):
     assert is_smallest or name == "swiss"  # a disc that fills the picture; its smallest box stands out of it
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.floats(0.002, 0.9))
 def test_no_rectangle_around_noise_is_smaller(seed, height, width, density):
     mask = (np.random.default_rng(seed).random((height, width)) < density).astype(np.uint8)

@@ -96,7 +96,7 @@ def noisy(draw):
 
 
 @given(noisy(), st.booleans(), st.sampled_from([0.0, 0.5, 0.8, 1.0]))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_no_mask_changes_by_more_than_the_bound_and_none_is_emptied(scene, mirror, min_iou):
     image, mask = scene
     segmenter = guided(Drawn(mask), mirror=mirror, min_iou=min_iou)
@@ -140,7 +140,7 @@ def test_the_mirror_image_is_asked_the_mirrored_question_in_the_same_call():
 
 
 @given(noisy())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_mirroring_twice_changes_nothing(scene):
     rle = encode(scene[1])
     assert mask_mirrored(mask_mirrored(rle)) == rle

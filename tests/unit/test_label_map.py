@@ -144,7 +144,7 @@ def test_only_the_class_of_no_detector_is_that_of_new_objects():
     members=st.lists(st.sampled_from(NAMES), unique=True),
     ids=st.sampled_from(["kept", "contiguous"]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_chosen_class_has_one_place_and_nothing_else_does(keep, drop, members, ids):
     chosen = [c for c in COCO if (keep is None or c.name in keep) and c.name not in drop]
     made = label_map(keep=keep, drop=drop, merge={"new": members}, ids=ids)

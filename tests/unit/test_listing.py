@@ -122,7 +122,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps, st.integers(1, 3), st.booleans())
 def test_the_manifest_is_what_plain_python_makes_of_the_same_listings(tmp_path_factory, steps, unit_size, early):
     directory, model = tmp_path_factory.mktemp("run"), Model(unit_size)

@@ -15,7 +15,7 @@ any_mask = npst.arrays(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(any_mask)
 def test_a_mask_comes_back_from_its_run_lengths(mask):
     rle = encode(mask)
@@ -23,7 +23,7 @@ def test_a_mask_comes_back_from_its_run_lengths(mask):
     assert area_px(rle) == mask.sum() == run_lengths(rle)[1::2].sum()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(any_mask, st.sampled_from(["C", "F"]), st.sampled_from([bool, np.uint8, np.float32]))
 def test_a_mask_has_the_bytes_of_pycocotools(mask, order, dtype):
     for inside in (mask, mask[:0], mask[:, :0]):
@@ -31,7 +31,7 @@ def test_a_mask_has_the_bytes_of_pycocotools(mask, order, dtype):
         assert encode(np.array(inside, dtype, order=order) * dtype(3)).counts == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(any_mask)
 def test_the_crop_is_the_mask_in_its_tight_box(mask):
     rle = encode(mask)
@@ -46,7 +46,7 @@ def test_the_crop_is_the_mask_in_its_tight_box(mask):
     assert encode_crop(crop, x0, y0, rle.size_hw) == rle
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(any_mask, *(st.integers(0, 3) for _ in range(4)), st.sampled_from([bool, np.uint8, np.float32]))
 def test_a_crop_anywhere_in_a_picture_has_the_bytes_of_the_whole_mask(crop, left, top, right, bottom, dtype):
     whole = np.pad(crop, ((top, bottom), (left, right)))

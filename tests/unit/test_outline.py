@@ -27,7 +27,7 @@ def test_a_shape_comes_back_exactly_with_one_ring_a_part(name):
     check(shapes()[name])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.floats(0, 3), st.integers(0, 2**32 - 1))
 def test_noise_of_any_grain_comes_back_exactly(h, w, share, blur, seed):
     noise = np.random.default_rng(seed).random((h, w)).astype(np.float32)
@@ -77,7 +77,7 @@ def numbers(size):
     return np.array([f"{number:08}" for number in range(size)], "S8").view(np.uint64)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_the_ring_through_pixel_centres_is_opencvs_and_there_is_none_for_parts_and_holes(h, w, share, seed):
     mask = (np.random.default_rng(seed).random((h, w)) < share).astype(np.uint8)

@@ -37,14 +37,14 @@ def test_coco_polygons_give_the_mask_back(name):
     assert len(polygons) == parts(SHAPES[name])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(some_noise)
 def test_coco_polygons_of_noise_give_the_mask_back(mask):
     rle = encode(mask)
     assert from_polygons(tuple(coco_polygons(rle)), rle.size_hw) == rle
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(some_noise)
 def test_a_yolo_ring_is_wrong_only_in_the_pixels_it_admits(mask):
     ring, back = through_the_loader(mask)
@@ -54,7 +54,7 @@ def test_a_yolo_ring_is_wrong_only_in_the_pixels_it_admits(mask):
     assert ring.parts > 1 or (back == mask).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(some_noise)
 def test_keeping_far_parts_loses_no_pixel(mask):
     ring, back = through_the_loader(mask, keep_far_parts=True)
@@ -98,7 +98,7 @@ def test_the_loader_is_imitated_exactly():
     assert (theirs == yolo_rasterize(ring, mask.shape)).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(some_noise, st.floats(0, 1), st.floats(0, 1))
 def test_the_measured_iou_is_that_of_whole_images(mask, dx, dy):
     ring = written(yolo_ring(encode(mask)), mask.shape) * np.float32([dx, dy])

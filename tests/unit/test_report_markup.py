@@ -49,7 +49,6 @@ class Seen(HTMLParser):
         self.text += data
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec=None)))
 def test_any_text_comes_back_as_one_text_and_no_element(text):
     seen = Seen(element("p", text, title=text))
@@ -88,7 +87,7 @@ DATA = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(DATA)
 def test_data_comes_back_whole_and_never_ends_its_block(data):
     block = json_block("numbers", data)
@@ -145,7 +144,6 @@ def test_the_bars_of_a_histogram_have_the_heights_of_their_counts():
     assert [round(h / heights[0], 2) for h in heights] == [1, 2, 4]
 
 
-@settings(deadline=None)
 @given(st.floats(1e-6, 1e12))
 def test_steps_are_round_and_reach_far_enough(least):
     step = nice_step(least)

@@ -82,7 +82,7 @@ def test_nothing_is_compared_when_there_is_nothing():
 bits = st.integers(0, 2**64 - 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(bits, bits), max_size=12), st.integers(0, 16), st.data())
 def test_groups_are_exactly_the_chains_of_close_pairs(hashes, most, data):
     for pair in list(hashes)[:4]:  # near copies, since chance makes none

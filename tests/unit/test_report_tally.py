@@ -17,7 +17,7 @@ from tests.records import disc, failed, instance, record
 SQUARE = disc(120, 160, 60, 60, 20)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 1), st.text(max_size=3)), max_size=30), st.integers(0, 8))
 def test_the_lowest_are_those_that_sorting_gives(pairs, count):
     kept = Lowest(count)
@@ -33,7 +33,7 @@ def test_lots_are_even_and_depend_on_seed_and_text_alone():
     lot(0, "\udcff")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
 def test_scores_have_the_mean_and_quantiles_of_their_values(values):
     scores = Scores()
@@ -117,7 +117,7 @@ def test_an_object_that_is_asked_for_is_handed_out_with_its_final_mask():
     assert found["a", 0].instance.mask == other
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4), st.integers(1, 300), st.integers(1, 300))
 def test_a_window_lies_in_the_picture_whatever_the_box(box, height, width):
     x0, y0, x1, y1 = window_around(box, (height, width))

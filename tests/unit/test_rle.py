@@ -48,7 +48,7 @@ def kinds(random, h, w):
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(1, 80), st.integers(1, 80), st.integers(66, 400), st.integers(66, 400), st.integers(0, 2**32 - 1)
 )

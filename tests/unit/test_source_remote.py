@@ -109,7 +109,7 @@ def test_what_a_bare_address_is_is_found_out(kind, tmp_path, bucket):
     assert seen(source)[0] == seen(AutoSource(path=f"{tmp_path}{path}", images_dir=None))[0]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.lists(st.sampled_from(["a", "a.b", "a-", "ä", "0", "~"]), min_size=1, max_size=3), max_size=8))
 def test_pictures_of_a_storage_come_in_the_order_of_their_bytes_without_being_held(bucket, paths):
     MemoryFileSystem.store.clear()

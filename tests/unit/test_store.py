@@ -118,7 +118,7 @@ found = st.builds(
 verdicts = st.builds(Verdict, st.none() | texts, st.none() | rles, scores)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(found, verdicts), max_size=2), st.booleans(), texts)
 def test_whatever_a_record_holds_comes_back(objects, sized, text):
     candidates = tuple(dataclasses.replace(one, index=i) for i, (one, _) in enumerate(objects))
@@ -143,7 +143,7 @@ def check_columns(record):
     return columns
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(found, verdicts), max_size=2))
 def test_columns_hold_the_kept_objects_or_the_record_is_whole(objects):
     candidates = tuple(dataclasses.replace(one, index=i) for i, (one, _) in enumerate(objects))
@@ -173,7 +173,6 @@ def test_what_columns_cannot_say_leaves_the_record_whole(changes):
     )
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_record_that_was_edited_is_another_record_or_refused(data):
     text = zstandard.decompress(encode_record(record_of(ImageRef("a", "/a"))))

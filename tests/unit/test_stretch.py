@@ -34,7 +34,7 @@ def test_it_is_torchs_interpolation(h, w, side):
     assert np.abs(found - expected(noise(h, w), side)).max() < 2e-3 * STEP
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(h=st.integers(1, 300), w=st.integers(1, 300), side=st.integers(1, 160), seed=st.integers(0, 9))
 def test_it_is_torchs_interpolation_at_every_size(h, w, side, seed):
     image = noise(h, w, seed)

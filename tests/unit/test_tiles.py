@@ -83,28 +83,28 @@ def scenes(draw, largest: int):
 
 
 @given(scenes(largest=260))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_every_object_anywhere_is_found_once_with_its_exact_box(scene):
     size, objects = scene
     assert found_by(objects, size) == expected(objects)
 
 
 @given(scenes(largest=int(SIZE * OVERLAP)))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_objects_up_to_the_overlap_need_no_view_of_the_whole_picture(scene):
     size, objects = scene
     assert found_by(objects, size, whole_picture=False) == expected(objects)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(40, 140), st.integers(40, 90))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_object_that_every_tile_cuts_is_put_together_again(x, y, w, h):
     objects = [(x, y, x + w, y + h, 1)]
     assert found_by(objects, whole_picture=False) == expected(objects)
 
 
 @given(st.integers(2, 120), st.integers(2, 120), st.integers(5, 30))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_small_object_before_a_large_one_stays_an_object(x, y, side):
     objects = [(0, 0, 180, 150, 1), (x, y, x + side, y + side, 1)]
     assume(iou_xyxy(*(np.array([o[:4]], np.float32) for o in objects))[0, 0] < 0.3)
@@ -158,7 +158,7 @@ def test_pictures_of_any_size_and_number_keep_their_order():
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(32, 300), st.floats(0, 0.9))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_tiles_cover_the_picture_share_what_was_asked_and_have_one_size(width, height, size, overlap):
     tiles = np.array(tile_windows((height, width), size, overlap))
     for axis, length in ((0, width), (1, height)):

@@ -56,7 +56,7 @@ def any_boxes(draw):
 
 
 @given(any_boxes())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_every_mask_comes_back_to_its_place_and_its_prompt(prompts):
     (plain,) = BoxSegmenter().segment([frame()], [prompts])
     (zoomed,) = zoom().segment([frame()], [prompts])
@@ -64,7 +64,7 @@ def test_every_mask_comes_back_to_its_place_and_its_prompt(prompts):
 
 
 @given(any_boxes())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_small_boxes_and_only_they_are_shown_enlarged(prompts):
     inner = Watched()
     inside = clip_xyxy(prompts.boxes_xyxy, (HEIGHT, WIDTH))
