@@ -325,8 +325,9 @@ def listed(source: Source, directory: Path | None = None) -> Listing:
     refs = Listing(entries(source.images()), directory)
     if not refs:
         refs.close()
-        seen = f" (ignored: {kinds(source.ignored)})" if source.ignored else ""
-        raise SourceError(f"there is no picture in the source{seen}")
+        ignored = f"ignored: {kinds(source.ignored)}" if source.ignored else None
+        seen = "; ".join(filter(None, (getattr(source, "reason", None), ignored)))
+        raise SourceError(f"there is no picture in the source{f' ({seen})' if seen else ''}")
     return refs
 
 

@@ -1,6 +1,7 @@
 """What a bare path is: which kind of source reads it, said in one line. Reads as little as possible.
 
-Labels that lie there and are not used are never passed over in silence: the reason names them, and the way to them.
+Labels that lie there and are not used are never passed over in silence: the reason names them, and the way to them. At
+an address that is what the names directly in the folder tell.
 """
 
 from __future__ import annotations
@@ -49,6 +50,20 @@ _LABELS = re.compile(r"/labels/(?!.*/labels/)", re.IGNORECASE | re.DOTALL)
 _PNG_DEPTH = 24
 """Where a PNG says how many bits a number has."""
 _PARQUET = ".parquet"
+_HERE_ALONE = "read from this machine alone: copy the folder here to use them"
+_LABELS_THERE = tuple(
+    (re.compile(name, re.IGNORECASE), way)
+    for name, way in (
+        (r"annotations\.xml", f"annotations of CVAT are {_HERE_ALONE}"),
+        (r".*\.xml", "if that is Pascal VOC, say source=voc"),
+        (r".*\.json", f"if that is COCO, give one file as the path; LabelMe and Label Studio are {_HERE_ALONE}"),
+        (r".*\.txt", "if that is YOLO, say source=yolo"),
+        (r".*\.parquet", f"a list of pictures is source=parquet_list; labels in Parquet are {_HERE_ALONE}"),
+        ("annotations", "if it holds COCO files, give one as the path; if it holds Pascal VOC, say source=voc"),
+        ("masks", f"if it holds labels: PNG masks are {_HERE_ALONE}"),
+    )
+)
+"""Names in a folder at an address that may be labels, and how to use these. The first pattern that fits counts."""
 _VIDEO = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"))
 
 
@@ -84,15 +99,35 @@ def _infer_url(url: str) -> tuple[str, str]:
 
 
 def _infer_remote_folder(url: str, names: list[str]) -> tuple[str, str]:
+    if {"images", "masks"} <= set(names) and "labels" not in names:
+        raise SourceError(
+            f"{url!r} has masks/ beside images/, and PNG masks are {_HERE_ALONE}; give {posixpath.join(url, 'images')!r} "
+            "to label the pictures without them, or say source=folder if masks/ holds pictures, too"
+        )
     if reason := _is_yolo_yaml(url, names):
         return "yolo", reason
     if reason := _is_coco(url, names):
         return "coco", reason
     if {"images", "labels"} <= {name.lower() for name in names}:
         return "yolo", "folders called images and labels"
-    if {"JPEGImages", "Annotations"} <= set(names):
-        return "voc", "folders called JPEGImages and Annotations"
-    return "folder", "a folder at a storage"
+    labels = next((name for name in ("Annotations", MASK_FOLDER) if name in names), None)
+    if "JPEGImages" in names and labels:
+        return "voc", f"folders called JPEGImages and {labels}"
+    return "folder", "; ".join(["a folder at a storage", *_not_used_there(names)])
+
+
+def _not_used_there(names: list[str]) -> Iterator[str]:
+    """What looks like labels in a folder at an address, and how to use it."""
+    pictures = {posixpath.splitext(name.lower())[0] for name in names if extension(name) in IMAGE_EXTENSIONS}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem, suffix = posixpath.splitext(name.lower())
+        if suffix in IMAGE_EXTENSIONS or name in _OURS or (suffix == ".txt" and stem not in pictures):
+            continue
+        if way := next((way for pattern, way in _LABELS_THERE if pattern.fullmatch(name)), None):
+            found.setdefault(way, []).append(name)
+    for way, files in found.items():
+        yield counted(len(files), "{1} [is|are] not used: {2}", _some(files), way)
 
 
 def _infer_remote_file(url: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from autolabel.app.label import listed
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError
 from autolabel.source.coco import CocoSource
 from autolabel.source.cvat import CvatSource
@@ -188,6 +189,50 @@ def test_pictures_may_lie_elsewhere_than_their_labels(tmp_path, bucket):
 def test_a_kind_that_is_read_here_alone_says_so(bucket):
     with pytest.raises(ConfigError, match=r"source\.path: .* is read from this machine alone"):
         CvatSource(path="memory://set", images_dir=None, join_groups=True)
+
+
+@pytest.mark.parametrize("list_of_classes", ["classes.json", "data.yaml", "notes.md"])
+def test_masks_beside_pictures_at_an_address_are_no_pictures(list_of_classes, bucket):
+    for name in ("images/a.jpg", "masks/a.png", list_of_classes):
+        bucket(f"/set/{name}", b"")
+    with pytest.raises(SourceError, match=r"masks/ beside images/.*machine alone.*set/images'.*source=folder"):
+        AutoSource(path="memory://set", images_dir=None).kind  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["annotations.xml"], "annotations.xml is not used: annotations of CVAT are read from this machine alone"),
+        (["a.json", "manifest.json"], "; a.json is not used: if that is COCO, give one file as the path; LabelMe"),
+        (["instances_a.json", "instances_b.json"], "instances_a.json, instances_b.json are not used: if that is COCO"),
+        (["a.xml"], "a.xml is not used: if that is Pascal VOC, say source=voc"),
+        (["a.txt", "classes.txt"], "; a.txt is not used: if that is YOLO, say source=yolo"),
+        (["x.PARQUET"], "labels in Parquet are read from this machine alone"),
+        (["masks/a.png"], "masks is not used: if it holds labels: PNG masks are read from this machine alone"),
+        (["annotations/a.xml"], "annotations is not used: if it holds COCO files, give one as the path; if it holds"),
+        (["README.md"], "a folder at a storage"),
+    ],
+)  # fmt: skip
+def test_labels_at_an_address_that_are_not_used_are_named_with_the_way_to_them(files, said, bucket):
+    for name in ("a.jpg", *files):
+        bucket(f"/set/{name}", b"")
+    source = AutoSource(path="memory://set", images_dir=None)
+    assert source.kind == "folder"
+    assert said in source.reason
+    assert "manifest" not in source.reason
+    assert "classes" not in source.reason
+
+
+def test_a_folder_without_a_picture_at_an_address_says_what_lies_there(bucket):
+    bucket("/set/annotations.xml", b"")
+    with pytest.raises(SourceError, match=r"no picture in the source \(a folder at.*CVAT.*; ignored: \.xml: 1\)"):
+        listed(AutoSource(path="memory://set", images_dir=None))
+
+
+def test_a_devkit_of_pngs_alone_is_one_at_an_address_too(bucket):
+    for name in ("JPEGImages/a.jpg", "SegmentationClass/a.png"):
+        bucket(f"/set/{name}", b"")
+    assert AutoSource(path="memory://set", images_dir=None).kind == "voc"
 
 
 def test_a_folder_that_is_not_there_is_one_clear_line(bucket):
