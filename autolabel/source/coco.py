@@ -27,11 +27,13 @@ from autolabel.core.types import Category, ImageRef, Labels, Polygon, Problem, R
 from autolabel.ops.boxes import xywh_to_xyxy
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd, shown
 from autolabel.ops.masks import from_changes
+from autolabel.ops.storage import is_folder, names_in
 from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
 from autolabel.source.places import picture_root
 
 _MAX_BYTES = 8 << 30
 _MAX_PIXELS = 1 << 28
+_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
 Json = dict[str, Any]
 
 # What has a place of its own; `area` is computed from the mask wherever it is needed.
@@ -54,7 +56,8 @@ class _Head:
 
 
 class CocoSource:
-    """Image ids are the file's `file_name`s, in the file's order; `split` is kept where an image has one.
+    """Image ids are the file's `file_name`s, in the file's order; `split` is kept where an image has one. `path` may be
+    the folder of the file, if its name is a usual one (see `coco_files`).
 
     The pictures are looked for in `images_dir` (names may begin with its own name), or beside the file, in `images/`
     beside it, and the same one folder up (for `annotations/x.json`): the first place that has one of the first
@@ -68,7 +71,7 @@ class CocoSource:
     ignored: Mapping[str, int] = {}
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
-        self._path = check_place("source.path", path)
+        self._given = check_place("source.path", path)
         self._images_dir = check_optional_place("source.images_dir", images_dir)
         self._parsed: Json | None = None
 
@@ -117,6 +120,21 @@ class CocoSource:
         self._parsed = top = self._read()
         document = {key: value for key, value in top.items() if key not in _TOP_FIELDS}
         return _Head(self._categories(top), self._extra(document, frozenset(), "the file"))
+
+    @cached_property
+    def _path(self) -> str:
+        """The JSON. Raises SourceError for a folder where nobody can tell which file that is."""
+        if not is_folder(self._given):
+            return self._given
+        found = coco_files(self._given)
+        if len(found) != 1:
+            seen = (
+                f"has {_some(found)}"
+                if found
+                else "has no instances*.json, annotations*.json, _annotations*.json or coco.json, nor has annotations/ in it"
+            )
+            raise SourceError(f"{self._given!r} {seen}; give the COCO file itself as the path")
+        return posixpath.join(self._given, found[0])
 
     def _read(self) -> Json:
         text = read_label_text(self._path, _MAX_BYTES)
@@ -267,6 +285,19 @@ def _extra(row: Json, known: frozenset[str]) -> str:
         return extra_text({key: value for key, value in row.items() if key not in known})
     except BadShape as e:
         raise _BadLabel(str(e)) from e
+
+
+def coco_files(folder: str) -> list[str]:
+    """Names below a folder that COCO's files have: in it, else in its annotations/. Raises SourceError."""
+    for inside in ("", "annotations"):
+        place = posixpath.join(folder, inside) if inside else folder
+        try:
+            names = names_in(place) if is_folder(place) else []
+        except OSError as e:
+            raise SourceError(f"cannot list the folder {place!r}: {e.strerror}") from e
+        if found := [posixpath.join(inside, name) for name in names if _NAMES.fullmatch(name)]:
+            return found
+    return []
 
 
 def _labels(annotations: list[Json], size_hw: tuple[int, int] | None) -> Labels:

@@ -18,7 +18,7 @@ from autolabel.core.protocols import Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef
 from autolabel.ops.storage import absolute, checked_url, exists, is_folder, is_url, names_in
-from autolabel.source.coco import CocoSource
+from autolabel.source.coco import CocoSource, coco_files
 from autolabel.source.cvat import CvatSource
 from autolabel.source.folder import FolderSource
 from autolabel.source.glob import GlobSource, has_pattern
@@ -31,7 +31,7 @@ from autolabel.source.png_masks import PngMaskSource
 from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
 from autolabel.source.voc_masks import MASK_FOLDER
 from autolabel.source.walk import IMAGE_EXTENSIONS, Tree, extension, walk
-from autolabel.source.yolo import YoloSource
+from autolabel.source.yolo import YoloSource, yaml_files
 from autolabel.source.yolo_folders import folder_pairs, images_beside
 from autolabel.source.yolo_pairs import label_path
 
@@ -41,7 +41,6 @@ _OURS = ("manifest.json", "labels.json")
 _PEEK = 1 << 16
 _FEW = 20
 """Of many files of a kind the first ones are looked into."""
-_COCO_NAMES = re.compile(r"(instances.*|_?annotations.*|coco)\.json", re.IGNORECASE)
 _ROW = re.compile(rb"^[ \t]*\d[\d.]*(?:[ \t,]+[-+.\deE]+){4,}[ \t]*\r?$", re.MULTILINE)
 """Five numbers or more. Whether they are right says the reader, line by line: a folder of wrong rows must fail."""
 _SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
@@ -199,7 +198,7 @@ def _infer_folder(path: str) -> tuple[str, str]:
 
 def _not_used(path: str, names: list[str], tree: Tree) -> Iterator[str]:
     """Labels that were seen and are left alone, and how to use them."""
-    files = _coco_files(path)
+    files = coco_files(path)
     if files:
         yield counted(
             len(files),
@@ -233,23 +232,13 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
 
 
-def _coco_files(path: str) -> list[str]:
-    """Names below a folder that COCO's files have: in it, else in its annotations/."""
-    for folder in ("", "annotations"):
-        place = posixpath.join(path, folder) if folder else path
-        names = names_in(place) if is_folder(place) else []
-        if found := [posixpath.join(folder, name) for name in names if _COCO_NAMES.fullmatch(name)]:
-            return found
-    return []
-
-
 def _is_yolo_yaml(path: str, names: list[str]) -> str | None:
-    found = [name for name in names if name.lower() in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")]
+    found = yaml_files(names)
     return f"a YOLO data set ({found[0]})" if len(found) == 1 else None
 
 
 def _is_coco(path: str, names: list[str]) -> str | None:
-    found = _coco_files(path)
+    found = coco_files(path)
     return f"a COCO data set ({found[0]})" if len(found) == 1 else None
 
 
@@ -417,8 +406,7 @@ class AutoSource:
     def _source(self) -> Source:
         kind, path, images_dir = self.kind, self._path, self._images_dir
         if kind == "coco":
-            file = posixpath.join(path, _coco_files(path)[0]) if is_folder(path) else path
-            return CocoSource(path=file, images_dir=images_dir)
+            return CocoSource(path=path, images_dir=images_dir)
         if kind == "cvat":
             return CvatSource(path=path, images_dir=images_dir, join_groups=True)
         if kind == "labelme":
@@ -428,8 +416,7 @@ class AutoSource:
         if kind == "png_masks":
             return _png_masks(path, _mask_kind(_mask_files(path)))
         if kind == "yolo":
-            yaml = _file_inside(path, re.compile(r"data(set)?\.ya?ml", re.IGNORECASE))
-            return YoloSource(path=yaml, images_dir=images_dir, root=None, rows="auto")
+            return YoloSource(path=path, images_dir=images_dir, root=None, rows="auto")
         if kind == "parquet":
             return ParquetSource(path=path, images_dir=images_dir, extract_to=None)
         if kind == "voc":
@@ -453,11 +440,3 @@ def _png_masks(path: str, kind: Literal["semantic", "instance"]) -> Source:
         ignore=None,
         divisor=None,
     )
-
-
-def _file_inside(path: str, name: re.Pattern[str]) -> str:
-    """The one file of a folder that matches; the path itself where it is no folder or holds none."""
-    if not is_folder(path):
-        return path
-    found = [entry for entry in names_in(path) if name.fullmatch(entry)]
-    return posixpath.join(path, found[0]) if len(found) == 1 else path

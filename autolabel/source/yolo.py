@@ -9,15 +9,26 @@ from __future__ import annotations
 import itertools
 import logging
 import posixpath
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from autolabel.core.errors import ConfigError, SourceError
 from autolabel.core.types import Category, ImageRef, Problem
-from autolabel.ops.storage import absolute, exists, in_parallel, is_file, is_folder, is_url, normal, parent
+from autolabel.ops.storage import (
+    absolute,
+    exists,
+    in_parallel,
+    is_file,
+    is_folder,
+    is_url,
+    names_in,
+    normal,
+    parent,
+)
 from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
 from autolabel.source.walk import Tree, extension, walk
 from autolabel.source.yaml_file import class_name, parse_yaml
@@ -40,11 +51,12 @@ class YoloSource:
     and none is an error. A label file with a bad row makes its picture `failed:bad_label`; a label file without a
     picture is `failed:missing`, under the name that the picture would have, without suffix.
 
-    `path` is a data.yaml (image ids relative to its `path:` folder; a label is where the ultralytics loader looks for
-    it, picture by picture, or else beside its picture); a folder that has `images/` beside
+    `path` is a data.yaml, or the folder that holds it (image ids relative to its `path:` folder; a label is where the
+    ultralytics loader looks for it, picture by picture, or else beside its picture); a folder that has `images/` beside
     `labels/` (or `yolo/`); or a folder of label files, whose pictures are in `images_dir`, in `images/` beside
     it, or among them. `Images/` belongs to `Labels/` in whatever case, unless there are several that it may belong to
     (see yolo_folders.py). Image ids are relative to `images_dir` if it is given, else to the data set's folder.
+    With `images_dir`, or beside a folder of label files, a data.yaml gives the names of the classes alone.
     `root` allows a data.yaml whose `path:` leads elsewhere: it replaces that path. `rows` says what the rows are
     where their length does not (see yolo_rows.py). `path`, `images_dir` and `root` may be addresses.
     """
@@ -55,7 +67,7 @@ class YoloSource:
         if rows not in ROW_KINDS:
             raise ConfigError(f"source.rows must be one of {', '.join(ROW_KINDS)}, got {rows!r}")
         self._rows = rows
-        self._path = check_place("source.path", path)
+        self._given = check_place("source.path", path)
         self._images_dir = check_optional_place("source.images_dir", images_dir)
         self._root = check_optional_place("source.root", root)
         self._ignored: Counter[str] = Counter()
@@ -81,14 +93,17 @@ class YoloSource:
         yield from in_parallel(read, self._pictures) if is_url(self._path) else map(read, self._pictures)
 
     @cached_property
+    def _path(self) -> str:
+        """A data.yaml says itself where its pictures are, so it counts where no `images_dir` does."""
+        return (self._images_dir is None and yaml_inside(self._given)) or self._given
+
+    @cached_property
     def _is_yaml(self) -> bool:
         return extension(self._path) in (".yaml", ".yml")
 
     @cached_property
     def _yaml(self) -> dict[str, Any]:
-        top = parse_yaml(self._path, read_label_text(self._path, _MAX_YAML))
-        if not isinstance(top, dict) or not any(split in top for split in _SPLITS):
-            raise SourceError(f"{self._path!r} is not a YOLO data.yaml: it has none of train, val and test")
+        top = _read_yaml(self._path)
         if "kpt_shape" in top:
             raise SourceError(f"{self._path!r} describes keypoints (kpt_shape); only boxes and polygons are read")
         if top.get("download"):
@@ -107,6 +122,9 @@ class YoloSource:
                     lines = [line.strip() for line in read_label_text(file, _MAX_YAML).splitlines()]
                     named = enumerate(itertools.takewhile(bool, lines))
                     return {index: class_name(file, index, line) for index, line in named}
+            if yaml := yaml_inside(place):
+                logger.warning("of %r only the names of the classes are used, not its splits", yaml)
+                return _yaml_names(yaml, _read_yaml(yaml))
         return self._guessed_names()
 
     def _is_label(self, name: str) -> bool:
@@ -248,6 +266,31 @@ class YoloSource:
 
     def _exists(self, relative: str) -> bool:
         return exists(posixpath.join(self._base, relative))
+
+
+def yaml_files(names: Iterable[str]) -> list[str]:
+    """Those that a data.yaml may have."""
+    return [name for name in names if re.fullmatch(r"data(set)?\.ya?ml", name, re.IGNORECASE)]
+
+
+def yaml_inside(path: str) -> str | None:
+    """The data.yaml in a folder. Raises SourceError where there are several, or the folder cannot be listed."""
+    try:
+        found = yaml_files(names_in(path)) if is_folder(path) else []
+    except OSError as e:
+        raise SourceError(f"cannot list the folder {path!r}: {e.strerror}") from e
+    if len(found) > 1:
+        raise SourceError(
+            f"{path!r} has {' and '.join(found)}; give the one that describes the data set as the path"
+        )
+    return posixpath.join(path, found[0]) if found else None
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    top = parse_yaml(path, read_label_text(path, _MAX_YAML))
+    if not isinstance(top, dict) or not any(split in top for split in _SPLITS):
+        raise SourceError(f"{path!r} is not a YOLO data.yaml: it has none of train, val and test")
+    return top
 
 
 def _yaml_names(path: str, top: dict[str, Any]) -> dict[int, str]:

@@ -69,6 +69,27 @@ def test_boxes_shapes_and_ids_arrive_as_they_are_written(tmp_path):
     assert labels.size_hw == (6, 8)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("instances.json",), None),
+        (("annotations/_annotations.coco.json",), None),
+        (("mine.json",), r"has no instances\*\.json.*give the COCO file itself"),
+        (("instances_a.json", "instances_b.json"), r"has 'instances_a\.json', 'instances_b\.json'; give the"),
+    ],
+)
+def test_the_folder_of_the_file_may_be_given(tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(data()))
+    source = CocoSource(path=str(tmp_path), images_dir=None)
+    if message is None:
+        assert [ref.image_id for ref in source.images()] == ["a b.jpg"]
+    else:
+        with pytest.raises(SourceError, match=message):
+            list(source.images())
+
+
 def test_a_picture_without_annotations_has_empty_labels(tmp_path):
     (ref,), _ = refs(tmp_path, data())
     assert len(ref.labels) == 0

@@ -369,6 +369,25 @@ def test_classes_without_names_are_numbered(tmp_path, caplog):
     assert "no classes.txt" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("path", "images_dir", "split"), [("", None, "train"), ("labels", None, None), ("", "images", None)]
+)
+def test_a_data_yaml_in_the_folder_names_the_classes_and_splits_the_pictures(
+    tmp_path, path, images_dir, split, caplog
+):
+    write(tmp_path, {"data.yaml": "train: images\nnames: [cat, dog]\n", "images/a.jpg": "", "labels/a.txt": BOX})
+    refs, source = read(tmp_path / path, images_dir=images_dir and str(tmp_path / images_dir))
+    assert [c.name for c in source.categories] == ["cat", "dog"]
+    assert [(ref.split, ref.problem, len(ref.labels)) for ref in refs.values()] == [(split, None, 1)]
+    assert ("not its splits" in caplog.text) == (split is None)
+
+
+def test_of_two_data_yamls_the_person_says_which(tmp_path):
+    write(tmp_path, {"data.yaml": "train: .\nnames: [a]\n", "dataset.yml": "train: .\nnames: [b]\n", "a.jpg": ""})
+    with pytest.raises(SourceError, match=r"has data\.yaml and dataset\.yml; give the one"):
+        read(tmp_path)
+
+
 def test_a_data_yaml_with_folders_lists_and_lists_of_both(tmp_path):
     write(
         tmp_path,
