@@ -50,7 +50,7 @@ from autolabel.export.policy import (
 from autolabel.export.raster import apart, check_choice, check_classes, picture_path
 from autolabel.export.reading import compare, in_turn
 from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons_that_stay
-from autolabel.export.splits import SIDES, SPLIT_NOTES, SplitPlan, Splits
+from autolabel.export.splits import SIDES, SplitPlan, Splits
 from autolabel.ops.annotation_rows import AnnotationRows
 from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
 from autolabel.ops.orientation import is_mirrored
@@ -155,7 +155,8 @@ class CocoExporter:
                         draft.write(FILES[side], _file(head, annotations, listed.image_rows(side)))
         tally.counts.update({} if plan is None else plan.counts)
         tally.counts["ids_changed"] = listed.image_ids.repeated + listed.annotation_ids.repeated
-        return tally.report(draft.files, self._empty.note(tally.counts))
+        split_notes = [] if plan is None else plan.notes()
+        return tally.report(draft.files, [*split_notes, *self._empty.note(tally.counts)])
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks that pycocotools makes of the annotations, which it holds in memory as a whole."""
@@ -388,7 +389,7 @@ class _Tally:
         self._lowest_simplified = min(self._lowest_simplified, found)
 
     def report(self, files: tuple[str, ...], more: Sequence[str]) -> ExportReport:
-        tables = (LISTING_NOTES, SPLIT_NOTES, POLICY_NOTES, PICTURE_NOTES, SOURCE_POLYGON_NOTES, _NOTES)
+        tables = (LISTING_NOTES, POLICY_NOTES, PICTURE_NOTES, SOURCE_POLYGON_NOTES, _NOTES)
         notes = [*noted(self.counts, *tables), *more]
         if self.lowest_source < 1.0:
             notes.append(

@@ -44,7 +44,7 @@ from autolabel.export.policy import (
 )
 from autolabel.export.raster import apart, check_choice, class_number, utf8, utf8_ids
 from autolabel.export.reading import compare
-from autolabel.export.splits import SIDES, SPLIT_NOTES, Side, SplitPlan, Splits
+from autolabel.export.splits import SIDES, Side, SplitPlan, Splits
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.masks import area_px, bounds_xyxy
 
@@ -111,8 +111,8 @@ class ParquetExporter:
                 self._write_side(run, plan, side, ids, files, schema, draft, counts)
             if not draft.files:  # a reader is to find the columns, also when there is no row
                 draft.write(f"data/{_NAMES['train']}-00000.parquet", _file_bytes(iter(()), schema))
-        lines = noted(counts, LISTING_NOTES, POLICY_NOTES, SPLIT_NOTES, PICTURE_NOTES, _NOTES)
-        return reported(draft.files, counts, lines)
+        lines = noted(counts, LISTING_NOTES, POLICY_NOTES, PICTURE_NOTES, _NOTES)
+        return reported(draft.files, counts, [*lines, *plan.notes()])
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """The masks as pycocotools reads `segmentation`, by the row's `image_id` and the object's `index`."""

@@ -43,7 +43,7 @@ from autolabel.export.raster import (
     with_suffix,
 )
 from autolabel.export.reading import NOT_AS_WRITTEN, compare
-from autolabel.export.splits import SPLIT_NOTES, Splits
+from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import read_class_mask
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.masks import decode_crop, encode, encode_crop, is_empty
@@ -127,9 +127,9 @@ class SemanticPngExporter:
             for folder in folders.values():
                 draft.folder(folder)
             draft.write(YAML, [data_yaml(folders, classes.names, "masks_dir: masks")])
-        tables = (LISTING_NOTES, PICTURE_NOTES, SPLIT_NOTES, POLICY_NOTES, RASTER_NOTES, SEMANTIC_NOTES)
-        notes = (*noted(counts + plan.counts, *tables), *extra)
-        return reported(draft.files, counts, notes)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, SEMANTIC_NOTES)
+        notes = (*noted(counts, *tables), *plan.notes(), *extra)
+        return reported(draft.files, counts + plan.counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """Masks as the ultralytics loader reads them. The format does not tell objects of one class apart: an

@@ -3,14 +3,14 @@
 A split of the source is kept where its name says which of the three it is; other splits are counted. Every other
 image draws a number in [0, 1) from its own name (or that of its group) and the seed: below `val_fraction` it is val,
 from `1 - test_fraction` on it is test, else train. As nothing but the name decides, images that come and go move no
-other one. That leaves one way to stratify:
+other one, but for those that are dealt:
 
-    stratify   a class of which the draw left nothing on the val (train) side has its lowest (highest) draw
-               dealt there. Only that one image, or group, can ever move, when another one of its class comes
+    the set    where the draw left val (train) empty, the lowest (highest) draw is dealt there
+    stratify   the same is done for every class
 
-The same is done for the set as a whole, so that neither train nor val is empty when there are two images. Within
-what chance leaves, each class has the fractions of the whole; exact fractions could not be kept without moving
-images when others come.
+A dealt image, or group, goes back when others come that belong to its side, or take its place there. So the report
+names them: no rule that looks at names alone can fill a side and never move anything. Within what chance leaves,
+each class has the fractions of the whole; exact fractions could not be kept without moving images when others come.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from typing import Literal
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import RecordReader
+from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRecord
 from autolabel.export.names import id_bytes
-from autolabel.export.policy import fraction_of, labelled
+from autolabel.export.policy import fraction_of, labelled, noted
 
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
@@ -39,11 +40,16 @@ _NAMES: dict[Side, str] = {
 """How a split's name begins that is one of ours: `train2017`, `trainval`, `minival`, `test-dev`; no `validated`."""
 _NAMED = {side: re.compile(rf"(?:mini[-_]?)?{name}", re.IGNORECASE) for side, name in _NAMES.items()}
 
-SPLIT_NOTES: dict[str, str] = {
+_NOTES: dict[str, str] = {
     "splits_unknown": "{} [picture has|pictures have] a split in the source whose name is none of train, val (valid, validation, "
     "dev, eval) and test: val_fraction and test_fraction decide",
     "groups_divided": "{} [picture is|pictures are] in another split than [its|their] group, since the source says so",
 }
+
+_DEALT = (
+    "{0} [picture or group was|pictures or groups were] dealt to train or val, which had none of the data set or of a "
+    "class ({1}): [it|they] may change sides when others are added"
+)
 
 _Draw = tuple[float, str]
 _ALL = -1
@@ -90,6 +96,7 @@ class Splits:
                 plan.adopt(record)
         for record in labelled(run):
             plan.see(record)
+        plan.deal()
         return plan
 
     def group(self, record: ImageRecord) -> str:
@@ -139,7 +146,7 @@ class SplitPlan:
         self._splits = splits
         self._strata: dict[int, _Stratum] = {}
         self._adopted: dict[str, Side] = {}
-        self._dealt: dict[_Draw, Side] | None = None
+        self._dealt: dict[_Draw, Side] = {}
         self.counts: Counter[str] = Counter()
 
     def adopt(self, record: ImageRecord) -> None:
@@ -164,8 +171,6 @@ class SplitPlan:
         known = self._known(record)
         if known is not None:
             return known
-        if self._dealt is None:
-            self._dealt = self._deal()
         draw = self._splits.draw(self._splits.group(record))
         return self._dealt.get(draw) or self._splits.drawn_side(draw)
 
@@ -173,11 +178,17 @@ class SplitPlan:
         own = own_side(record.split)
         return own if own is not None or not self._adopted else self._adopted.get(self._splits.group(record))
 
-    def _deal(self) -> dict[_Draw, Side]:
-        """The draws that are moved so that a class stands on both sides; what concerns the whole set goes first."""
-        dealt: dict[_Draw, Side] = {}
+    def notes(self) -> list[str]:
+        """What is to be said of the splits, the first of the draws that were dealt by their names."""
+        names = [printable(name) for _, name in self._dealt]
+        some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        return noted(self.counts, _NOTES) + ([counted(len(names), _DEALT, some)] if names else [])
+
+    def deal(self) -> None:
+        """Move draws so that a class stands on both sides; what concerns the whole set goes first."""
         if not self._splits.deals_val:
-            return dealt
+            return
+        dealt: dict[_Draw, Side] = {}
         for _, stratum in sorted(self._strata.items()):
             if stratum.high[0] < 0:
                 continue  # the source splits all of it
@@ -185,7 +196,8 @@ class SplitPlan:
                 dealt.setdefault(stratum.high, "train")
             if "val" not in stratum.sides and (stratum.low != stratum.high or "train" in stratum.sides):
                 dealt.setdefault(stratum.low, "val")
-        return dealt
+        self._dealt = {draw: side for draw, side in dealt.items() if self._splits.drawn_side(draw) != side}
+        self.counts["splits_dealt"] = len(self._dealt)
 
 
 def own_side(split: str | None) -> Side | None:

@@ -44,7 +44,7 @@ from autolabel.export.raster import (
     with_suffix,
 )
 from autolabel.export.reading import NOT_AS_WRITTEN, compare
-from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
+from autolabel.export.splits import SIDES, Splits
 from autolabel.export.tools import label_names
 from autolabel.ops.index_png import Ids, encode_index_png, voc_palette
 from autolabel.ops.masks import bounds_xyxy
@@ -131,9 +131,9 @@ class VocExporter:
                 counts["not_jpg"] += path.suffix != ".jpg"
             lists.write(draft)
             draft.write("labelmap.txt", [classes.labelmap()])
-        tables = (LISTING_NOTES, PICTURE_NOTES, SPLIT_NOTES, POLICY_NOTES, RASTER_NOTES, VOC_NOTES)
-        notes = noted(counts + plan.counts, *tables)
-        return reported(draft.files, counts, notes)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, VOC_NOTES)
+        notes = [*noted(counts, *tables), *plan.notes()]
+        return reported(draft.files, counts + plan.counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """SegmentationObject read by Pillow, as the devkit's Python readers do; object k is the XML's k-th."""

@@ -43,7 +43,7 @@ from autolabel.export.policy import (
 )
 from autolabel.export.raster import RASTER_NOTES, class_number, named, with_suffix
 from autolabel.export.reading import NOT_AS_WRITTEN, NOT_THERE, deviation
-from autolabel.export.splits import SIDES, SPLIT_NOTES, Splits
+from autolabel.export.splits import SIDES, SplitPlan, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
 from autolabel.ops.boxes import cxcywh_to_xyxy, scale_normalized
 from autolabel.ops.masks import area_px, bounds_xyxy
@@ -98,7 +98,9 @@ class YoloTree:
         """Write the data set. `counts` is the caller's own, and is added to; `notes` are the caller's own lines,
         asked for at the end. Counts images and rows (as `instances`)."""
         left_out: Counter[str] = Counter()
-        places = self._places(self._listed(run, left_out), counts)
+        listed = self._listed(run, left_out)
+        plan = self._splits.plan(listed)
+        places = self._places(listed, plan, counts)
         with pictured(directory, run, counts) as draft:
             for record, place in places:
                 self._write(record, place, rows, draft, counts)
@@ -107,15 +109,16 @@ class YoloTree:
                 draft.folder(folder)
             names = [category.name for category in sorted(run.categories, key=lambda category: category.id)]
             draft.write(YAML, [data_yaml(folders, names)])
-        counts.update(left_out)
-        listing = noted(counts, LISTING_NOTES, SPLIT_NOTES, TREE_NOTES, PICTURE_NOTES)
-        lines = (*listing, *self._empty.note(counts), *notes(), *extra)
+        counts.update(left_out + plan.counts)
+        listing = noted(counts, LISTING_NOTES, TREE_NOTES, PICTURE_NOTES)
+        lines = (*listing, *plan.notes(), *self._empty.note(counts), *notes(), *extra)
         return reported(draft.files, counts, lines)
 
     def places(self, run: RecordReader) -> Iterator[tuple[ImageRecord, Place]]:
         """Every labelled image and where an export of this run has it; a picture that could not be copied is
         not there. Reads the records twice."""
-        return self._places(self._listed(run, Counter()), Counter())
+        listed = self._listed(run, Counter())
+        return self._places(listed, self._splits.plan(listed), Counter())
 
     def read_back(
         self, run: RecordReader, directory: Path, policy: Policy, fit: Fit, why: Why, *, as_given: bool
@@ -157,11 +160,11 @@ class YoloTree:
     def _listed(self, run: RecordReader, left_out: Counter[str]) -> RecordReader:
         return run if self._empty.choice == "keep" else _WithoutEmpty(run, self._empty, left_out)
 
-    def _places(self, run: RecordReader, counts: Counter[str]) -> Iterator[tuple[ImageRecord, Place]]:
-        plan = self._splits.plan(run)
+    def _places(
+        self, run: RecordReader, plan: SplitPlan, counts: Counter[str]
+    ) -> Iterator[tuple[ImageRecord, Place]]:
         for record, path in named(run, side_path(plan, self._pictures), counts):
             yield record, Place(f"images/{path}", f"labels/{with_suffix(path, '.txt')}")
-        counts.update(plan.counts)
 
     def _write(self, record: ImageRecord, place: Place, rows: Rows, draft: Draft, counts: Counter[str]) -> None:
         if count_refused(record, counts):

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,25 @@ def test_a_stratified_class_of_two_images_is_on_both_sides():
         found = sides(items, stratify=True, seed=seed)
         for folder in ("rare/", "rarer/"):
             assert {side for name, side in found.items() if name.startswith(folder)} == {"train", "val"}
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+def test_what_was_dealt_is_named_and_nothing_else_moves_when_images_come(tmp_path, stratify):
+    settings = {**COCO, "val_fraction": 0.1, "stratify": stratify}
+    moved = 0
+    for seed in range(10):
+        old, new = records(6, "a/", (3,)) + records(3, "b/", (7,)), records(4, "c/", (3, 7))
+        before, after = (
+            sides(items, val_fraction=0.1, stratify=stratify, seed=seed) for items in (old, [*old, *new])
+        )
+        report = CocoExporter(**{**settings, "seed": seed}).export(ListReader(old), tmp_path / f"{seed}")
+        (note,) = [line for line in report.notes if "dealt to train or val" in line] or [""]
+        assert note.startswith(f"{report.counts.get('splits_dealt', '')}")
+        assert {name for name, side in before.items() if after[name] != side} <= set(
+            re.findall(r"\w/\d+\.jpg", note)
+        )
+        moved += before != {name: after[name] for name in before}
+    assert moved, "nothing moved: the test proves nothing"
 
 
 def test_a_stratified_split_moves_at_most_one_image_a_class_when_images_come():

@@ -105,7 +105,7 @@ def test_the_report_says_how_much_of_their_boxes_the_masks_fill(tmp_path):
     mask = bar(30, 80, 10)
     report, _, (pixels, _) = one(tmp_path, mask)
     filled = mask.sum() / cv2.contourArea(pixels[0])
-    assert report.notes[0] == f"IoU of boxes and masks: {filled:.3f} on average, {filled:.3f} in 'a.png'"
+    assert f"IoU of boxes and masks: {filled:.3f} on average, {filled:.3f} in 'a.png'" in report.notes
     assert filled > 2 * mask.sum() / np.prod(np.ptp(corners_of_pixels(mask), axis=0))
 
 
