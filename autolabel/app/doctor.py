@@ -417,7 +417,7 @@ def network(policy: Policy, environment: Mapping[str, str]) -> Finding:
     parts = [
         "network: off (AUTOLABEL_OFFLINE)"
         if policy.offline
-        else "network: used for weights, and for storages whose address you give"
+        else "network: used for weights, and for storages and clusters whose address you give"
     ]
     if policy.require_pinned:
         parts.append("only files with a known hash")

@@ -1,7 +1,8 @@
 """Pictures read and decoded by other processes: one that crashes, hangs or eats memory costs one picture.
 
 Image decoders are large C programs that strangers feed; torchvision's dies of a damaged PNG. The process that holds
-the run and the models therefore decodes nothing. This file knows no picture format: see decoder.py beside it.
+the run and the models therefore decodes no picture, only the mask PNGs of labels (index_png.py). This file knows no
+picture format: see decoder.py beside it.
 """
 
 from __future__ import annotations
