@@ -197,9 +197,14 @@ class AutoLabeler:
     def label(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Result]:
         """One result a picture, in order: of a folder, a label file, a picture, or a list of pictures.
 
-        A picture that cannot be used gives a result whose `record.status` is `failed`; nothing is raised for it. Raises
-        ConfigError, as the command does, where `prompt.file` or `prompt.run` says nothing of any of these pictures, or
-        names an annotation that is not there; and for an array or an image in the place of a path, at once.
+        In a folder or a list, a picture that cannot be used gives a result whose `record.status` is `failed`; nothing
+        is raised for it. With `detect=labels`, one that nobody labelled is `skipped`. Where a picture was not decoded,
+        `masks` is (0, 0, 0).
+
+        Raises, as the first result is asked for: SourceError where a path given alone is not there or is nothing that
+        can be read, and where there is no picture; ConfigError, as the command does, where `prompt.file` or
+        `prompt.run` says nothing of any of these pictures, or names an annotation that is not there. For an array or
+        an image in the place of a path, ConfigError is raised at once.
         """
         return self._offline(self._results(_checked_paths(paths)))
 

@@ -74,7 +74,8 @@ options
 {options}
 
 exit code: 0 all pictures labelled, 2 finished but some pictures failed, or a format is not or not wholly written (they
-are listed), 1 could not run, 3 the disk is full, 130 stopped before the end (the same command continues)
+are listed), or with --verify an export differs, 1 could not run, 3 the disk is full, 130 stopped before the end (the same
+command continues)
 """
 
 

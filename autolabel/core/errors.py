@@ -29,7 +29,8 @@ STOPPED = 130
 
 
 class AutolabelError(Exception):
-    """Base of every error that is the user's to mend; the message is one line. A command ends with `exit_code`."""
+    """Base of every error that is the user's to mend; the message is one line (of StoreMismatch: and one for each
+    difference). A command ends with `exit_code`."""
 
     exit_code = 1
 

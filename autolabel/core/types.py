@@ -1,7 +1,8 @@
 """The values that travel between the stages. Frozen; arrays inside are read-only by agreement.
 
 Geometry, everywhere: images are upright RGB uint8 (H, W, 3). Boxes are `xyxy`, float32 pixels of the
-upright image, half-open, `0 <= x0 < x1 <= W`. Masks at rest are compressed COCO RLE, column-major.
+upright image, half-open, `0 <= x0 < x1 <= W`, but for those of `Detections` and `Instance.box_xyxy`: what labels state
+is kept, and may reach out of the picture. Masks at rest are compressed COCO RLE, column-major.
 Letters in shapes: N prompts or objects of one image, P points of one prompt, H and W image height and width.
 """
 

@@ -60,11 +60,11 @@ class Question:
 @dataclass(eq=False, kw_only=True)
 class FrameLabeler(ABC):
     """What labelers have in common: pictures are read, what was found in them is judged, records pass through.
-    `batch_size` pictures are computed together, or as many as have `batch_mb` MB of pixels, so both decide last digits.
+    `batch_size` pictures are computed together, or fewer that have `batch_mb` MB of pixels, so both decide last digits.
 
-    Pictures of more than `max_pixels`, or with a side under `min_side` pixels, become `failed` records before
-    they are decoded. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process. `times`
-    says how long its stages took. `categories` are the classes of what is found; empty: they are not known yet.
+    Pictures of more than `max_pixels` become `failed` records before they are decoded, those with a side under
+    `min_side` pixels after it. `read_frame` reads pictures elsewhere, within the same bounds; None: in this process.
+    `times` says how long its stages took. `categories` are the classes of what is found; empty: not known yet.
     """
 
     refiners: Sequence[Refiner]
