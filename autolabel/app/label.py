@@ -64,6 +64,7 @@ from autolabel.core.errors import (
 from autolabel.core.protocols import ClassChecker, Engine, Exporter, Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef, Status
+from autolabel.ops.settings import count, one_of
 from autolabel.store.listing import Listing
 from autolabel.store.manifest import entries
 from autolabel.store.run import FILE_NAME, RunStore, Synced, categories_to, open_reader, open_store
@@ -162,7 +163,11 @@ def _label(config: DictConfig) -> Summary:
     from autolabel.engine.labeler import PipelineLabeler
 
     values = plain(config)
-    unit_size, directory, root = whole(values, "unit_size"), run_path(values["run"]), root_of(values)
+    unit_size, directory, root = (
+        count("unit_size", values["unit_size"], 1),
+        run_path(values["run"]),
+        root_of(values),
+    )
     if str(directory.resolve()) == root:
         raise ConfigError(f"run={directory} is the folder of pictures itself; choose another directory")
     exporters, address = build_all("export", config.get("export")), address_of(values["export_to"])
@@ -238,9 +243,9 @@ def then_and_now(store: RunStore, config: DictConfig) -> list[dict[str, str]]:
 
 
 def say_changes(synced: Synced) -> None:
-    for what, count in (("new", synced.added), ("changed", synced.changed)):
-        if count:
-            logger.warning(counted(count, "{} {} picture[|s] since the run was started", what))
+    for what, pictures in (("new", synced.added), ("changed", synced.changed)):
+        if pictures:
+            logger.warning(counted(pictures, "{} {} picture[|s] since the run was started", what))
     if synced.vanished:
         logger.warning(
             counted(synced.vanished, "{} picture[ is|s are] no longer in the source; [its|their] labels are kept")
@@ -359,17 +364,7 @@ def check_formats(exporters: Mapping[str, Exporter], categories: Sequence[Catego
 
 
 def rollback_journal(values: Mapping[str, Any]) -> bool:
-    journal = values["store"]["journal"]
-    if journal not in ("wal", "rollback"):
-        raise ConfigError(f"store.journal must be wal or rollback, got {journal!r}")
-    return bool(journal == "rollback")
-
-
-def whole(values: Mapping[str, Any], key: str) -> int:
-    value = values[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
-    return value
+    return one_of("store.journal", values["store"]["journal"], ("wal", "rollback")) == "rollback"
 
 
 def recorded(config: DictConfig, entries: Mapping[str, str], directory: Path) -> DictConfig:

@@ -18,6 +18,7 @@ from autolabel.core.errors import AutolabelError, ConfigError, SourceError
 from autolabel.core.protocols import Detector, InstanceModel, Prompter, Segmenter
 from autolabel.core.text import counted
 from autolabel.core.types import Category, Frame, ImageRef
+from autolabel.ops.settings import flag, number
 
 if TYPE_CHECKING:
     from autolabel.detect.label_map import LabelMap
@@ -93,13 +94,10 @@ def frame_reader(config: DictConfig) -> Callable[[ImageRef], Frame] | None:
     """What decodes pictures in other processes; None when this one is to do it."""
     from autolabel.ops.isolation import isolated_frame
 
-    isolated, timeout_s = config.decode.isolated, config.decode.timeout_s
-    if not isinstance(isolated, bool):
-        raise ConfigError(f"decode.isolated must be true or false, got {isolated!r}")
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < 1e6:
-        raise ConfigError(f"decode.timeout_s must be a number of seconds above 0, got {timeout_s!r}")
+    isolated = flag("decode.isolated", config.decode.isolated)
+    timeout_s = number("decode.timeout_s", config.decode.timeout_s, 0, 1e6, above=True)
     bounds = {"max_pixels": config.images.max_pixels, "min_side": config.images.min_side}
-    return partial(isolated_frame, **bounds, timeout_s=float(timeout_s)) if isolated else None
+    return partial(isolated_frame, **bounds, timeout_s=timeout_s) if isolated else None
 
 
 def relabelled(
@@ -198,6 +196,4 @@ _OFFLINE = _Offline()
 
 def offline_if(offline: object) -> AbstractContextManager[None]:
     """The network is not touched meanwhile, whichever thread asks; see `_Offline`. Raises ConfigError."""
-    if not isinstance(offline, bool):
-        raise ConfigError(f"offline must be true or false, got {offline!r}")
-    return _OFFLINE if offline else nullcontext()
+    return _OFFLINE if flag("offline", offline) else nullcontext()

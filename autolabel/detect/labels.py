@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category, Detections, Float32, Frame, Rle
 from autolabel.ops import masks
 from autolabel.ops.annotations import Canvas, is_point
 from autolabel.ops.boxes import box_problem
+from autolabel.ops.settings import flag
 
 Value = TypeVar("Value")
 
@@ -32,9 +32,7 @@ class LabelsDetector:
     identity: Mapping[str, str] = {}
 
     def __init__(self, *, keep_masks: bool) -> None:
-        if not isinstance(keep_masks, bool):
-            raise ConfigError(f"detect.keep_masks must be true or false, got {keep_masks!r}")
-        self.keep_masks = keep_masks
+        self.keep_masks = flag("detect.keep_masks", keep_masks)
 
     @property
     def hands_on(self) -> frozenset[str]:

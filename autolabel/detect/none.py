@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category, Detections, Frame
+from autolabel.ops.settings import text
 
 
 class NoDetector:
@@ -14,9 +14,7 @@ class NoDetector:
     identity: Mapping[str, str] = {}
 
     def __init__(self, *, category: str) -> None:
-        if not isinstance(category, str) or not category:
-            raise ConfigError(f"detect.category must be a name, got {category!r}")
-        self._categories = (Category(1, category),)
+        self._categories = (Category(1, text("detect.category", category, "a name")),)
 
     @property
     def categories(self) -> tuple[Category, ...] | None:

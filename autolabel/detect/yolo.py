@@ -31,7 +31,7 @@ from autolabel.core.errors import ConfigError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite, upload
 from autolabel.ops.names import nearest
-from autolabel.ops.settings import one_of
+from autolabel.ops.settings import count, flag, fraction, number, one_of, optional
 from autolabel.weights.load import load_strictly, seed_of, seeded
 from autolabel.weights.quiet import ultralytics_at_bay
 
@@ -95,21 +95,12 @@ class YoloDetector:
         pad: str = "square",
         box_voting: float | None = None,
     ) -> None:
-        _check_fraction("detect.conf", conf)
-        _check_fraction("detect.iou", iou)
-        _check_count("detect.max_det", max_det, 30_000)
-        _check_count("detect.image_size", image_size, 7680)
-        if batch != 0:
-            _check_count("detect.batch", batch, 1024)
-        if not isinstance(agnostic_nms, bool):
-            raise ConfigError(f"detect.agnostic_nms must be true or false, got {agnostic_nms!r}")
-        if box_voting is not None:
-            _check_fraction("detect.box_voting", box_voting)
-            if box_voting == 0:
-                raise ConfigError("detect.box_voting must be above 0, or null for no voting, got 0")
-        self._box_voting = box_voting
-        self._conf, self._iou, self._max_det = float(conf), float(iou), max_det
-        self._image_size, self._agnostic_nms = image_size, agnostic_nms
+        self._conf, self._iou = fraction("detect.conf", conf), fraction("detect.iou", iou)
+        self._max_det = count("detect.max_det", max_det, 1, 30_000)
+        self._image_size = count("detect.image_size", image_size, 1, 7680)
+        count("detect.batch", batch, 0, 1024)
+        self._agnostic_nms = flag("detect.agnostic_nms", agnostic_nms)
+        self._box_voting = optional(number, "detect.box_voting", box_voting, 0, 1, above=True)
         self._shrink = one_of("detect.shrink", shrink, ("bilinear", "area"))
         self._pad = one_of("detect.pad", pad, ("square", "stride"))
         self._device = choose_device(device, key="detect.device")
@@ -365,16 +356,6 @@ def _class_indices(classes: list[str] | None, names: Mapping[int, str]) -> list[
         if name not in known:
             raise ConfigError(f"detect.classes: the model has no class {name!r}; {nearest(str(name), known)}")
     return [index for index, name in sorted(names.items()) if name in classes]
-
-
-def _check_fraction(key: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise ConfigError(f"{key} must be in [0, 1], got {value!r}")
-
-
-def _check_count(key: str, value: int, largest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-        raise ConfigError(f"{key} must be a whole number in [1, {largest}], got {value!r}")
 
 
 # Loading

@@ -31,6 +31,7 @@ from autolabel.core.types import (
     Verdict,
 )
 from autolabel.engine.stage_times import StageTimes
+from autolabel.ops.settings import count
 
 CROWD_BOX = "crowd_box: a box around a crowd, without its mask, asks for no object"
 
@@ -78,9 +79,7 @@ class FrameLabeler(ABC):
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "batch_mb", "images.max_pixels", "images.min_side"):
-            value = getattr(self, key.rpartition(".")[2])
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{key} must be a whole number of at least 1, got {value!r}")
+            count(key, getattr(self, key.rpartition(".")[2]), 1)
 
     @property
     def batch_limit(self) -> BatchLimit:

@@ -35,7 +35,7 @@ from autolabel.engine.labeler import failed
 from autolabel.engine.stage_times import times_of
 from autolabel.engine.unit_worker import AT_ONCE, Returned, UnitWorker, use_cores
 from autolabel.ops.arrow import pyarrow
-from autolabel.ops.settings import count, environment_flag, number
+from autolabel.ops.settings import count, environment_flag, number, optional
 
 logger = logging.getLogger(__name__)
 
@@ -99,19 +99,15 @@ class RayEngine:
         if cpus is not None and address is not None:
             raise ConfigError("engine.cpus is for a Ray that is started here; with engine.address it must be null")
         self.address = address
-        self.cpus = None if cpus is None else count("engine.cpus", cpus, 1, many)
-        self.min_actors = None if min_actors is None else count("engine.min_actors", min_actors, 1, many)
-        self.max_actors = None if max_actors is None else count("engine.max_actors", max_actors, 1, many)
+        self.cpus = optional(count, "engine.cpus", cpus, 1, many)
+        self.min_actors = optional(count, "engine.min_actors", min_actors, 1, many)
+        self.max_actors = optional(count, "engine.max_actors", max_actors, 1, many)
         if self.min_actors is not None and self.max_actors is not None and self.min_actors > self.max_actors:
             raise ConfigError(
                 f"engine.min_actors must not be above engine.max_actors, got {min_actors} and {max_actors}"
             )
-        self.cpus_per_actor = (
-            None if cpus_per_actor is None else count("engine.cpus_per_actor", cpus_per_actor, 1, many)
-        )
-        self.gpus_per_actor = (
-            None if gpus_per_actor is None else number("engine.gpus_per_actor", gpus_per_actor, 0, 64)
-        )
+        self.cpus_per_actor = optional(count, "engine.cpus_per_actor", cpus_per_actor, 1, many)
+        self.gpus_per_actor = optional(number, "engine.gpus_per_actor", gpus_per_actor, 0, 64)
         self.max_restarts = count("engine.max_restarts", max_restarts, 0, 100)
         self.memory_mb = count("engine.memory_mb", memory_mb, 2, 10**9)
         self.object_store_mb = count("engine.object_store_mb", object_store_mb, 80, 10**9)

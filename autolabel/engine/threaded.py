@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import Finish, Labeler, RecordSink, Unit
 from autolabel.core.types import Frame, ImageRecord, ImageRef
+from autolabel.ops.settings import count
 
 SWITCH_S = 0.0005
 """Python's own 5 ms is for how long a thread that makes records may keep the models' thread from its next call."""
@@ -35,12 +35,9 @@ class ThreadedEngine:
     thread and the rest of that batch), and as many for their commit."""
 
     def __init__(self, *, workers: int, ahead: int, memory_mb: int = 1024) -> None:
-        for key, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("memory_mb", memory_mb, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"engine.{key} must be a whole number of at least {least}, got {value!r}")
-        self.workers = workers or min(MOST_DECODERS, len(os.sched_getaffinity(0)))
-        self.ahead = ahead
-        self.memory_mb = memory_mb
+        self.workers = count("engine.workers", workers, 0) or min(MOST_DECODERS, len(os.sched_getaffinity(0)))
+        self.ahead = count("engine.ahead", ahead, 1)
+        self.memory_mb = count("engine.memory_mb", memory_mb, 1)
 
     def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="autolabel-load")

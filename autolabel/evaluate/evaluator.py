@@ -27,6 +27,7 @@ from autolabel.evaluate.ranking import Ranking, ranking
 from autolabel.evaluate.result import ClassRow, Confusion, Evaluation, Matching, Panoptic, SizeRow
 from autolabel.evaluate.scene import SCORES, Measure, Scene, scene
 from autolabel.evaluate.tally import SIZES, Tally
+from autolabel.ops.settings import flag, number, one_of
 
 RANKS = {"detector": "detector_score", "quality": "quality", "predicted_iou": "predicted_iou"}
 PAIRINGS = ("auto", "iou")
@@ -63,18 +64,16 @@ class Evaluator:
         unknown: str,
         pairing: str,
     ) -> None:
-        self._iou = _in_unit("iou", iou)
+        self._iou = number("iou", iou, 0, 1, above=True)
         if not isinstance(also_at, list | tuple):
             raise ConfigError(f"also_at must be a list of IoUs, got {also_at!r}")
-        self._also_at = tuple(_in_unit("also_at", value) for value in also_at)
-        self._score = _choice("score", score, tuple(RANKS))
-        self._box = _choice("box", box, ("mask", "prompt"))
+        self._also_at = tuple(number("also_at", value, 0, 1, above=True) for value in also_at)
+        self._score = one_of("score", score, tuple(RANKS))
+        self._box = one_of("box", box, ("mask", "prompt"))
         self._renamed = _names("classes", classes)
-        if not isinstance(class_agnostic, bool):
-            raise ConfigError(f"class_agnostic must be true or false, got {class_agnostic!r}")
-        self._class_agnostic = class_agnostic
-        self._unknown = _choice("unknown", unknown, ("error", "ignore"))
-        self._pairing = _choice("pairing", pairing, PAIRINGS)
+        self._class_agnostic = flag("class_agnostic", class_agnostic)
+        self._unknown = one_of("unknown", unknown, ("error", "ignore"))
+        self._pairing = one_of("pairing", pairing, PAIRINGS)
 
     def evaluate(
         self,
@@ -457,18 +456,6 @@ def _image_numbers(joined: Joined) -> dict[str, int]:
     if len(set(own.values())) == len(own) and None not in own.values():
         return {image_id: number for image_id, number in own.items() if number is not None}
     return {image_id: number for number, image_id in enumerate(own, 1)}
-
-
-def _in_unit(key: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigError(f"{key} must be in (0, 1], got {value!r}")
-    return float(value)
-
-
-def _choice(key: str, value: str, choices: Sequence[str]) -> str:
-    if value not in choices:
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
-    return value
 
 
 def _names(key: str, value: Mapping[str, str | None] | None) -> dict[str, str | None]:

@@ -26,7 +26,6 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ColumnReader, ExportReport, RecordReader, RoundTrip
 from autolabel.core.text import counted
 from autolabel.core.types import Columns, ImageRecord, Instance, Polygon, Rle
@@ -39,7 +38,6 @@ from autolabel.export.policy import (
     POLICY_NOTES,
     Policy,
     explained,
-    fraction_of,
     is_labelled,
     mask_of,
     noted,
@@ -47,7 +45,7 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import apart, check_choice, check_classes, picture_path
+from autolabel.export.raster import apart, check_classes, picture_path
 from autolabel.export.reading import compare, in_turn
 from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons_that_stay
 from autolabel.export.splits import SIDES, SplitPlan, Splits
@@ -56,6 +54,7 @@ from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_le
 from autolabel.ops.orientation import is_mirrored
 from autolabel.ops.outline import annotation_text
 from autolabel.ops.polygons import coco_polygons
+from autolabel.ops.settings import flag, fraction, number, one_of, optional
 from autolabel.ops.simplify import Points, simplify_rings
 
 _KEY = "coco"
@@ -102,21 +101,14 @@ class CocoExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        for name, value, choices in (
-            ("segmentation", segmentation, ("polygon", "rle")),
-            ("ids", ids, ("source", "new")),
-        ):
-            check_choice(f"export.{_KEY}.{name}", value, choices)
-        if not isinstance(split_files, bool):
-            raise ConfigError(f"export.{_KEY}.split_files must be true or false, got {split_files!r}")
+        self._polygons = one_of(f"export.{_KEY}.segmentation", segmentation, ("polygon", "rle")) == "polygon"
+        self._keep_ids = one_of(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )
-        self._polygons = segmentation == "polygon"
-        self._keep_ids = ids == "source"
         self._empty = EmptyImages(_KEY, empty_images, self._policy)
-        self._least_iou = None if simplify_iou is None else fraction_of(_KEY, "simplify_iou", simplify_iou)
-        self._warn_iou = fraction_of(_KEY, "warn_iou", warn_iou)
+        self._least_iou = optional(number, f"export.{_KEY}.simplify_iou", simplify_iou, 0, 1, above=True)
+        self._warn_iou = fraction(f"export.{_KEY}.warn_iou", warn_iou)
         self._traces = self._polygons and simplify_iou is None
         self._pictures = None if images == "none" else Pictures(key=_KEY, mode=images)
         splits = Splits(
@@ -127,7 +119,7 @@ class CocoExporter:
             stratify=stratify,
             group_by=group_by,
         )
-        self._splits = splits if split_files else None
+        self._splits = splits if flag(f"export.{_KEY}.split_files", split_files) else None
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`; memory grows by 8 bytes for an id of the source.
@@ -241,13 +233,13 @@ class CocoExporter:
     def _rows(self, objects: Sequence[Instance], listed: _Listed, tally: _Tally) -> Iterator[bytes]:
         """An image's annotations: that of an object with an id of its own as `_Listed.annotation_rows` expects it."""
         ids = own_ids(objects) if self._keep_ids else [None] * len(objects)
-        for number, (instance, own_id) in enumerate(zip(objects, ids, strict=True), listed.next_annotation):
+        for new_id, (instance, own_id) in enumerate(zip(objects, ids, strict=True), listed.next_annotation):
             same, other = _more(instance, own_id, tally)
             fields = b'"category_id":%d,"iscrowd":%d,%b' % (
                 instance.category_id, instance.crowd, self._geometry(instance, tally)
             )  # fmt: skip
             if own_id is None:
-                yield b'{"id":%d,"image_id":%d,%b%b}' % (number, listed.next_image, fields, other)
+                yield b'{"id":%d,"image_id":%d,%b%b}' % (new_id, listed.next_image, fields, other)
             else:
                 yield b"%d\t%b\t%b\t%b" % (own_id, fields, same, other)
 

@@ -35,9 +35,10 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import check_choice, class_number, paint, regions
+from autolabel.export.raster import class_number, paint, regions
 from autolabel.export.reading import compare
 from autolabel.ops.masks import decode_crop
+from autolabel.ops.settings import one_of
 
 FILE = "panoptic.json"
 FOLDER = "panoptic"
@@ -62,8 +63,8 @@ class CocoPanopticExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        check_choice(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
-        self._keep_ids = check_choice(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
+        one_of(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
+        self._keep_ids = one_of(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )

@@ -29,9 +29,10 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import check_choice, class_number
+from autolabel.export.raster import class_number
 from autolabel.export.reading import compare, in_turn
 from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.settings import one_of
 
 FILE = "results.json"
 _KEY = "coco_results"
@@ -55,7 +56,7 @@ class CocoResultsExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._keep_ids = check_choice(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
+        self._keep_ids = one_of(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )

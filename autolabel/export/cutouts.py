@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.errors import ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft
@@ -31,10 +31,11 @@ from autolabel.export.csv_rows import csv_line, csv_text
 from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured, png_bytes
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
-from autolabel.export.raster import RASTER_NOTES, check_choice, check_width, class_number, named, utf8, with_suffix
+from autolabel.export.raster import RASTER_NOTES, WIDEST_PX, class_number, named, utf8, with_suffix
 from autolabel.export.reading import NOT_THERE, compare
 from autolabel.ops.images import upright_rgb
 from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop
+from autolabel.ops.settings import count, one_of
 
 _KEY = "cutouts"
 _COLUMNS = ("file", "image", "index", "category_id", "category", "score", "x0", "y0", "width", "height", "area_px")
@@ -66,12 +67,10 @@ class CutoutsExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._padding_px = check_width(f"export.{_KEY}.padding_px", padding_px)
-        if isinstance(min_side_px, bool) or not isinstance(min_side_px, int) or min_side_px < 1:
-            raise ConfigError(f"export.{_KEY}.min_side_px must be a whole number, at least 1, got {min_side_px!r}")
-        self._min_side_px = min_side_px
-        self._clear = check_choice(f"export.{_KEY}.outside", outside, ("clear", "keep")) == "clear"
-        self._index = f"index.{check_choice(f'export.{_KEY}.index', index, ('csv', 'json'))}"
+        self._padding_px = count(f"export.{_KEY}.padding_px", padding_px, 0, WIDEST_PX)
+        self._min_side_px = count(f"export.{_KEY}.min_side_px", min_side_px, 1)
+        self._clear = one_of(f"export.{_KEY}.outside", outside, ("clear", "keep")) == "clear"
+        self._index = f"index.{one_of(f'export.{_KEY}.index', index, ('csv', 'json'))}"
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )

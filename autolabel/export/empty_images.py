@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord
 from autolabel.export.policy import Policy, prepared
+from autolabel.ops.settings import one_of
 
 Choice = Literal["keep", "drop", "found_none"]
 
@@ -42,10 +42,7 @@ class EmptyImages:
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""
-        if self.choice not in get_args(Choice):
-            raise ConfigError(
-                f"export.{self.key}.empty_images must be one of {', '.join(get_args(Choice))}, got {self.choice!r}"
-            )
+        one_of(f"export.{self.key}.empty_images", self.choice, get_args(Choice))
 
     def is_left_out(self, record: ImageRecord) -> bool:
         """Whether a labelled image is not in the data set, for want of an object to write."""

@@ -27,7 +27,6 @@ from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
-    check_choice,
     class_number,
     named,
     paint,
@@ -39,6 +38,7 @@ from autolabel.export.raster import (
 from autolabel.export.reading import NOT_AS_WRITTEN, compare
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.settings import one_of
 
 _KEY = "instance_png"
 _MOST = (1 << 16) - 1
@@ -61,7 +61,7 @@ class InstancePngExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        check_choice(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
+        one_of(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )

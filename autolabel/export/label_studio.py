@@ -24,7 +24,6 @@ from typing import Any, Literal
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Polygon, Rle
 from autolabel.export.atomic import Draft
@@ -39,12 +38,13 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import RASTER_NOTES, check_choice, class_number, fields_of, named, picture_path
+from autolabel.export.raster import RASTER_NOTES, class_number, fields_of, named, picture_path
 from autolabel.export.reading import compare
 from autolabel.export.source_polygons import own_polygons
 from autolabel.export.tools import TOOL_NOTES, InOrder, Outlines, label_names, read_objects, scores_of
 from autolabel.ops.brush import encode_brush
 from autolabel.ops.drawn import joined
+from autolabel.ops.settings import count, one_of, optional, text
 from autolabel.ops.storage import is_url
 from autolabel.ops.studio_file import read_task, task_url
 
@@ -79,20 +79,18 @@ class LabelStudioExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        texts = {"from_name": from_name, "to_name": to_name, "data_key": data_key, "model_version": model_version}
-        for key, value in texts.items():
-            if not isinstance(value, str) or not value:
-                raise ConfigError(f"export.{_KEY}.{key} must be a text, got {value!r}")
-        if image_root is not None and not isinstance(image_root, str):
-            raise ConfigError(f"export.{_KEY}.image_root must be null or a text, got {image_root!r}")
-        _check_count("images_per_file", images_per_file)
-        self._kind = check_choice(f"export.{_KEY}.shape", shape, ("brush", "polygon"))
+        self._kind = one_of(f"export.{_KEY}.shape", shape, ("brush", "polygon"))
         self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou, warn_iou=warn_iou)
         self._pictures = Pictures(key=_KEY, mode=images)
         self._in_place = images == "none"
-        self._root, self._data_key, self._model_version = image_root, data_key, model_version
-        self._names = {"from_name": from_name, "to_name": to_name}
-        self._images_per_file = images_per_file
+        self._root = image_root if image_root == "" else optional(text, f"export.{_KEY}.image_root", image_root)
+        self._data_key = text(f"export.{_KEY}.data_key", data_key)
+        self._model_version = text(f"export.{_KEY}.model_version", model_version)
+        self._names = {
+            "from_name": text(f"export.{_KEY}.from_name", from_name),
+            "to_name": text(f"export.{_KEY}.to_name", to_name),
+        }
+        self._images_per_file = optional(count, f"export.{_KEY}.images_per_file", images_per_file, 1)
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )
@@ -280,11 +278,6 @@ def _served(record: ImageRecord) -> tuple[Path, str]:
     names = PurePosixPath(record.image_id).parts
     within = len(names) if path.parts[-len(names) :] == names else 1
     return path.parents[within - 1], "/".join(path.parts[-within:])
-
-
-def _check_count(key: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"export.{_KEY}.{key} must be null or a whole number, at least 1, got {value!r}")
 
 
 def _json_lines(tasks: Iterable[dict[str, Any]]) -> Iterator[bytes]:

@@ -26,7 +26,6 @@ from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
-    check_choice,
     class_number,
     fields_of,
     named,
@@ -41,6 +40,7 @@ from autolabel.ops.export_mark import MANIFEST
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.labelme_file import parse_labelme
 from autolabel.ops.masks import decode_crop
+from autolabel.ops.settings import one_of
 from autolabel.ops.storage import is_url
 
 _KEY = "labelme"
@@ -68,7 +68,7 @@ class LabelMeExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._as_masks = check_choice(f"export.{_KEY}.shape", shape, ("mask", "polygon")) == "mask"
+        self._as_masks = one_of(f"export.{_KEY}.shape", shape, ("mask", "polygon")) == "mask"
         self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou, warn_iou=warn_iou)
         self._pictures = Pictures(key=_KEY, mode=images)
         self._in_place = images == "none"

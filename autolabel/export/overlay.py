@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.errors import ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, ImageRef, Instance, UInt8
 from autolabel.export.names import safe_path
@@ -18,6 +18,7 @@ from autolabel.export.policy import noted
 from autolabel.ops.drawing import Colour, colour_of, rim_of, scaled_crop
 from autolabel.ops.export_mark import MANIFEST
 from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.settings import count, flag, fraction, optional
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -41,21 +42,11 @@ class OverlayExporter:
     def __init__(
         self, *, max_images: int | None, max_side: int, alpha: float, labels: bool, jpeg_quality: int
     ) -> None:
-        if max_images is not None and (not isinstance(max_images, int) or max_images < 1):
-            raise ConfigError(f"export.overlay.max_images must be null or at least 1, got {max_images!r}")
-        if not isinstance(max_side, int) or max_side < 64:
-            raise ConfigError(f"export.overlay.max_side must be at least 64 px, got {max_side!r}")
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0.0 <= alpha <= 1.0:
-            raise ConfigError(f"export.overlay.alpha must be in [0, 1], got {alpha!r}")
-        if not isinstance(labels, bool):
-            raise ConfigError(f"export.overlay.labels must be true or false, got {labels!r}")
-        if not isinstance(jpeg_quality, int) or not 1 <= jpeg_quality <= 100:
-            raise ConfigError(f"export.overlay.jpeg_quality must be in [1, 100], got {jpeg_quality!r}")
-        self._max_images = max_images
-        self._max_side = max_side
-        self._alpha = float(alpha)
-        self._labels = labels
-        self._quality = jpeg_quality
+        self._max_images = optional(count, "export.overlay.max_images", max_images, 1)
+        self._max_side = count("export.overlay.max_side", max_side, 64)
+        self._alpha = fraction("export.overlay.alpha", alpha)
+        self._labels = flag("export.overlay.labels", labels)
+        self._quality = count("export.overlay.jpeg_quality", jpeg_quality, 1, 100)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write one picture an image into `directory`, in the folders of the image ids."""

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.errors import ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft
@@ -42,11 +42,12 @@ from autolabel.export.policy import (
     prepared,
     reported,
 )
-from autolabel.export.raster import apart, check_choice, class_number, utf8, utf8_ids
+from autolabel.export.raster import apart, class_number, utf8, utf8_ids
 from autolabel.export.reading import compare
 from autolabel.export.splits import SIDES, Side, SplitPlan, Splits
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.settings import count, one_of
 
 _KEY = "parquet"
 _NAMES: dict[Side, str] = {"train": "train", "val": "validation", "test": "test"}
@@ -79,13 +80,9 @@ class ParquetExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        check_choice(f"export.{_KEY}.images", images, ("embed", "path"))
-        if isinstance(images_per_file, bool) or not isinstance(images_per_file, int) or images_per_file < 1:
-            raise ConfigError(
-                f"export.{_KEY}.images_per_file must be a whole number, at least 1, got {images_per_file!r}"
-            )
+        one_of(f"export.{_KEY}.images", images, ("embed", "path"))
         self._pictures = Pictures(key=_KEY, mode="upright") if images == "embed" else None
-        self._per_file = images_per_file
+        self._per_file = count(f"export.{_KEY}.images_per_file", images_per_file, 1)
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, ExportError, ImageError
+from autolabel.core.errors import ExportError, ImageError
 from autolabel.core.protocols import LOST, RecordReader
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord, UInt8
@@ -33,6 +33,7 @@ from autolabel.export.policy import labelled, noted
 from autolabel.ops.files import file_sha256
 from autolabel.ops.headers import kind_of
 from autolabel.ops.images import MAX_FILE_BYTES, read_bytes, upright_rgb
+from autolabel.ops.settings import one_of
 from autolabel.ops.storage import is_url
 
 Mode = Literal["copy", "link", "upright", "none"]
@@ -91,8 +92,7 @@ class Pictures:
     """Writes pictures in one of the modes; an exporter that offers only some checks that itself."""
 
     def __init__(self, *, key: str, mode: Mode) -> None:
-        if mode not in get_args(Mode):
-            raise ConfigError(f"export.{key}.images must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+        one_of(f"export.{key}.images", mode, get_args(Mode))
         self._mode = mode
 
     def suffix(self, record: ImageRecord) -> str:

@@ -14,13 +14,14 @@ from typing import Any, Literal, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader
 from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.ops.components import fill_holes, keep_largest, split_parts
 from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop, is_empty, merge
 from autolabel.ops.masks import mask_of as mask_of  # every prepared object has one
+from autolabel.ops.settings import count, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,9 @@ def policy_of(key: str, **settings: Any) -> Policy:
     kinds = get_type_hints(Policy)
     for name, value in settings.items():
         choices = get_args(kinds[name])
-        if choices and value not in choices:
-            raise ConfigError(f"export.{key}.{name} must be one of {', '.join(choices)}, got {value!r}")
-    least = settings.get("min_area_px", 1)
-    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
-        raise ConfigError(f"export.{key}.min_area_px must be a whole number, at least 1, got {least!r}")
+        if choices:
+            one_of(f"export.{key}.{name}", value, choices)
+    count(f"export.{key}.min_area_px", settings.get("min_area_px", 1), 1)
     assert set(settings) <= {f.name for f in fields(Policy)}, f"no such policy among {sorted(settings)}"
     return Policy(**settings)
 
@@ -98,13 +97,6 @@ def explained(record: ImageRecord, policy: Policy) -> tuple[list[Instance], Mapp
     """As `prepared`, and in words what was done to each object that was changed or left out, by its index."""
     log = _Log(Counter())
     return _applied(record, policy, log), log.reasons
-
-
-def fraction_of(key: str, name: str, value: float) -> float:
-    """A setting in [0, 1]. Raises ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise ConfigError(f"export.{key}.{name} must be in [0, 1], got {value!r}")
-    return float(value)
 
 
 def labelled(run: RecordReader, counts: Counter[str] | None = None) -> Iterator[ImageRecord]:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.protocols import RecordReader
 from autolabel.core.types import ImageRecord, Instance, Rle, Verdict
 from autolabel.export.coco_rows import unknown_fields
@@ -24,8 +24,12 @@ from autolabel.export.pictures import Pictures
 from autolabel.export.policy import Policy, labelled, mask_of, policy_of, prepared
 from autolabel.ops.index_png import Ids
 from autolabel.ops.masks import decode_crop, encode_crop
+from autolabel.ops.settings import count, one_of
 
 T = TypeVar("T")
+
+WIDEST_PX = 100
+"""Of a border, and of the surroundings that a cutout shows."""
 
 RASTER_NOTES: dict[str, str] = {
     "renamed_for_a_shared_stem": "{} [picture|pictures] shared a name without suffix, or [its|their] label file one with a folder; "
@@ -72,11 +76,11 @@ def painting_of(
 ) -> Painting:
     """The settings of the exporter `key`, which calls what is not labelled `void`. Raises ConfigError naming the one
     that is wrong."""
-    check_choice(f"export.{key}.images", images, ("copy", "link", "upright"))
-    check_choice(f"export.{key}.parts", parts, ("keep", "largest"))
-    check_choice(f"export.{key}.overlaps", overlaps, ("score", "smallest"))
-    check_choice(f"export.{key}.crowd", crowd, (void, "keep", "drop"))
-    check_width(f"export.{key}.{void}_border_px", border_px)
+    one_of(f"export.{key}.images", images, ("copy", "link", "upright"))
+    one_of(f"export.{key}.parts", parts, ("keep", "largest"))
+    one_of(f"export.{key}.overlaps", overlaps, ("score", "smallest"))
+    one_of(f"export.{key}.crowd", crowd, (void, "keep", "drop"))
+    count(f"export.{key}.{void}_border_px", border_px, 0, WIDEST_PX)
     own = {
         "holes": holes,
         "parts": parts,
@@ -204,20 +208,6 @@ def outlines(ids: Ids, width_px: int) -> NDArray[np.bool_]:
     kernel = np.ones((2 * width_px + 1, 2 * width_px + 1), np.uint8)
     found: NDArray[np.bool_] = cv2.dilate(ids, kernel) != cv2.erode(ids, kernel)
     return found
-
-
-def check_width(key: str, value: object) -> int:
-    """A border's width in pixels. Raises ConfigError naming the key."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
-        raise ConfigError(f"{key} must be a whole number of 0 to 100 px, got {value!r}")
-    return value
-
-
-def check_choice(key: str, value: object, choices: Sequence[str]) -> str:
-    """Raises ConfigError naming the key."""
-    if value not in choices:
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
-    return str(value)
 
 
 def class_number(numbers: Mapping[int, T], instance: Instance, record: ImageRecord) -> T:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.text import counted
 from autolabel.core.types import BEFORE_REFINING, ImageInfo, ImageRecord, Instance
@@ -23,6 +22,7 @@ from autolabel.export.atomic import replaced
 from autolabel.export.csv_rows import csv_line
 from autolabel.ops.box_fit import box_fit
 from autolabel.ops.masks import area_px
+from autolabel.ops.settings import count, fraction, optional
 
 COLUMNS = (
     "image", "object", "source_id", "class", "origin", "reason", "box_iou", "replaced_iou", "mask_px", "detail",
@@ -54,14 +54,9 @@ class ReviewListExporter:
     the mask before. Of more than `max_objects` (null: all) the worst are listed."""
 
     def __init__(self, *, min_box_iou: float, min_replaced_iou: float, max_objects: int | None) -> None:
-        for key, value in (("min_box_iou", min_box_iou), ("min_replaced_iou", min_replaced_iou)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ConfigError(f"export.review_list.{key} must be in [0, 1], got {value!r}")
-        if max_objects is not None and (not isinstance(max_objects, int) or max_objects < 1):
-            raise ConfigError(f"export.review_list.max_objects must be null or at least 1, got {max_objects!r}")
-        self._min_box_iou = float(min_box_iou)
-        self._min_replaced_iou = float(min_replaced_iou)
-        self._max_objects = max_objects
+        self._min_box_iou = fraction("export.review_list.min_box_iou", min_box_iou)
+        self._min_replaced_iou = fraction("export.review_list.min_replaced_iou", min_replaced_iou)
+        self._max_objects = optional(count, "export.review_list.max_objects", max_objects, 1)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write `review.csv` and `review.json` into `directory`. Memory grows with the list, not with the run."""

@@ -32,7 +32,6 @@ from autolabel.export.pictures import PICTURE_NOTES, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported, union
 from autolabel.export.raster import (
     RASTER_NOTES,
-    check_choice,
     class_number,
     named,
     paint,
@@ -47,6 +46,7 @@ from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import read_class_mask
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.masks import decode_crop, encode, encode_crop, is_empty
+from autolabel.ops.settings import one_of
 
 _KEY = "semantic_png"
 _IGNORE = 255
@@ -81,9 +81,7 @@ class SemanticPngExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        self._has_background = (
-            check_choice(f"export.{_KEY}.background", background, ("class", "ignore")) == "class"
-        )
+        self._has_background = one_of(f"export.{_KEY}.background", background, ("class", "ignore")) == "class"
         self._painting = painting_of(
             _KEY,
             images=images,

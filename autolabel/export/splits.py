@@ -27,7 +27,8 @@ from autolabel.core.protocols import RecordReader
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRecord
 from autolabel.export.names import id_bytes
-from autolabel.export.policy import fraction_of, labelled, noted
+from autolabel.export.policy import labelled, noted
+from autolabel.ops.settings import count, flag, fraction
 
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")
@@ -71,22 +72,18 @@ class Splits:
         group_by: str | None,
     ) -> None:
         self._fractions = (
-            fraction_of(key, "val_fraction", val_fraction),
-            fraction_of(key, "test_fraction", test_fraction),
+            fraction(f"export.{key}.val_fraction", val_fraction),
+            fraction(f"export.{key}.test_fraction", test_fraction),
         )
         if val_fraction + test_fraction > 1.0:
             raise ConfigError(
                 f"export.{key}.val_fraction and test_fraction must not exceed 1 together, "
                 f"got {val_fraction!r} and {test_fraction!r}"
             )
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f"export.{key}.seed must be a whole number, got {seed!r}")
-        if not isinstance(stratify, bool):
-            raise ConfigError(f"export.{key}.stratify must be true or false, got {stratify!r}")
         self._pattern = _pattern(key, group_by)
         self._folder = group_by == "folder"
-        self._seed = seed
-        self._stratify = stratify
+        self._seed = count(f"export.{key}.seed", seed)
+        self._stratify = flag(f"export.{key}.stratify", stratify)
 
     def plan(self, run: RecordReader) -> SplitPlan:
         """Reads the records once. Memory grows with classes, and with groups that the source splits, alone."""

@@ -10,15 +10,16 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Category, ImageRecord, Instance, Polygon, Rle
-from autolabel.export.policy import fraction_of, mask_of
+from autolabel.export.policy import mask_of
 from autolabel.export.reading import in_turn
 from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons_that_stay
 from autolabel.ops.drawn import Drawn
 from autolabel.ops.drawn import mask_of as drawn_mask
 from autolabel.ops.masks import from_polygons, iou
 from autolabel.ops.polygons import coco_polygons
+from autolabel.ops.settings import fraction, number, optional
 from autolabel.ops.simplify import Points, simplify_rings
 from autolabel.ops.xml_json import xml_text
 
@@ -41,14 +42,8 @@ class Outlines:
     """
 
     def __init__(self, *, key: str, simplify_iou: float | None, warn_iou: float) -> None:
-        if simplify_iou is not None and (
-            isinstance(simplify_iou, bool)
-            or not isinstance(simplify_iou, int | float)
-            or not 0 < simplify_iou <= 1
-        ):
-            raise ConfigError(f"export.{key}.simplify_iou must be null or in (0, 1], got {simplify_iou!r}")
-        self._least_iou = simplify_iou
-        self._warn_iou = fraction_of(key, "warn_iou", warn_iou)
+        self._least_iou = optional(number, f"export.{key}.simplify_iou", simplify_iou, 0, 1, above=True)
+        self._warn_iou = fraction(f"export.{key}.warn_iou", warn_iou)
         self.lowest = 1.0
 
     def of(self, instance: Instance, counts: Counter[str]) -> list[Polygon]:

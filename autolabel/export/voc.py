@@ -32,7 +32,6 @@ from autolabel.export.pictures import PICTURE_NOTES, pictured
 from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported
 from autolabel.export.raster import (
     RASTER_NOTES,
-    check_choice,
     class_number,
     named,
     paint,
@@ -48,6 +47,7 @@ from autolabel.export.splits import SIDES, Splits
 from autolabel.export.tools import label_names
 from autolabel.ops.index_png import Ids, encode_index_png, voc_palette
 from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.settings import one_of
 from autolabel.ops.xml_json import Json, add_json
 
 _KEY = "voc"
@@ -86,7 +86,7 @@ class VocExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        self._from_prompt = check_choice(f"export.{_KEY}.box", box, ("mask", "prompt")) == "prompt"
+        self._from_prompt = one_of(f"export.{_KEY}.box", box, ("mask", "prompt")) == "prompt"
         self._painting = painting_of(
             _KEY,
             images=images,

@@ -18,12 +18,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Float32, ImageRecord, Instance, Rle
 from autolabel.export.policy import (
     POLICY_NOTES,
-    fraction_of,
     mask_of,
     noted,
     policy_of,
@@ -37,6 +35,7 @@ from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
 from autolabel.ops.outline import centre_texts
 from autolabel.ops.polygons import YoloRing, yolo_iou, yolo_ring
+from autolabel.ops.settings import flag, fraction, number, optional
 from autolabel.ops.simplify import Points, simplify_rings
 
 _KEY = "yolo"
@@ -71,14 +70,12 @@ class YoloExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        if not isinstance(keep_far_parts, bool):
-            raise ConfigError(f"export.{_KEY}.keep_far_parts must be true or false, got {keep_far_parts!r}")
         self._policy = policy_of(
             _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
         )
-        self._keep_far_parts = keep_far_parts
-        self._least_iou = None if simplify_iou is None else fraction_of(_KEY, "simplify_iou", simplify_iou)
-        self._warn_iou = fraction_of(_KEY, "warn_iou", warn_iou)
+        self._keep_far_parts = flag(f"export.{_KEY}.keep_far_parts", keep_far_parts)
+        self._least_iou = optional(number, f"export.{_KEY}.simplify_iou", simplify_iou, 0, 1, above=True)
+        self._warn_iou = fraction(f"export.{_KEY}.warn_iou", warn_iou)
         splits = Splits(
             key=_KEY,
             val_fraction=val_fraction,

@@ -18,13 +18,14 @@ from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Float32, ImageRecord, Instance
 from autolabel.export.policy import POLICY_NOTES, mask_of, noted, policy_of, prepared
-from autolabel.export.raster import check_choice, class_number
+from autolabel.export.raster import class_number
 from autolabel.export.reading import NOT_AS_WRITTEN
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
 from autolabel.ops.boxes import clip_xyxy, cxcywh_to_xyxy, iou_xyxy, scale_normalized
 from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.settings import one_of
 
 _KEY = "yolo_detect"
 
@@ -47,7 +48,7 @@ class YoloDetectExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        check_choice(f"export.{_KEY}.box", box, ("mask", "prompt"))
+        one_of(f"export.{_KEY}.box", box, ("mask", "prompt"))
         if box == "prompt" and parts == "split":
             raise ConfigError(f"export.{_KEY}.parts=split needs box=mask: the parts share one prompt")
         self._from_prompt = box == "prompt"

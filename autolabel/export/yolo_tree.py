@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.protocols import Deviation, ExportReport, RecordReader, RoundTrip
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRecord, Instance
@@ -47,6 +47,7 @@ from autolabel.export.splits import SIDES, SplitPlan, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
 from autolabel.ops.boxes import cxcywh_to_xyxy, scale_normalized
 from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.settings import one_of
 
 logger = logging.getLogger(__name__)
 
@@ -220,8 +221,7 @@ def tree_of(
 
 def tree_pictures(key: str, images: Literal["copy", "link", "upright"]) -> Pictures:
     """How pictures get into a tree. Raises ConfigError naming `export.<key>.images`."""
-    if images not in ("copy", "link", "upright"):
-        raise ConfigError(f"export.{key}.images must be copy, link or upright, got {images!r}")
+    one_of(f"export.{key}.images", images, ("copy", "link", "upright"))
     return Pictures(key=key, mode=images)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ConfigError, ImageError
+from autolabel.ops.settings import one_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,8 @@ def choose_precision(precision: str, device: Any, *, key: str) -> Precision:
     import torch
 
     kind = torch.device(device).type
-    if precision in ("float32", "auto"):
+    if one_of(key, precision, ("auto", "fast", "float32", "bfloat16")) in ("float32", "auto"):
         return "float32"
-    if precision not in ("fast", "bfloat16"):
-        raise ConfigError(f"{key} must be auto, fast, float32 or bfloat16, got {precision!r}")
     if runs_bf16(device):
         return "bfloat16"
     if precision == "bfloat16":

@@ -36,18 +36,24 @@ def fraction(key: str, value: object) -> float:
     return number(key, value, 0, 1)
 
 
-def number(key: str, value: object, low: float, high: float) -> float:
-    """A finite number in [low, high]."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (good and low <= value <= high):  # type: ignore[operator]
-        raise ConfigError(f"{key} must be in [{low:g}, {high:g}], got {value!r}")
+def number(key: str, value: object, low: float, high: float, *, above: bool = False) -> float:
+    """A finite number in [low, high]; with `above`, in (low, high]."""
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (good and low <= value <= high) or (above and value == low):  # type: ignore[operator]
+        raise ConfigError(f"{key} must be in {'(' if above else '['}{low:g}, {high:g}], got {value!r}")
     return float(value)  # type: ignore[arg-type]
 
 
-def count(key: str, value: object, low: int, high: int) -> int:
-    """A whole number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{key} must be a whole number in [{low}, {high}], got {value!r}")
+def count(key: str, value: object, low: int | None = None, high: int | None = None) -> int:
+    """A whole number in [low, high]; None: no such limit."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
+        within = "" if low is None else f", at least {low}" if high is None else f" in [{low}, {high}]"
+        raise ConfigError(f"{key} must be a whole number{within}, got {value!r}")
     return value
 
 
@@ -62,6 +68,23 @@ def one_of(key: str, value: object, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def text(key: str, value: object, what: str = "a text") -> str:
+    """A text that is not empty; `what` it is."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{key} must be {what}, got {value!r}")
+    return value
+
+
+def optional(check: Callable[..., T], key: str, value: object, *limits: Any, **more: Any) -> T | None:
+    """None for null; anything else as `check` has it."""
+    if value is None:
+        return None
+    try:
+        return check(key, value, *limits, **more)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(" must be ", " must be null or ", 1)) from None
 
 
 def texts(key: str, value: object) -> Mapping[str, str]:

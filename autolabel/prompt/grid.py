@@ -16,7 +16,7 @@ import numpy as np
 from autolabel.core.protocols import About
 from autolabel.core.types import NO_OBJECT, Detections, Frame, Prompts, Sieve
 from autolabel.ops.points import grid_xy
-from autolabel.ops.settings import count, flag, fraction
+from autolabel.ops.settings import count, flag, fraction, optional
 from autolabel.ops.windows import crop_windows
 
 
@@ -57,7 +57,7 @@ class GridPrompter:
             fraction("prompt.max_area_fraction", max_area_fraction),
             fraction("prompt.box_iou", box_iou),
             fraction("prompt.crop_iou", crop_iou),
-            None if mask_iou is None else fraction("prompt.mask_iou", mask_iou),
+            optional(fraction, "prompt.mask_iou", mask_iou),
         )
 
     def prompt(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.masks import area_px
-from autolabel.refine.each import drop_each, limit, pixels
+from autolabel.ops.settings import count, fraction, optional
+from autolabel.refine.each import drop_each
 
 
 class AreaRefiner:
@@ -22,10 +23,10 @@ class AreaRefiner:
         min_fraction: float | None,
         max_fraction: float | None,
     ) -> None:
-        self._min_px = pixels("refine.area.min_px", min_px)
-        self._max_px = pixels("refine.area.max_px", max_px)
-        self._min_fraction = limit("refine.area.min_fraction", min_fraction, 0, 1)
-        self._max_fraction = limit("refine.area.max_fraction", max_fraction, 0, 1)
+        self._min_px = optional(count, "refine.area.min_px", min_px, 0)
+        self._max_px = optional(count, "refine.area.max_px", max_px, 0)
+        self._min_fraction = optional(fraction, "refine.area.min_fraction", min_fraction)
+        self._max_fraction = optional(fraction, "refine.area.max_fraction", max_fraction)
         if min_px is not None and max_px is not None and min_px > max_px:
             raise ConfigError(f"refine.area.max_px must be at least min_px = {min_px}, got {max_px!r}")
         if min_fraction is not None and max_fraction is not None and min_fraction > max_fraction:

@@ -10,8 +10,8 @@ from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.mask_shape import mask_shape
 from autolabel.ops.masks import decode_crop, encode_crop
-from autolabel.ops.settings import flag, number
-from autolabel.refine.each import Refined, drop_each, limit
+from autolabel.ops.settings import flag, fraction, number, optional
+from autolabel.refine.each import Refined, drop_each
 
 Box = tuple[float, float, float, float]
 
@@ -23,7 +23,7 @@ class BleedRefiner:
 
     def __init__(self, *, margin: float, max_fraction: float | None, clip: bool) -> None:
         self._margin = number("refine.bleed.margin", margin, 0, 10)
-        self._max_fraction = limit("refine.bleed.max_fraction", max_fraction, 0, 1)
+        self._max_fraction = optional(fraction, "refine.bleed.max_fraction", max_fraction)
         self._clip = flag("refine.bleed.clip", clip)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:

@@ -9,7 +9,8 @@ import numpy as np
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.boxes import area_xyxy, clip_xyxy
 from autolabel.ops.mask_shape import mask_shape
-from autolabel.refine.each import drop_each, limit
+from autolabel.ops.settings import fraction, optional
+from autolabel.refine.each import drop_each
 
 
 class BorderRefiner:
@@ -18,8 +19,8 @@ class BorderRefiner:
     Null is off. Instances of the source's own labels are left alone."""
 
     def __init__(self, *, max_contact: float | None, max_cut: float | None) -> None:
-        self._max_contact = limit("refine.border.max_contact", max_contact, 0, 1)
-        self._max_cut = limit("refine.border.max_cut", max_cut, 0, 1)
+        self._max_contact = optional(fraction, "refine.border.max_contact", max_contact)
+        self._max_cut = optional(fraction, "refine.border.max_cut", max_cut)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         return drop_each(instances, self._why)

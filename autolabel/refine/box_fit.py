@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.box_fit import tight_iou
-from autolabel.refine.each import drop_each, limit
+from autolabel.ops.settings import fraction, optional
+from autolabel.refine.each import drop_each
 
 
 class BoxFitRefiner:
@@ -14,7 +15,7 @@ class BoxFitRefiner:
     source's own labels are left alone."""
 
     def __init__(self, *, min_iou: float | None) -> None:
-        self._min_iou = limit("refine.box_fit.min_iou", min_iou, 0, 1)
+        self._min_iou = optional(fraction, "refine.box_fit.min_iou", min_iou)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         return drop_each(instances, self._why)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from autolabel.core.types import Dropped, ImageInfo, Instance
 from autolabel.ops.masks import area_px, covered, ious
-from autolabel.ops.settings import flag
-from autolabel.refine.each import Refined, limit
+from autolabel.ops.settings import flag, fraction, optional
+from autolabel.refine.each import Refined
 
 
 class DuplicatesRefiner:
@@ -20,8 +20,8 @@ class DuplicatesRefiner:
     """
 
     def __init__(self, *, min_iou: float | None, min_containment: float | None, across_classes: bool) -> None:
-        self._min_iou = limit("refine.duplicates.min_iou", min_iou, 0, 1)
-        self._min_containment = limit("refine.duplicates.min_containment", min_containment, 0, 1)
+        self._min_iou = optional(fraction, "refine.duplicates.min_iou", min_iou)
+        self._min_containment = optional(fraction, "refine.duplicates.min_containment", min_containment)
         self._across_classes = flag("refine.duplicates.across_classes", across_classes)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:

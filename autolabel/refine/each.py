@@ -6,12 +6,11 @@ changes or drops them, whatever its floors.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Dropped, Instance, Rle
 from autolabel.ops.masks import area_px
+from autolabel.ops.settings import count, fraction, optional
 
 Refined = tuple[list[Instance], list[Dropped]]
 
@@ -38,31 +37,12 @@ def change_each(instances: Sequence[Instance], change: Callable[[Rle], Rle]) -> 
     return kept, []
 
 
-def limit(key: str, value: float | None, low: float, high: float = math.inf) -> float | None:
-    """A setting that is null or a number in [low, high]; raises ConfigError that names its key."""
-    if value is None:
-        return None
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (number and low <= value <= high):
-        range_ = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        raise ConfigError(f"{key} must be null or {range_}, got {value!r}")
-    return value
-
-
-def pixels(key: str, value: int | None, low: int = 0) -> int | None:
-    """A setting that is null or a whole number of pixels."""
-    limit(key, value, low)
-    if value is not None and not isinstance(value, int):
-        raise ConfigError(f"{key} must be null or a whole number of pixels, got {value!r}")
-    return value
-
-
 class SizeLimit:
     """The largest size of a part or a hole that counts as small: pixels, or a fraction of the object's area."""
 
     def __init__(self, key: str, max_px: int | None, max_fraction: float | None) -> None:
-        self._px = pixels(f"{key}.max_px", max_px) or 0
-        self._fraction = limit(f"{key}.max_fraction", max_fraction, 0, 1) or 0.0
+        self._px = optional(count, f"{key}.max_px", max_px, 0) or 0
+        self._fraction = optional(fraction, f"{key}.max_fraction", max_fraction) or 0.0
 
     def __bool__(self) -> bool:
         return bool(self._px or self._fraction)

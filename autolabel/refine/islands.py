@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.components import drop_islands, keep_largest
+from autolabel.ops.settings import flag
 from autolabel.refine.each import Refined, SizeLimit, change_each
 
 
@@ -19,9 +19,7 @@ class IslandsRefiner:
 
     def __init__(self, *, max_px: int | None, max_fraction: float | None = None, largest_only: bool) -> None:
         self._limit = SizeLimit("refine.islands", max_px, max_fraction)
-        if not isinstance(largest_only, bool):
-            raise ConfigError(f"refine.islands.largest_only must be true or false, got {largest_only!r}")
-        self._largest_only = largest_only
+        self._largest_only = flag("refine.islands.largest_only", largest_only)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []

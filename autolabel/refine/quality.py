@@ -10,11 +10,11 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.masks import is_empty
 from autolabel.ops.quality import expected_iou, read_calibration, signals
-from autolabel.refine.each import drop_each, limit
+from autolabel.ops.settings import fraction, optional, text
+from autolabel.refine.each import drop_each
 
 SHIPPED = "quality.json"
 
@@ -27,9 +27,8 @@ class QualityRefiner:
     """
 
     def __init__(self, *, calibration: str, min_quality: float | None) -> None:
-        if not isinstance(calibration, str) or not calibration:
-            raise ConfigError(f"refine.quality.calibration must be default or a path, got {calibration!r}")
-        self._min_quality = limit("refine.quality.min_quality", min_quality, 0, 1)
+        text("refine.quality.calibration", calibration, "default or a path")
+        self._min_quality = optional(fraction, "refine.quality.min_quality", min_quality)
         path = default_path() if calibration == "default" else Path(calibration).expanduser()
         self._calibration, sha256 = read_calibration(path, key="refine.quality.calibration")
         self._identity = {"calibration": sha256}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
-from autolabel.refine.each import drop_each, limit
+from autolabel.ops.settings import fraction, optional
+from autolabel.refine.each import drop_each
 
 
 class ScoreRefiner:
@@ -26,7 +27,9 @@ class ScoreRefiner:
             "object_score": min_object_score,
             "stability": min_stability,
         }
-        self._floors = [(name, limit(f"refine.score.min_{name}", floor, 0, 1)) for name, floor in floors.items()]
+        self._floors = [
+            (name, optional(fraction, f"refine.score.min_{name}", floor)) for name, floor in floors.items()
+        ]
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         return drop_each(instances, self._why)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.masks import area_px
-from autolabel.ops.settings import count, fraction, one_of
+from autolabel.ops.settings import count, fraction, number, one_of
 from autolabel.ops.smooth import median, open_close, smoothed
-from autolabel.refine.each import Refined, change_each, limit
+from autolabel.refine.each import Refined, change_each
 
 FILTERS = {"median": median, "open_close": open_close}
 
@@ -28,9 +27,7 @@ class SmoothRefiner:
         self._how = FILTERS[one_of("refine.smooth.how", how, tuple(FILTERS))]
         self._radius_px = count("refine.smooth.radius_px", radius_px, 0, RADIUS_LIMIT_PX)
         self._radius_fraction = fraction("refine.smooth.radius_fraction", radius_fraction)
-        if min_iou is None or not limit("refine.smooth.min_iou", min_iou, 0, 1):
-            raise ConfigError(f"refine.smooth.min_iou must be in (0, 1], got {min_iou!r}")
-        self._min_iou = min_iou
+        self._min_iou = number("refine.smooth.min_iou", min_iou, 0, 1, above=True)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import RecordReader
+from autolabel.ops.settings import count, number
 from autolabel.report.about import (
     About,
     fingerprint_digest,
@@ -78,19 +78,14 @@ class RunReport:
         similar_images: int,
         similar_bits: int,
     ) -> None:
-        _whole("seed", seed, 0, 2**63)
-        _whole("gallery", gallery, 0, 200)
-        _whole("examples", examples, 0, 50)
-        _whole("max_failures", max_failures, 0, 10_000)
-        _whole("max_side", max_side, 32, 2048)
-        _whole("similar_images", similar_images, 0, 1_000_000)
-        _whole("similar_bits", similar_bits, 0, 16)
-        if (
-            isinstance(max_megabytes, bool)
-            or not isinstance(max_megabytes, int | float)
-            or not 0 <= max_megabytes <= 500
-        ):
-            raise ConfigError(f"report.max_megabytes must be in [0, 500], got {max_megabytes!r}")
+        count("report.seed", seed, 0, 2**63)
+        count("report.gallery", gallery, 0, 200)
+        count("report.examples", examples, 0, 50)
+        count("report.max_failures", max_failures, 0, 10_000)
+        count("report.max_side", max_side, 32, 2048)
+        count("report.similar_images", similar_images, 0, 1_000_000)
+        count("report.similar_bits", similar_bits, 0, 16)
+        number("report.max_megabytes", max_megabytes, 0, 500)
         self.seed = seed
         self.examples = examples
         self._limits = Limits(gallery, examples, max_failures, hashed=similar_images, seed=seed)
@@ -214,8 +209,3 @@ def _numbers(
         "box_fit": counted.fit.mean,
         "evaluation": None if evaluated is None else dict(headline(evaluated)),
     }
-
-
-def _whole(key: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"report.{key} must be a whole number in [{low}, {high}], got {value!r}")

@@ -27,8 +27,9 @@ from autolabel.core.types import Category, ImageRef, Labels, Polygon, Problem, R
 from autolabel.ops.boxes import xywh_to_xyxy
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd, shown
 from autolabel.ops.masks import from_changes
+from autolabel.ops.settings import optional
 from autolabel.ops.storage import is_folder, names_in
-from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
+from autolabel.source.locate import check_place, contained, read_label_text
 from autolabel.source.places import picture_root
 
 _MAX_BYTES = 8 << 30
@@ -72,7 +73,7 @@ class CocoSource:
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
         self._given = check_place("source.path", path)
-        self._images_dir = check_optional_place("source.images_dir", images_dir)
+        self._images_dir = optional(check_place, "source.images_dir", images_dir)
         self._parsed: Json | None = None
 
     @property

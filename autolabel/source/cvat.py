@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.cvat_file import CvatImage, CvatLabels, read_cvat
 from autolabel.ops.drawn import BadShape, joined, labels_of
-from autolabel.source.locate import check_optional_path, check_path, contained
+from autolabel.ops.settings import flag, optional
+from autolabel.source.locate import check_path, contained
 from autolabel.source.places import picture_root
 
 FILE = "annotations.xml"
@@ -45,10 +46,8 @@ class CvatSource:
 
     def __init__(self, *, path: str, images_dir: str | None, join_groups: bool) -> None:
         self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
-        if not isinstance(join_groups, bool):
-            raise ConfigError(f"source.join_groups must be true or false, got {join_groups!r}")
-        self._join = join_groups
+        self._images_dir = optional(check_path, "source.images_dir", images_dir)
+        self._join = flag("source.join_groups", join_groups)
         self._ignored: Counter[str] = Counter()
 
     @property

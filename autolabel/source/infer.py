@@ -17,6 +17,7 @@ from autolabel.core.errors import SourceError
 from autolabel.core.protocols import Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef
+from autolabel.ops.settings import optional
 from autolabel.ops.storage import absolute, checked_url, exists, is_folder, is_url, names_in
 from autolabel.source.coco import CocoSource, coco_files
 from autolabel.source.cvat import CvatSource
@@ -25,7 +26,7 @@ from autolabel.source.glob import GlobSource, has_pattern
 from autolabel.source.label_studio import LabelStudioSource, holds_tasks, task_files
 from autolabel.source.labelme import LabelMeSource
 from autolabel.source.list import ListSource
-from autolabel.source.locate import check_optional_place, check_place
+from autolabel.source.locate import check_place
 from autolabel.source.parquet import ParquetSource
 from autolabel.source.png_masks import PngMaskSource
 from autolabel.source.voc import VocSource, devkit_folders, is_voc_file
@@ -373,7 +374,7 @@ class AutoSource:
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
         self._path = check_place("source.path", path)
-        self._images_dir = check_optional_place("source.images_dir", images_dir)
+        self._images_dir = optional(check_place, "source.images_dir", images_dir)
 
     @property
     def kind(self) -> str:

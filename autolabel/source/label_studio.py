@@ -12,12 +12,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.drawn import BadShape, category_ids, joined, labels_of
+from autolabel.ops.settings import one_of, optional, text
 from autolabel.ops.storage import absolute
 from autolabel.ops.studio_file import RESULTS, Results, StudioTask, read_task, task_labels, task_url
-from autolabel.source.locate import check_optional_path, check_path, read_label_text
+from autolabel.source.locate import check_path, read_label_text
 from autolabel.source.places import path_of, pictures_at
 from autolabel.source.walk import Tree, extension, walk
 
@@ -41,13 +42,10 @@ class LabelStudioSource:
 
     def __init__(self, *, path: str, images_dir: str | None, data_key: str | None, results: Results) -> None:
         self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
-        if results not in RESULTS:
-            raise ConfigError(f"source.results must be one of {', '.join(RESULTS)}, got {results!r}")
-        if data_key is not None and (not isinstance(data_key, str) or not data_key):
-            raise ConfigError(f"source.data_key must be null or a text, got {data_key!r}")
+        self._images_dir = optional(check_path, "source.images_dir", images_dir)
+        one_of("source.results", results, RESULTS)
         self._results = results
-        self._data_key = data_key
+        self._data_key = optional(text, "source.data_key", data_key)
         self._ignored: Counter[str] = Counter()
 
     @property

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.drawn import BadShape, category_ids, joined, labels_of
 from autolabel.ops.labelme_file import LabelMeFile, parse_labelme, survey_labelme
+from autolabel.ops.settings import flag, optional
 from autolabel.ops.storage import absolute
-from autolabel.source.locate import check_optional_path, check_path, contained, read_label_text
+from autolabel.source.locate import check_path, contained, read_label_text
 from autolabel.source.pairs import with_extension
 from autolabel.source.walk import Tree, count_ignored, walk
 
@@ -49,10 +50,8 @@ class LabelMeSource:
 
     def __init__(self, *, path: str, images_dir: str | None, join_groups: bool) -> None:
         self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
-        if not isinstance(join_groups, bool):
-            raise ConfigError(f"source.join_groups must be true or false, got {join_groups!r}")
-        self._join = join_groups
+        self._images_dir = optional(check_path, "source.images_dir", images_dir)
+        self._join = flag("source.join_groups", join_groups)
         self._ignored: Counter[str] = Counter()
 
     @property

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef
+from autolabel.ops.settings import optional
 from autolabel.ops.storage import absolute, parent
-from autolabel.source.locate import check_optional_place, check_place, placed, read_label_bytes
+from autolabel.source.locate import check_place, placed, read_label_bytes
 
 _MAX_BYTES = 1 << 30
 
@@ -30,7 +31,7 @@ class ListSource:
 
     def __init__(self, *, path: str, root: str | None = None) -> None:
         self._path = check_place("source.path", path)
-        self._root = check_optional_place("source.root", root)
+        self._root = optional(check_place, "source.root", root)
         self._ignored: Counter[str] = Counter()
 
     @property

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from autolabel.core.errors import ConfigError, SourceError
+from autolabel.ops.settings import text
 from autolabel.ops.storage import absolute, checked_url, is_file, is_url, normal, read, require_driver, storage_of
 
 
@@ -49,24 +50,15 @@ def check_path(key: str, value: object) -> str:
 def check_place(key: str, value: object) -> str:
     """A setting that names a path, or an address of a storage without credentials in it. Raises ConfigError naming the
     key, MissingExtra where the storage's driver is not installed."""
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{key} must be a path, got {value!r}")
-    if not is_url(value):
-        return value
+    place = text(key, value, "a path")
+    if not is_url(place):
+        return place
     try:
-        url = checked_url(value)
+        url = checked_url(place)
         require_driver(url)
     except ConfigError as e:
         raise ConfigError(f"{key}: {e}") from e
     return url
-
-
-def check_optional_path(key: str, value: object) -> str | None:
-    return None if value is None else check_path(key, value)
-
-
-def check_optional_place(key: str, value: object) -> str | None:
-    return None if value is None else check_place(key, value)
 
 
 def placed(name: str, root: str, where: str) -> tuple[str, str]:

@@ -30,8 +30,9 @@ from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.boxes import xywh_to_xyxy
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd
+from autolabel.ops.settings import optional
 from autolabel.ops.storage import absolute
-from autolabel.source.locate import check_optional_path, check_path, contained
+from autolabel.source.locate import check_path, contained
 
 _BATCH = 16
 """Rows that are in memory together; they may hold pictures."""
@@ -66,8 +67,8 @@ class ParquetSource:
 
     def __init__(self, *, path: str, images_dir: str | None, extract_to: str | None) -> None:
         self._path = check_path("source.path", path)
-        self._images_dir = check_optional_path("source.images_dir", images_dir)
-        self._extract_to = check_optional_path("source.extract_to", extract_to)
+        self._images_dir = optional(check_path, "source.images_dir", images_dir)
+        self._extract_to = optional(check_path, "source.extract_to", extract_to)
         pyarrow()  # the error comes before the work
 
     @property

@@ -22,8 +22,9 @@ from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Problem
 from autolabel.ops.arrow import pyarrow
 from autolabel.ops.drawn import BadShape, extra_text
+from autolabel.ops.settings import optional
 from autolabel.ops.storage import absolute, exists, is_folder, is_url, opened, parent
-from autolabel.source.locate import check_optional_place, check_place, placed
+from autolabel.source.locate import check_place, placed
 from autolabel.source.walk import extension, files_below
 
 _BATCH = 1024
@@ -46,8 +47,8 @@ class ParquetListSource:
     def __init__(self, *, path: str, column: str, root: str | None, split_column: str | None) -> None:
         self._path = check_place("source.path", path)
         self._column = check_place("source.column", column)
-        self._root = check_optional_place("source.root", root)
-        self._split = check_optional_place("source.split_column", split_column)
+        self._root = optional(check_place, "source.root", root)
+        self._split = optional(check_place, "source.split_column", split_column)
         self._ignored: Counter[str] = Counter()
         pyarrow()  # the error comes before the work
 

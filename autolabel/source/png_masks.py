@@ -23,6 +23,7 @@ from autolabel.ops.components import split_parts
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd
 from autolabel.ops.index_png import decode_index_png
 from autolabel.ops.masks import bounds_xyxy, encode
+from autolabel.ops.settings import count, one_of, optional
 from autolabel.ops.storage import absolute
 from autolabel.source.class_names import ClassNames, read_class_names
 from autolabel.source.locate import check_path, contained, read_label_bytes, read_label_text
@@ -82,17 +83,12 @@ class PngMaskSource:
             if not isinstance(suffix, str):
                 raise ConfigError(f'source.{key} must be text, "" for none, got {suffix!r}')
         self._suffixes = image_suffix, mask_suffix
-        if kind not in ("semantic", "instance"):
-            raise ConfigError(f"source.kind must be semantic or instance, got {kind!r}")
-        if objects not in ("class", "part"):
-            raise ConfigError(f"source.objects must be class or part, got {objects!r}")
-        if divisor is not None and (isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 2):
-            raise ConfigError(f"source.divisor must be null or a whole number of 2 or more, got {divisor!r}")
-        self._semantic, self._by_part, self._divisor = kind == "semantic", objects == "part", divisor
-        self._classes = None if classes is None else _below("source.classes", classes)
-        self._background = None if background is None else _values_of("source.background", background)
-        if ignore is not None:
-            _values_of("source.ignore", [ignore])
+        self._semantic = one_of("source.kind", kind, ("semantic", "instance")) == "semantic"
+        self._by_part = one_of("source.objects", objects, ("class", "part")) == "part"
+        self._divisor = optional(count, "source.divisor", divisor, 2)
+        self._classes = optional(_below, "source.classes", classes)
+        self._background = optional(_values_of, "source.background", background)
+        optional(count, "source.ignore", ignore)
         self._ignore = _IGNORE if ignore is None and self._semantic else ignore
         self._ignored: Counter[str] = Counter()
 

@@ -23,10 +23,10 @@ from defusedxml.ElementTree import fromstring
 
 from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
+from autolabel.ops.settings import optional
 from autolabel.ops.storage import absolute, in_parallel, is_file, is_folder, is_url, parent
 from autolabel.ops.xml_json import Json, children_json
 from autolabel.source.locate import (
-    check_optional_place,
     check_place,
     contained,
     read_label_bytes,
@@ -84,7 +84,7 @@ class VocSource:
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
         self._path = check_place("source.path", path)
-        self._images_dir = check_optional_place("source.images_dir", images_dir)
+        self._images_dir = optional(check_place, "source.images_dir", images_dir)
         self._ignored: Counter[str] = Counter()
 
     @property

@@ -16,8 +16,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, ImageRef, Problem
+from autolabel.ops.settings import one_of, optional
 from autolabel.ops.storage import (
     absolute,
     exists,
@@ -29,7 +30,7 @@ from autolabel.ops.storage import (
     normal,
     parent,
 )
-from autolabel.source.locate import check_optional_place, check_place, contained, read_label_text
+from autolabel.source.locate import check_place, contained, read_label_text
 from autolabel.source.walk import Tree, extension, walk
 from autolabel.source.yaml_file import class_name, parse_yaml
 from autolabel.source.yolo_folders import Counterparts, images_beside, labels_below
@@ -64,12 +65,11 @@ class YoloSource:
     document = ""
 
     def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind = "auto") -> None:
-        if rows not in ROW_KINDS:
-            raise ConfigError(f"source.rows must be one of {', '.join(ROW_KINDS)}, got {rows!r}")
+        one_of("source.rows", rows, ROW_KINDS)
         self._rows = rows
         self._given = check_place("source.path", path)
-        self._images_dir = check_optional_place("source.images_dir", images_dir)
-        self._root = check_optional_place("source.root", root)
+        self._images_dir = optional(check_place, "source.images_dir", images_dir)
+        self._root = optional(check_place, "source.root", root)
         self._ignored: Counter[str] = Counter()
 
     @property

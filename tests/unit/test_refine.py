@@ -155,7 +155,7 @@ def test_a_fraction_that_binary_cannot_hold_is_not_a_pixel_less():
     [
         (lambda: ScoreRefiner(**{**SCORE, "min_detector_score": 3}), "refine.score.min_detector_score must be"),
         (lambda: ScoreRefiner(**{**SCORE, "min_stability": "abc"}), "refine.score.min_stability must be"),
-        (lambda: AreaRefiner(**{**AREA, "min_px": -1}), "refine.area.min_px must be null or at least 0, got -1"),
+        (lambda: AreaRefiner(**{**AREA, "min_px": -1}), "refine.area.min_px must be null or a whole number, at least 0, got -1"),
         (lambda: AreaRefiner(**{**AREA, "min_px": 2.5}), "refine.area.min_px must be null or a whole number"),
         (lambda: AreaRefiner(**{**AREA, "min_px": 9, "max_px": 3}), "refine.area.max_px must be at least"),
         (lambda: BoxFitRefiner(min_iou=math.nan), "refine.box_fit.min_iou must be"),
