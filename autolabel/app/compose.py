@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autolabel.app.hydra_errors import (
     NAMED,
+    key_of_building,
     of_building,
     of_composing,
     of_reading,
@@ -26,7 +27,7 @@ from autolabel.app.hydra_errors import (
     values_in,
 )
 from autolabel.core.configs import HYDRA_TURN, configs_dir
-from autolabel.core.errors import AutolabelError, ConfigError
+from autolabel.core.errors import AutolabelError, ConfigError, SettingError
 from autolabel.ops.names import nearest
 from autolabel.ops.storage import is_url
 
@@ -418,7 +419,8 @@ def _as_sweep(override: str) -> str:
 
 
 def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
-    """The component that `_target_` names; its keywords are the config."""
+    """The component that `_target_` names; its keywords are the config. Raises ConfigError, which names a wrong one by
+    its key in the whole configuration, also where the component stands within another."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
     from omegaconf.errors import OmegaConfBaseException
@@ -430,7 +432,8 @@ def build(config: DictConfig | Mapping[str, Any], **given: Any) -> Any:
         while cause is not None and not isinstance(cause, AutolabelError):
             cause = cause.__cause__
         if cause is not None:
-            raise cause from None
+            key = key_of_building(error)
+            raise (cause.at(key) if key and isinstance(cause, SettingError) else cause) from None
         raise ConfigError(of_building(error, config)) from error
     except OmegaConfBaseException as error:
         raise ConfigError(of_reading(error, config) if isinstance(config, DictConfig) else str(error)) from error

@@ -107,11 +107,11 @@ def read_truth(source: Source, path: str) -> Truth:
 
 @contextmanager
 def truth_settings() -> Iterator[None]:
-    """What a source raises names its settings as they are called here."""
+    """What a source advises names its settings as they are called here."""
     try:
         yield
-    except (ConfigError, SourceError) as error:
-        raise type(error)(as_truth_settings(str(error))) from error
+    except SourceError as error:
+        raise SourceError(as_truth_settings(str(error))) from error
 
 
 def as_truth_settings(text: str) -> str:

@@ -105,11 +105,16 @@ def of_reading(error: OmegaConfBaseException, config: DictConfig) -> str:
     return f"{error.full_key}: {said}" if error.full_key else said
 
 
+def key_of_building(error: InstantiationException) -> str:
+    """Where the component that failed stands, such as `detect.inner`; empty for one from a plain mapping."""
+    place = re.search(r"full_key: (\S+)", str(error))
+    return place[1] if place else ""
+
+
 def of_building(error: InstantiationException, config: object) -> str:
     """Of a class that cannot be loaded, does not take a setting, or fails."""
     text = str(error)
-    place = re.search(r"full_key: (\S+)", text)
-    key = place[1] if place else ""
+    key = key_of_building(error)
     dot, colon = (f"{key}.", f"{key}: ") if key else ("", "")
     target = re.search(r"target '([^']+)'", text)
     cause = error.__cause__

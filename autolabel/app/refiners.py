@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from autolabel.app.compose import build_all, key_of, quoted
 from autolabel.app.leaves import leaves
 from autolabel.app.run_directory import KEPT_CALIBRATION, write_text
-from autolabel.core.errors import StoreMismatch
+from autolabel.core.errors import SettingError, StoreMismatch
 from autolabel.core.protocols import Refiner
 from autolabel.core.text import printable
 from autolabel.core.types import Category
@@ -28,8 +28,13 @@ from autolabel.store.run import RunStore, mapping_of
 
 def build_refiners(config: DictConfig | None, categories: Sequence[Category]) -> list[Refiner]:
     """In the order they are written. One that has `for_classes` gets to know the run's."""
-    built = build_all("refine", config).values()
-    return [one.for_classes(categories) if hasattr(one, "for_classes") else one for one in built]
+    found = []
+    for name, one in build_all("refine", config).items():
+        try:
+            found.append(one.for_classes(categories) if hasattr(one, "for_classes") else one)
+        except SettingError as error:
+            raise error.at(f"refine.{name}") from None
+    return found
 
 
 def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:

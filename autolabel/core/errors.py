@@ -2,6 +2,7 @@
 
     AutolabelError
     ├── ConfigError        a setting is out of range, of the wrong type or unknown
+    │   └── SettingError       that of a component, which does not know where it stands in the configuration
     ├── ComponentError     a detector, prompter, segmenter or refiner gave back what no label can be made of
     ├── SourceError        the input as a whole cannot be read (a label file, a folder, a list)
     ├── ImageError         one picture cannot be used; becomes a `failed:<code>` record
@@ -37,6 +38,15 @@ class AutolabelError(Exception):
 
 class ConfigError(AutolabelError):
     """A setting is out of range, of the wrong type or unknown; the message names its key."""
+
+
+class SettingError(ConfigError):
+    """A keyword of a component's constructor; the message begins with its name. Whoever builds the component says by
+    `at` where it is set."""
+
+    def at(self, key: str) -> ConfigError:
+        """The same of the setting below `key`, such as `detect.inner`."""
+        return ConfigError(f"{key}.{self}")
 
 
 class ComponentError(AutolabelError):

@@ -40,8 +40,8 @@ class DetrHfDetector:
     def __init__(
         self, *, weights: str, conf: float, max_det: int, batch: int, device: str, precision: str
     ) -> None:
-        self._conf = fraction("detect.conf", conf)
-        self._max_det = count("detect.max_det", max_det, 1, 30_000)
+        self._conf = fraction("conf", conf)
+        self._max_det = count("max_det", max_det, 1, 30_000)
         self._network = HfNetwork(
             weights=weights, classes=CLASSES, batch=batch, device=device, precision=precision
         )

@@ -14,6 +14,7 @@ from typing import Any
 from autolabel.core.types import Frame
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite
 from autolabel.ops.settings import count
+from autolabel.ops.settings import text as check_text
 from autolabel.weights.hub import hosted
 
 
@@ -39,12 +40,13 @@ class HfNetwork:
         precision: str,
         text: bool = False,
     ) -> None:
-        count("detect.batch", batch, 0, 1024)
-        self._device = choose_device(device, key="detect.device")
+        check_text("weights", weights, "a folder or a name")
+        count("batch", batch, 0, 1024)
+        self._device = choose_device(device)
         # As in the other detectors: alone on a CPU a picture's numbers do not depend on its neighbours.
         self._images = Chunks(batch or (8 if self._device.type == "cuda" else 1))
-        self._precision = choose_precision(precision, self._device, key="detect.precision")
-        self._hosted = loaded = hosted(weights, key="detect.weights", classes=classes, text=text)
+        self._precision = choose_precision(precision, self._device)
+        self._hosted = loaded = hosted(weights, classes=classes, text=text)
         self._model = loaded.model.to(self._device)
         self._lock = threading.Lock()
         self.image_processor, self.tokenizer, self.config = (

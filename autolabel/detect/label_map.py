@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ConfigError, SettingError
 from autolabel.core.protocols import Detector, InstanceModel
 from autolabel.core.types import Category, Detections, Frame, Instances
 from autolabel.ops.names import nearest
@@ -50,16 +50,16 @@ class LabelMap:
         merge: dict[str, list[str]] | None,
         ids: str,
     ) -> None:
-        self._keep = None if keep is None else _names("labels.keep", keep)
-        self._drop = _names("labels.drop", drop)
+        self._keep = None if keep is None else _names("keep", keep)
+        self._drop = _names("drop", drop)
         if self._keep == ():
-            raise ConfigError("labels.keep must be null or name a class; nothing would be labelled")
+            raise SettingError("keep must be null or name a class; nothing would be labelled")
         self._new = {**_renamed(rename), **_merged(merge)}
         twice = set(_renamed(rename)) & set(_merged(merge))
         if twice:
-            raise ConfigError(f"labels.rename and labels.merge both name {', '.join(sorted(twice))}")
+            raise SettingError(f"rename and merge both name {', '.join(sorted(twice))}")
         self._joined = frozenset(merge or {})
-        self._ids = one_of("labels.ids", ids, _IDS)
+        self._ids = one_of("ids", ids, _IDS)
 
     @property
     def changes_nothing(self) -> bool:
@@ -184,7 +184,7 @@ class MappedModel(_InMap):
 
 def _names(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ConfigError(f"{key} must be a list of names such as [person, car], got {value!r}")
+        raise SettingError(f"{key} must be a list of names such as [person, car], got {value!r}")
     return tuple(value)
 
 
@@ -192,16 +192,16 @@ def _map(key: str, value: object) -> dict[str, object]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(name, str) and name for name in value):
-        raise ConfigError(f"{key} must be a map of names, got {value!r}")
+        raise SettingError(f"{key} must be a map of names, got {value!r}")
     return value
 
 
 def _renamed(rename: object) -> dict[str, str]:
     """Old name to new name."""
     found = {}
-    for old, new in _map("labels.rename", rename).items():
+    for old, new in _map("rename", rename).items():
         if not isinstance(new, str) or not new.strip():
-            raise ConfigError(f"labels.rename.{old} must be the new name, got {new!r}")
+            raise SettingError(f"rename.{old} must be the new name, got {new!r}")
         found[old] = new
     return found
 
@@ -209,9 +209,9 @@ def _renamed(rename: object) -> dict[str, str]:
 def _merged(merge: object) -> dict[str, str]:
     """Old name to new name, of all members. Raises ConfigError for a name in two classes."""
     found: dict[str, str] = {}
-    for new, olds in _map("labels.merge", merge).items():
-        for old in _names(f"labels.merge.{new}", olds):
+    for new, olds in _map("merge", merge).items():
+        for old in _names(f"merge.{new}", olds):
             if old in found:
-                raise ConfigError(f"labels.merge: {old!r} is in {found[old]!r} and in {new!r}")
+                raise SettingError(f"merge: {old!r} is in {found[old]!r} and in {new!r}")
             found[old] = new
     return found

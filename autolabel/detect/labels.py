@@ -32,7 +32,7 @@ class LabelsDetector:
     identity: Mapping[str, str] = {}
 
     def __init__(self, *, keep_masks: bool) -> None:
-        self.keep_masks = flag("detect.keep_masks", keep_masks)
+        self.keep_masks = flag("keep_masks", keep_masks)
 
     @property
     def hands_on(self) -> frozenset[str]:

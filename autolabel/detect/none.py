@@ -14,7 +14,7 @@ class NoDetector:
     identity: Mapping[str, str] = {}
 
     def __init__(self, *, category: str) -> None:
-        self._categories = (Category(1, text("detect.category", category, "a name")),)
+        self._categories = (Category(1, text("category", category, "a name")),)
 
     @property
     def categories(self) -> tuple[Category, ...] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.types import Category, Detections, Float32, Frame
 from autolabel.detect.hf_network import HfNetwork, Raw
 from autolabel.detect.ontology import best_detections
@@ -36,12 +36,17 @@ class _PhraseDetector:
         device: str,
         precision: str,
     ) -> None:
-        self._conf, self._iou = fraction("detect.conf", conf), fraction("detect.iou", iou)
-        self._max_det = count("detect.max_det", max_det, 1, 30_000)
+        self._conf, self._iou = fraction("conf", conf), fraction("iou", iou)
+        self._max_det = count("max_det", max_det, 1, 30_000)
         self._ontology = read_ontology(ontology, forbidden=self._FORBIDDEN)
         self._network = HfNetwork(
             weights=weights, classes=self._CLASSES, batch=batch, device=device, precision=precision, text=True
         )
+        self._text = self._read()
+
+    def _read(self) -> Any:
+        """What the network is asked with, the same for all pictures."""
+        raise NotImplementedError
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -72,7 +77,7 @@ class GroundingDinoDetector(_PhraseDetector):
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Boxes of each frame, best score first, clipped to the image. Raises ImageError as HfNetwork does."""
-        text, tokens = self._sentence()
+        text, tokens = self._text
         found = []
         for raw, frame in zip(self._network(frames, text), frames, strict=True):
             probabilities = raw.logits[0].sigmoid().numpy()
@@ -81,7 +86,7 @@ class GroundingDinoDetector(_PhraseDetector):
             found.append(self._best(raw, scores, (width, height), frame))
         return found
 
-    def _sentence(self) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def _read(self) -> tuple[dict[str, Any], list[np.ndarray]]:
         """The text inputs (1, T), and the places of each phrase's tokens."""
         phrases = self._ontology.phrases
         sentence = " ".join(f"{phrase}." for phrase in phrases)
@@ -91,7 +96,7 @@ class GroundingDinoDetector(_PhraseDetector):
         first, last = encoded.pop("offset_mapping")[0].numpy().T
         longest = int(self._network.config.max_text_len)
         if len(first) > longest:
-            raise ConfigError(f"detect.ontology: {len(first)} tokens are more than the {longest} of this model")
+            raise SettingError(f"ontology: {len(first)} tokens are more than the {longest} of this model")
         tokens, at = [], 0
         for phrase in phrases:
             tokens.append(np.flatnonzero((first >= at) & (last <= at + len(phrase)) & (last > first)))
@@ -107,17 +112,17 @@ class Owlv2Detector(_PhraseDetector):
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Boxes of each frame, best score first, clipped to the image. Raises ImageError as HfNetwork does."""
         found = []
-        for raw, frame in zip(self._network(frames, self._queries()), frames, strict=True):
+        for raw, frame in zip(self._network(frames, self._text), frames, strict=True):
             side = max(frame.info.size_hw)
             found.append(self._best(raw, raw.logits[0].sigmoid().numpy(), (side, side), frame))
         return found
 
-    def _queries(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         """Text inputs (P, T), padded to the longest that the model reads."""
         longest = int(self._network.config.text_config.max_position_embeddings)
         phrases = list(self._ontology.phrases)
         for phrase, ids in zip(phrases, self._network.tokenizer(phrases)["input_ids"], strict=True):
             if len(ids) > longest:
-                raise ConfigError(f"detect.ontology: {phrase!r} has {len(ids)} tokens, this model reads {longest}")
+                raise SettingError(f"ontology: {phrase!r} has {len(ids)} tokens, this model reads {longest}")
         encoded = self._network.tokenizer(phrases, padding="max_length", max_length=longest, return_tensors="pt")
         return {key: encoded[key] for key in ("input_ids", "attention_mask")}

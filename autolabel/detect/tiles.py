@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.protocols import Detector
 from autolabel.core.types import Category, Detections, Float32, Frame
 from autolabel.ops.boxes import area_xyxy, iou_xyxy, meet_xyxy
@@ -50,12 +50,12 @@ class TiledDetector:
         self, *, inner: Detector, size: int, overlap: float, whole_picture: bool, match_iou: float
     ) -> None:
         if inner.categories is None:
-            raise ConfigError("detect.inner must find boxes; existing ones (detect=labels) need no tiles")
+            raise SettingError("inner must find boxes; existing ones (detect=labels) need no tiles")
         self._inner = inner
-        self._size = count("detect.size", size, 32, 100_000)
-        self._overlap = number("detect.overlap", overlap, 0, 0.9)
-        self._whole_picture = flag("detect.whole_picture", whole_picture)
-        self._match_iou = number("detect.match_iou", match_iou, 0.05, 1)
+        self._size = count("size", size, 32, 100_000)
+        self._overlap = number("overlap", overlap, 0, 0.9)
+        self._whole_picture = flag("whole_picture", whole_picture)
+        self._match_iou = number("match_iou", match_iou, 0.05, 1)
 
     @property
     def categories(self) -> tuple[Category, ...] | None:

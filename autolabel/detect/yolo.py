@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.errors import SettingError, WeightsError
 from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite, upload
 from autolabel.ops.names import nearest
-from autolabel.ops.settings import count, flag, fraction, number, one_of, optional
+from autolabel.ops.settings import count, flag, fraction, number, one_of, optional, text
 from autolabel.weights.load import load_strictly, seed_of, seeded
 from autolabel.weights.quiet import ultralytics_at_bay
 
@@ -95,19 +95,23 @@ class YoloDetector:
         pad: str = "square",
         box_voting: float | None = None,
     ) -> None:
-        self._conf, self._iou = fraction("detect.conf", conf), fraction("detect.iou", iou)
-        self._max_det = count("detect.max_det", max_det, 1, 30_000)
-        self._image_size = count("detect.image_size", image_size, 1, 7680)
-        count("detect.batch", batch, 0, 1024)
-        self._agnostic_nms = flag("detect.agnostic_nms", agnostic_nms)
-        self._box_voting = optional(number, "detect.box_voting", box_voting, 0, 1, above=True)
-        self._shrink = one_of("detect.shrink", shrink, ("bilinear", "area"))
-        self._pad = one_of("detect.pad", pad, ("square", "stride"))
-        self._device = choose_device(device, key="detect.device")
+        text("weights", weights, "a name, a path or random:SEED")
+        optional(text, "architecture", architecture, "a name or a path")
+        if classes is not None and not (isinstance(classes, list) and classes):
+            raise SettingError(f"classes must be null or a list such as [person, car], got {classes!r}")
+        self._conf, self._iou = fraction("conf", conf), fraction("iou", iou)
+        self._max_det = count("max_det", max_det, 1, 30_000)
+        self._image_size = count("image_size", image_size, 1, 7680)
+        count("batch", batch, 0, 1024)
+        self._agnostic_nms = flag("agnostic_nms", agnostic_nms)
+        self._box_voting = optional(number, "box_voting", box_voting, 0, 1, above=True)
+        self._shrink = one_of("shrink", shrink, ("bilinear", "area"))
+        self._pad = one_of("pad", pad, ("square", "stride"))
+        self._device = choose_device(device)
         # On a CPU a batch gains nothing, and one picture alone is computed by other kernels than several: its
         # boxes move by a thousandth of a pixel. One at a time they never do.
         self._images_at_once = Chunks(batch or (16 if self._device.type == "cuda" else 1))
-        self._precision = choose_precision(precision, self._device, key="detect.precision")
+        self._precision = choose_precision(precision, self._device)
         with _import_lock, ultralytics_at_bay():
             import torch
 
@@ -123,11 +127,11 @@ class YoloDetector:
             self._model = self._model.to(memory_format=self._layout)
         stride = max(int(self._model.stride.max()), 32)
         if image_size % stride:
-            raise ConfigError(f"detect.image_size must be a multiple of {stride} for {weights}, got {image_size}")
+            raise SettingError(f"image_size must be a multiple of {stride} for {weights}, got {image_size}")
         self._stride = stride
         self._stretch = type(self._model.model[-1]).__name__ == "RTDETRDecoder"
         if box_voting is not None and (self._stretch or self._model.end2end):
-            raise ConfigError(f"detect.box_voting needs a model with NMS, {weights} has none")
+            raise SettingError(f"box_voting needs a model with NMS, {weights} has none")
         self._keep = _class_indices(classes, loaded.names)
         self._categories = tuple(
             Category(index + 1, name)
@@ -349,12 +353,10 @@ def _select_rtdetr(rows: Any, conf: float, keep: list[int] | None, max_det: int,
 def _class_indices(classes: list[str] | None, names: Mapping[int, str]) -> list[int] | None:
     if classes is None:
         return None
-    if not isinstance(classes, list) or not classes:
-        raise ConfigError(f"detect.classes must be null or a list such as [person, car], got {classes!r}")
     known = set(names.values())
     for name in classes:
         if name not in known:
-            raise ConfigError(f"detect.classes: the model has no class {name!r}; {nearest(str(name), known)}")
+            raise SettingError(f"classes: the model has no class {name!r}; {nearest(str(name), known)}")
     return [index for index, name in sorted(names.items()) if name in classes]
 
 
@@ -367,10 +369,10 @@ def load_detector(weights: str, architecture: str | None) -> Loaded:
     Raises ConfigError for an unknown architecture, WeightsError for a file that is damaged, does not fit, is
     no detector, or would need code to be unpickled.
     """
-    seed = seed_of(weights, key="detect.weights")
+    seed = seed_of(weights)
     if seed is not None:
         if architecture is None:
-            raise ConfigError(f"detect.weights={weights} needs detect.architecture")
+            raise SettingError(f"weights={weights} needs an architecture")
         with seeded(seed):
             model, digest = _build(architecture, None)
         return Loaded(model, model.names, weights, digest)
@@ -380,7 +382,7 @@ def load_detector(weights: str, architecture: str | None) -> Loaded:
     if resolved.path.suffix == ".safetensors":
         model, digest = _from_safetensors(resolved.path, architecture)
     elif architecture is not None:
-        raise ConfigError(f"detect.architecture must be null for {weights}: a .pt carries its own")
+        raise SettingError(f"architecture must be null for {weights}: a .pt carries its own")
     else:
         model, digest = _from_checkpoint(resolved.path), "in the checkpoint"
     names = {int(index): str(name) for index, name in dict(model.names).items()}
@@ -394,9 +396,9 @@ def _from_safetensors(path: Path, architecture: str | None) -> tuple[Any, str]:
     about = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
     architecture = architecture or about.get("architecture")
     if architecture is None:
-        raise ConfigError(f"detect.architecture is needed for {path}: there is no {beside.name} that states it")
+        raise SettingError(f"architecture is needed for {path}: there is no {beside.name} that states it")
     model, digest = _build(architecture, about.get("nc"))
-    load_strictly(model, load_file(path), path, key="detect.architecture")
+    load_strictly(model, load_file(path), path)
     names = about.get("names")
     if names is not None:
         model.names = dict(enumerate(names)) if isinstance(names, list) else names
@@ -446,7 +448,7 @@ def _architecture_file(architecture: str) -> tuple[Path, Path]:
         if name in own:
             return own[name].with_name(f"{stem}.yaml"), own[name]
     close = difflib.get_close_matches(stem, own, n=3) or ["yolo11n", "yolo26n", "rtdetr-l"]
-    raise ConfigError(f"detect.architecture {architecture!r} is not a file; ultralytics has {', '.join(close)}")
+    raise SettingError(f"architecture {architecture!r} is not a file; ultralytics has {', '.join(close)}")
 
 
 def _for_inference(model: Any, max_det: int, agnostic_nms: bool) -> Any:

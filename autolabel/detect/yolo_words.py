@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.errors import SettingError, WeightsError
 from autolabel.core.types import Float32
 from autolabel.detect.yolo import Loaded, YoloDetector
 from autolabel.ops.names import nearest
 from autolabel.ops.ontology import read_ontology
+from autolabel.ops.settings import text as check_text
 from autolabel.weights.cache import sha256_of
 from autolabel.weights.hub import hosted
 
@@ -47,7 +48,7 @@ class YoloWordsDetector(YoloDetector):
         precision: str,
     ) -> None:
         self._ontology = read_ontology(ontology)
-        self._vectors, digest = phrase_vectors(text, self._ontology.phrases)
+        self._text = check_text("text", text, "a folder, a name or a .safetensors file")
         super().__init__(
             weights=weights, architecture=architecture, conf=conf, iou=iou, max_det=max_det, image_size=image_size,
             batch=batch, device=device, precision=precision, classes=None, agnostic_nms=False,
@@ -57,11 +58,12 @@ class YoloWordsDetector(YoloDetector):
         if self._model.end2end and len(self._ontology.phrases) > self._class_count:
             # What several phrases find twice goes before the best are taken, so the head leaves none out.
             self._model.set_head_attr(max_det=_ALL)
-        self._identity = {**self._identity, "text": digest}
+        self._identity = {**self._identity, "text": self._text_digest}
 
     def _load(self, weights: str, architecture: str | None) -> Loaded:
+        vectors, self._text_digest = phrase_vectors(self._text, self._ontology.phrases)
         loaded = super()._load(weights, architecture)
-        teach(loaded.model, self._ontology.phrases, self._vectors)
+        teach(loaded.model, self._ontology.phrases, vectors)
         return replace(loaded, names=dict(enumerate(self._ontology.phrases)))
 
     def _select(self, output_1: Any) -> Any:
@@ -89,18 +91,16 @@ def teach(model: Any, phrases: Sequence[str], vectors_PD: Float32) -> None:  # n
     vectors, head = torch.from_numpy(vectors_PD)[None], model.model[-1]
     is_world, is_yoloe = hasattr(model, "txt_feats"), hasattr(head, "get_tpe")
     if not is_world and not is_yoloe:
-        raise ConfigError(
-            "detect.weights is neither YOLO-World nor YOLOE: it cannot be asked in words; use detect=yolo"
-        )
+        raise SettingError("weights is neither YOLO-World nor YOLOE: it cannot be asked in words; use detect=yolo")
     wanted = model.txt_feats.shape[-1] if is_world else getattr(head, "embed", vectors.shape[-1])
     if vectors.shape[-1] != wanted:
-        raise ConfigError(f"detect.text gives vectors of {vectors.shape[-1]} numbers, this model reads {wanted}")
+        raise SettingError(f"text gives vectors of {vectors.shape[-1]} numbers, this model reads {wanted}")
     names = dict(enumerate(phrases))
     if is_world:
         model.txt_feats, model.names, head.nc = vectors, names, len(names)
         return
     if hasattr(head, "lrpc"):
-        raise ConfigError("detect.weights is a YOLOE without prompts (-pf); take the one without -pf in its name")
+        raise SettingError("weights is a YOLOE without prompts (-pf); take the one without -pf in its name")
     with torch.no_grad():
         model.set_classes(list(phrases), head.get_tpe(vectors))
 
@@ -112,7 +112,7 @@ def phrase_vectors(text: str, phrases: Sequence[str]) -> tuple[Float32, str]:
     found, digest = _from_file(path, phrases) if path.suffix == ".safetensors" else _from_clip(text, phrases)
     length = np.linalg.norm(found, axis=1, keepdims=True)
     if not (np.isfinite(length).all() and (length > 0).all()):
-        raise WeightsError(f"detect.text: {text} gives vectors without a length")
+        raise WeightsError(f"{text} gives vectors without a length")
     return (found / length).astype(np.float32), digest
 
 
@@ -124,26 +124,24 @@ def _from_file(path: Path, phrases: Sequence[str]) -> tuple[np.ndarray, str]:
     try:
         vectors: Mapping[str, np.ndarray] = load_file(path)
     except SafetensorError as error:
-        raise WeightsError(f"detect.text: {path} cannot be read: {error}") from error
+        raise WeightsError(f"{path} cannot be read: {error}") from error
     for phrase in phrases:
         if phrase not in vectors:
-            raise ConfigError(f"detect.text: {path} has no vector for {phrase!r}; {nearest(phrase, vectors)}")
+            raise SettingError(f"text: {path} has no vector for {phrase!r}; {nearest(phrase, vectors)}")
     rows = [vectors[phrase].astype(np.float32).reshape(-1) for phrase in phrases]
     if len({len(row) for row in rows}) > 1:
-        raise WeightsError(f"detect.text: {path} holds vectors of several lengths")
+        raise WeightsError(f"{path} holds vectors of several lengths")
     return np.stack(rows), digest
 
 
 def _from_clip(text: str, phrases: Sequence[str]) -> tuple[np.ndarray, str]:
     import torch
 
-    loaded = hosted(text, key="detect.text", classes=_CLIP, images=False, text=True)
+    loaded = hosted(text, classes=_CLIP, images=False, text=True)
     longest = int(loaded.model.config.max_position_embeddings)
     encoded = loaded.tokenizer(list(phrases), padding=True, return_tensors="pt")
     if encoded["input_ids"].shape[1] > longest:
-        raise ConfigError(
-            f"detect.ontology: a phrase has more than the {longest} tokens that the text model reads"
-        )
+        raise SettingError(f"ontology: a phrase has more than the {longest} tokens that the text model reads")
     with torch.inference_mode():
         vectors: np.ndarray = loaded.model(**encoded).text_embeds.numpy()
     return vectors, loaded.identity["weights"]

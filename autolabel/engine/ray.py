@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
-from autolabel.core.errors import AutolabelError, ConfigError, MissingExtra
+from autolabel.core.errors import AutolabelError, ConfigError, MissingExtra, SettingError
 from autolabel.core.protocols import Labeler, RecordSink, Unit
 from autolabel.core.text import one_line
 from autolabel.core.types import ImageRecord
@@ -94,23 +94,21 @@ class RayEngine:
         object_store_mb: int,
     ) -> None:
         if address is not None and (not isinstance(address, str) or not address.strip()):
-            raise ConfigError(f"engine.address must be auto, host:port, ray://host:port or null, got {address!r}")
+            raise SettingError(f"address must be auto, host:port, ray://host:port or null, got {address!r}")
         many = 10**6
         if cpus is not None and address is not None:
-            raise ConfigError("engine.cpus is for a Ray that is started here; with engine.address it must be null")
+            raise SettingError("cpus is for a Ray that is started here; with address it must be null")
         self.address = address
-        self.cpus = optional(count, "engine.cpus", cpus, 1, many)
-        self.min_actors = optional(count, "engine.min_actors", min_actors, 1, many)
-        self.max_actors = optional(count, "engine.max_actors", max_actors, 1, many)
+        self.cpus = optional(count, "cpus", cpus, 1, many)
+        self.min_actors = optional(count, "min_actors", min_actors, 1, many)
+        self.max_actors = optional(count, "max_actors", max_actors, 1, many)
         if self.min_actors is not None and self.max_actors is not None and self.min_actors > self.max_actors:
-            raise ConfigError(
-                f"engine.min_actors must not be above engine.max_actors, got {min_actors} and {max_actors}"
-            )
-        self.cpus_per_actor = optional(count, "engine.cpus_per_actor", cpus_per_actor, 1, many)
-        self.gpus_per_actor = optional(number, "engine.gpus_per_actor", gpus_per_actor, 0, 64)
-        self.max_restarts = count("engine.max_restarts", max_restarts, 0, 100)
-        self.memory_mb = count("engine.memory_mb", memory_mb, 2, 10**9)
-        self.object_store_mb = count("engine.object_store_mb", object_store_mb, 80, 10**9)
+            raise SettingError(f"min_actors must not be above max_actors, got {min_actors} and {max_actors}")
+        self.cpus_per_actor = optional(count, "cpus_per_actor", cpus_per_actor, 1, many)
+        self.gpus_per_actor = optional(number, "gpus_per_actor", gpus_per_actor, 0, 64)
+        self.max_restarts = count("max_restarts", max_restarts, 0, 100)
+        self.memory_mb = count("memory_mb", memory_mb, 2, 10**9)
+        self.object_store_mb = count("object_store_mb", object_store_mb, 80, 10**9)
         self._mine = False
 
     def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:

@@ -35,9 +35,9 @@ class ThreadedEngine:
     thread and the rest of that batch), and as many for their commit."""
 
     def __init__(self, *, workers: int, ahead: int, memory_mb: int = 1024) -> None:
-        self.workers = count("engine.workers", workers, 0) or min(MOST_DECODERS, len(os.sched_getaffinity(0)))
-        self.ahead = count("engine.ahead", ahead, 1)
-        self.memory_mb = count("engine.memory_mb", memory_mb, 1)
+        self.workers = count("workers", workers, 0) or min(MOST_DECODERS, len(os.sched_getaffinity(0)))
+        self.ahead = count("ahead", ahead, 1)
+        self.memory_mb = count("memory_mb", memory_mb, 1)
 
     def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="autolabel-load")

@@ -57,7 +57,6 @@ from autolabel.ops.polygons import coco_polygons
 from autolabel.ops.settings import flag, fraction, number, one_of, optional
 from autolabel.ops.simplify import Points, simplify_rings
 
-_KEY = "coco"
 _ALL = "instances.json"
 FILES: dict[str, str] = {"": _ALL, **{side: f"instances_{side}.json" for side in SIDES}}
 """The file of all, and that of each split."""
@@ -101,25 +100,22 @@ class CocoExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        self._polygons = one_of(f"export.{_KEY}.segmentation", segmentation, ("polygon", "rle")) == "polygon"
-        self._keep_ids = one_of(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
-        self._empty = EmptyImages(_KEY, empty_images, self._policy)
-        self._least_iou = optional(number, f"export.{_KEY}.simplify_iou", simplify_iou, 0, 1, above=True)
-        self._warn_iou = fraction(f"export.{_KEY}.warn_iou", warn_iou)
+        self._polygons = one_of("segmentation", segmentation, ("polygon", "rle")) == "polygon"
+        self._keep_ids = one_of("ids", ids, ("source", "new")) == "source"
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
+        self._empty = EmptyImages("coco", empty_images, self._policy)
+        self._least_iou = optional(number, "simplify_iou", simplify_iou, 0, 1, above=True)
+        self._warn_iou = fraction("warn_iou", warn_iou)
         self._traces = self._polygons and simplify_iou is None
-        self._pictures = None if images == "none" else Pictures(key=_KEY, mode=images)
+        self._pictures = None if images == "none" else Pictures(mode=images)
         splits = Splits(
-            key=_KEY,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,
             stratify=stratify,
             group_by=group_by,
         )
-        self._splits = splits if flag(f"export.{_KEY}.split_files", split_files) else None
+        self._splits = splits if flag("split_files", split_files) else None
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`; memory grows by 8 bytes for an id of the source.

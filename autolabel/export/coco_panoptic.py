@@ -42,7 +42,6 @@ from autolabel.ops.settings import one_of
 
 FILE = "panoptic.json"
 FOLDER = "panoptic"
-_KEY = "coco_panoptic"
 
 _NOTES = {
     "crowds_cut": "{} crowd [region loses|regions lose] the pixels that other objects lie on",
@@ -63,11 +62,9 @@ class CocoPanopticExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        one_of(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
-        self._keep_ids = one_of(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        one_of("overlaps", overlaps, ("score", "smallest"))
+        self._keep_ids = one_of("ids", ids, ("source", "new")) == "source"
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`. The records are read twice for each of the two arrays."""

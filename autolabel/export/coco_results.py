@@ -35,7 +35,6 @@ from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.settings import one_of
 
 FILE = "results.json"
-_KEY = "coco_results"
 
 _NOTES = {
     "not_finite": "{} [score that is no finite number is|scores that are no finite number are] written as 0",
@@ -56,10 +55,8 @@ class CocoResultsExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._keep_ids = one_of(f"export.{_KEY}.ids", ids, ("source", "new")) == "source"
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        self._keep_ids = one_of("ids", ids, ("source", "new")) == "source"
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write `results.json` into `directory`. The records are read twice: for the ids and for the rows."""

@@ -37,7 +37,6 @@ from autolabel.ops.images import upright_rgb
 from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop
 from autolabel.ops.settings import count, one_of
 
-_KEY = "cutouts"
 _COLUMNS = ("file", "image", "index", "category_id", "category", "score", "x0", "y0", "width", "height", "area_px")
 
 _CROP = re.compile(r"_\d+\.png$")
@@ -67,13 +66,11 @@ class CutoutsExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._padding_px = count(f"export.{_KEY}.padding_px", padding_px, 0, WIDEST_PX)
-        self._min_side_px = count(f"export.{_KEY}.min_side_px", min_side_px, 1)
-        self._clear = one_of(f"export.{_KEY}.outside", outside, ("clear", "keep")) == "clear"
-        self._index = f"index.{one_of(f'export.{_KEY}.index', index, ('csv', 'json'))}"
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        self._padding_px = count("padding_px", padding_px, 0, WIDEST_PX)
+        self._min_side_px = count("min_side_px", min_side_px, 1)
+        self._clear = one_of("outside", outside, ("clear", "keep")) == "clear"
+        self._index = f"index.{one_of('index', index, ('csv', 'json'))}"
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the crops. The records are read twice: for the names, then for the crops."""

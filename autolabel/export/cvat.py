@@ -43,7 +43,6 @@ from autolabel.ops.xml_json import add_json, xml_text
 
 FILE = "annotations.xml"
 LABELS = "labels.json"
-_KEY = "cvat"
 _ATTRIBUTES = ("score", "predicted_iou", "iscrowd")
 _SHAPE_FIELDS = ("source", "occluded", "attributes", "z_order", "group_id")
 _TYPES = ("any", "mask")
@@ -74,11 +73,9 @@ class CvatExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._pictures = Pictures(key=_KEY, mode=images)
+        self._pictures = Pictures(mode=images)
         self._in_place = images == "none"
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write into `directory`; memory does not grow with the run but for the names of pictures that are copied."""

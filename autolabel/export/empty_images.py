@@ -42,7 +42,7 @@ class EmptyImages:
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""
-        one_of(f"export.{self.key}.empty_images", self.choice, get_args(Choice))
+        one_of("empty_images", self.choice, get_args(Choice))
 
     def is_left_out(self, record: ImageRecord) -> bool:
         """Whether a labelled image is not in the data set, for want of an object to write."""

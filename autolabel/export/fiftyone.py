@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError, SettingError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft
@@ -51,7 +51,6 @@ from autolabel.ops.masks import decode_crop, encode_crop
 from autolabel.ops.storage import is_url
 
 METADATA, SAMPLES = "metadata.json", "samples.json"
-_KEY = "fiftyone"
 _TAKEN = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "media_type")
 _OURS = ("image_id", "source_id", "source_fields")
 _NOTES = {
@@ -77,16 +76,13 @@ class FiftyOneExporter:
     ) -> None:
         is_name = isinstance(label_field, str) and label_field.isidentifier() and label_field.isascii()
         if not is_name or label_field.startswith("_") or label_field in (*_TAKEN, *_OURS):
-            raise ConfigError(
-                f"export.{_KEY}.label_field must be a name of letters, digits and _ that is not taken, "
-                f"got {label_field!r}"
+            raise SettingError(
+                f"label_field must be a name of letters, digits and _ that is not taken, got {label_field!r}"
             )
         self._field = label_field
-        self._pictures = Pictures(key=_KEY, mode=images)
+        self._pictures = Pictures(mode=images)
         self._refers = images == "none"
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`; memory does not grow with the run. The pictures come first, then

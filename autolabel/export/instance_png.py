@@ -40,7 +40,6 @@ from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.masks import area_px, bounds_xyxy
 from autolabel.ops.settings import one_of
 
-_KEY = "instance_png"
 _MOST = (1 << 16) - 1
 
 INSTANCE_NOTES: dict[str, str] = {
@@ -61,11 +60,9 @@ class InstancePngExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        one_of(f"export.{_KEY}.overlaps", overlaps, ("score", "smallest"))
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
-        self._pictures = Pictures(key=_KEY, mode=images)
+        one_of("overlaps", overlaps, ("score", "smallest"))
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
+        self._pictures = Pictures(mode=images)
         self._has_pictures = images != "none"
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:

@@ -50,7 +50,6 @@ from autolabel.ops.studio_file import read_task, task_url
 
 CONFIG = "label_config.xml"
 LOCAL_FILES = "/data/local-files/?d="
-_KEY = "label_studio"
 _DIGITS = 8
 """Of percentages: a ten-thousandth of a pixel in any picture."""
 _REGION = ("id", "from_name", "to_name", "type", "origin", "original_width", "original_height", "image_rotation")
@@ -79,21 +78,19 @@ class LabelStudioExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._kind = one_of(f"export.{_KEY}.shape", shape, ("brush", "polygon"))
-        self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou, warn_iou=warn_iou)
-        self._pictures = Pictures(key=_KEY, mode=images)
+        self._kind = one_of("shape", shape, ("brush", "polygon"))
+        self._outlines = Outlines(simplify_iou=simplify_iou, warn_iou=warn_iou)
+        self._pictures = Pictures(mode=images)
         self._in_place = images == "none"
-        self._root = image_root if image_root == "" else optional(text, f"export.{_KEY}.image_root", image_root)
-        self._data_key = text(f"export.{_KEY}.data_key", data_key)
-        self._model_version = text(f"export.{_KEY}.model_version", model_version)
+        self._root = image_root if image_root == "" else optional(text, "image_root", image_root)
+        self._data_key = text("data_key", data_key)
+        self._model_version = text("model_version", model_version)
         self._names = {
-            "from_name": text(f"export.{_KEY}.from_name", from_name),
-            "to_name": text(f"export.{_KEY}.to_name", to_name),
+            "from_name": text("from_name", from_name),
+            "to_name": text("to_name", to_name),
         }
-        self._images_per_file = optional(count, f"export.{_KEY}.images_per_file", images_per_file, 1)
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        self._images_per_file = optional(count, "images_per_file", images_per_file, 1)
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write into `directory`; memory does not grow with the run but for the names of pictures that are copied."""

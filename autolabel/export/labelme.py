@@ -43,7 +43,6 @@ from autolabel.ops.masks import decode_crop
 from autolabel.ops.settings import one_of
 from autolabel.ops.storage import is_url
 
-_KEY = "labelme"
 _VERSION = "5.5.0"
 _OWN_SHAPE = ("label", "points", "shape_type", "group_id", "mask", "flags", "description", "parts")
 _BACKSLASH = {
@@ -68,13 +67,11 @@ class LabelMeExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._as_masks = one_of(f"export.{_KEY}.shape", shape, ("mask", "polygon")) == "mask"
-        self._outlines = Outlines(key=_KEY, simplify_iou=simplify_iou, warn_iou=warn_iou)
-        self._pictures = Pictures(key=_KEY, mode=images)
+        self._as_masks = one_of("shape", shape, ("mask", "polygon")) == "mask"
+        self._outlines = Outlines(simplify_iou=simplify_iou, warn_iou=warn_iou)
+        self._pictures = Pictures(mode=images)
         self._in_place = images == "none"
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the tree into `directory`. The records are read twice: for the names, then for the shapes."""

@@ -42,11 +42,11 @@ class OverlayExporter:
     def __init__(
         self, *, max_images: int | None, max_side: int, alpha: float, labels: bool, jpeg_quality: int
     ) -> None:
-        self._max_images = optional(count, "export.overlay.max_images", max_images, 1)
-        self._max_side = count("export.overlay.max_side", max_side, 64)
-        self._alpha = fraction("export.overlay.alpha", alpha)
-        self._labels = flag("export.overlay.labels", labels)
-        self._quality = count("export.overlay.jpeg_quality", jpeg_quality, 1, 100)
+        self._max_images = optional(count, "max_images", max_images, 1)
+        self._max_side = count("max_side", max_side, 64)
+        self._alpha = fraction("alpha", alpha)
+        self._labels = flag("labels", labels)
+        self._quality = count("jpeg_quality", jpeg_quality, 1, 100)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write one picture an image into `directory`, in the folders of the image ids."""

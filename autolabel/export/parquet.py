@@ -49,7 +49,6 @@ from autolabel.ops.arrow import pyarrow
 from autolabel.ops.masks import area_px, bounds_xyxy
 from autolabel.ops.settings import count, one_of
 
-_KEY = "parquet"
 _NAMES: dict[Side, str] = {"train": "train", "val": "validation", "test": "test"}
 _GROUP_BYTES = 32 << 20
 """A row group is written when its pictures are as large as this, or when it has `_GROUP_ROWS`."""
@@ -80,14 +79,11 @@ class ParquetExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        one_of(f"export.{_KEY}.images", images, ("embed", "path"))
-        self._pictures = Pictures(key=_KEY, mode="upright") if images == "embed" else None
-        self._per_file = count(f"export.{_KEY}.images_per_file", images_per_file, 1)
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
+        one_of("images", images, ("embed", "path"))
+        self._pictures = Pictures(mode="upright") if images == "embed" else None
+        self._per_file = count("images_per_file", images_per_file, 1)
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
         self._splits = Splits(
-            key=_KEY,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,

@@ -91,8 +91,8 @@ def _bytes_below(directory: Path) -> int:
 class Pictures:
     """Writes pictures in one of the modes; an exporter that offers only some checks that itself."""
 
-    def __init__(self, *, key: str, mode: Mode) -> None:
-        one_of(f"export.{key}.images", mode, get_args(Mode))
+    def __init__(self, *, mode: Mode) -> None:
+        one_of("images", mode, get_args(Mode))
         self._mode = mode
 
     def suffix(self, record: ImageRecord) -> str:

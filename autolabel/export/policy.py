@@ -63,14 +63,14 @@ LISTING_NOTES: dict[str, str] = {
 """What `labelled` counts."""
 
 
-def policy_of(key: str, **settings: Any) -> Policy:
-    """Checked settings of the exporter `key`; those not named keep their defaults. Raises ConfigError."""
+def policy_of(**settings: Any) -> Policy:
+    """Checked settings; those not named keep their defaults. Raises ConfigError."""
     kinds = get_type_hints(Policy)
     for name, value in settings.items():
         choices = get_args(kinds[name])
         if choices:
-            one_of(f"export.{key}.{name}", value, choices)
-    count(f"export.{key}.min_area_px", settings.get("min_area_px", 1), 1)
+            one_of(name, value, choices)
+    count("min_area_px", settings.get("min_area_px", 1), 1)
     assert set(settings) <= {f.name for f in fields(Policy)}, f"no such policy among {sorted(settings)}"
     return Policy(**settings)
 

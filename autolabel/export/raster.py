@@ -63,7 +63,6 @@ class Painting:
 
 
 def painting_of(
-    key: str,
     *,
     images: Literal["copy", "link", "upright"],
     holes: Literal["keep", "fill"],
@@ -74,13 +73,13 @@ def painting_of(
     void: str,
     border_px: int,
 ) -> Painting:
-    """The settings of the exporter `key`, which calls what is not labelled `void`. Raises ConfigError naming the one
+    """The settings of an exporter, which calls what is not labelled `void`. Raises ConfigError naming the one
     that is wrong."""
-    one_of(f"export.{key}.images", images, ("copy", "link", "upright"))
-    one_of(f"export.{key}.parts", parts, ("keep", "largest"))
-    one_of(f"export.{key}.overlaps", overlaps, ("score", "smallest"))
-    one_of(f"export.{key}.crowd", crowd, (void, "keep", "drop"))
-    count(f"export.{key}.{void}_border_px", border_px, 0, WIDEST_PX)
+    one_of("images", images, ("copy", "link", "upright"))
+    one_of("parts", parts, ("keep", "largest"))
+    one_of("overlaps", overlaps, ("score", "smallest"))
+    one_of("crowd", crowd, (void, "keep", "drop"))
+    count(f"{void}_border_px", border_px, 0, WIDEST_PX)
     own = {
         "holes": holes,
         "parts": parts,
@@ -88,9 +87,9 @@ def painting_of(
         "crowd": "drop" if crowd == "drop" else "keep",
     }
     return Painting(
-        policy_of(key, **own),
-        policy_of(key, **own, overlaps=overlaps),
-        Pictures(key=key, mode=images),
+        policy_of(**own),
+        policy_of(**own, overlaps=overlaps),
+        Pictures(mode=images),
         border_px,
         crowd == void,
     )

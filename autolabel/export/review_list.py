@@ -54,9 +54,9 @@ class ReviewListExporter:
     the mask before. Of more than `max_objects` (null: all) the worst are listed."""
 
     def __init__(self, *, min_box_iou: float, min_replaced_iou: float, max_objects: int | None) -> None:
-        self._min_box_iou = fraction("export.review_list.min_box_iou", min_box_iou)
-        self._min_replaced_iou = fraction("export.review_list.min_replaced_iou", min_replaced_iou)
-        self._max_objects = optional(count, "export.review_list.max_objects", max_objects, 1)
+        self._min_box_iou = fraction("min_box_iou", min_box_iou)
+        self._min_replaced_iou = fraction("min_replaced_iou", min_replaced_iou)
+        self._max_objects = optional(count, "max_objects", max_objects, 1)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write `review.csv` and `review.json` into `directory`. Memory grows with the list, not with the run."""

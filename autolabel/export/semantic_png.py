@@ -48,7 +48,6 @@ from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.masks import decode_crop, encode, encode_crop, is_empty
 from autolabel.ops.settings import one_of
 
-_KEY = "semantic_png"
 _IGNORE = 255
 _BACKGROUND = "background"
 
@@ -81,9 +80,8 @@ class SemanticPngExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        self._has_background = one_of(f"export.{_KEY}.background", background, ("class", "ignore")) == "class"
+        self._has_background = one_of("background", background, ("class", "ignore")) == "class"
         self._painting = painting_of(
-            _KEY,
             images=images,
             holes=holes,
             parts=parts,
@@ -94,7 +92,6 @@ class SemanticPngExporter:
             border_px=ignore_border_px,
         )
         self._splits = Splits(
-            key=_KEY,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,
@@ -211,7 +208,7 @@ def _classes(categories: Sequence[Category], *, has_background: bool) -> _Classe
         found = _Classes((*names, _BACKGROUND), numbers, len(names))
     if len(found.names) > _IGNORE:
         raise ExportError(
-            f"{_KEY} numbers hold {_IGNORE} classes, this would be {len(found.names)}; export instance_png instead"
+            f"semantic_png numbers hold {_IGNORE} classes, this would be {len(found.names)}; export instance_png instead"
         )
     return found
 

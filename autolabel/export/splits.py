@@ -22,7 +22,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.protocols import RecordReader
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRecord
@@ -64,7 +64,6 @@ class Splits:
     def __init__(
         self,
         *,
-        key: str,
         val_fraction: float,
         test_fraction: float,
         seed: int,
@@ -72,18 +71,18 @@ class Splits:
         group_by: str | None,
     ) -> None:
         self._fractions = (
-            fraction(f"export.{key}.val_fraction", val_fraction),
-            fraction(f"export.{key}.test_fraction", test_fraction),
+            fraction("val_fraction", val_fraction),
+            fraction("test_fraction", test_fraction),
         )
         if val_fraction + test_fraction > 1.0:
-            raise ConfigError(
-                f"export.{key}.val_fraction and test_fraction must not exceed 1 together, "
+            raise SettingError(
+                "val_fraction and test_fraction must not exceed 1 together, "
                 f"got {val_fraction!r} and {test_fraction!r}"
             )
-        self._pattern = _pattern(key, group_by)
+        self._pattern = _pattern(group_by)
         self._folder = group_by == "folder"
-        self._seed = count(f"export.{key}.seed", seed)
-        self._stratify = flag(f"export.{key}.stratify", stratify)
+        self._seed = count("seed", seed)
+        self._stratify = flag("stratify", stratify)
 
     def plan(self, run: RecordReader) -> SplitPlan:
         """Reads the records once. Memory grows with classes, and with groups that the source splits, alone."""
@@ -202,17 +201,15 @@ def own_side(split: str | None) -> Side | None:
     return next((side for side, name in _NAMED.items() if name.match(split or "")), None)
 
 
-def _pattern(key: str, group_by: str | None) -> re.Pattern[str] | None:
+def _pattern(group_by: str | None) -> re.Pattern[str] | None:
     if group_by is None or group_by == "folder":
         return None
     if not isinstance(group_by, str):
-        raise ConfigError(f'export.{key}.group_by must be null, "folder" or a pattern, got {group_by!r}')
+        raise SettingError(f'group_by must be null, "folder" or a pattern, got {group_by!r}')
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise ConfigError(f"export.{key}.group_by is no regular expression: {error}: {group_by!r}") from error
+        raise SettingError(f"group_by is no regular expression: {error}: {group_by!r}") from error
     if not pattern.groups:
-        raise ConfigError(
-            f"export.{key}.group_by needs a group in parentheses that names the key, got {group_by!r}"
-        )
+        raise SettingError(f"group_by needs a group in parentheses that names the key, got {group_by!r}")
     return pattern

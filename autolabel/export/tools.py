@@ -41,9 +41,9 @@ class Outlines:
     With `simplify_iou` an object has as few points as keep its IoU at least there. `lowest` is the lowest IoU so far.
     """
 
-    def __init__(self, *, key: str, simplify_iou: float | None, warn_iou: float) -> None:
-        self._least_iou = optional(number, f"export.{key}.simplify_iou", simplify_iou, 0, 1, above=True)
-        self._warn_iou = fraction(f"export.{key}.warn_iou", warn_iou)
+    def __init__(self, *, simplify_iou: float | None, warn_iou: float) -> None:
+        self._least_iou = optional(number, "simplify_iou", simplify_iou, 0, 1, above=True)
+        self._warn_iou = fraction("warn_iou", warn_iou)
         self.lowest = 1.0
 
     def of(self, instance: Instance, counts: Counter[str]) -> list[Polygon]:

@@ -50,7 +50,6 @@ from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.settings import one_of
 from autolabel.ops.xml_json import Json, add_json
 
-_KEY = "voc"
 _VOID = 255
 _MOST = 254
 _FLAGS = {"pose": "Unspecified", "truncated": 0, "occluded": 0, "difficult": 0}
@@ -86,9 +85,8 @@ class VocExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        self._from_prompt = one_of(f"export.{_KEY}.box", box, ("mask", "prompt")) == "prompt"
+        self._from_prompt = one_of("box", box, ("mask", "prompt")) == "prompt"
         self._painting = painting_of(
-            _KEY,
             images=images,
             holes=holes,
             parts=parts,
@@ -99,7 +97,6 @@ class VocExporter:
             border_px=void_border_px,
         )
         self._splits = Splits(
-            key=_KEY,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,

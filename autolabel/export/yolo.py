@@ -38,7 +38,6 @@ from autolabel.ops.polygons import YoloRing, yolo_iou, yolo_ring
 from autolabel.ops.settings import flag, fraction, number, optional
 from autolabel.ops.simplify import Points, simplify_rings
 
-_KEY = "yolo"
 _SURE_PX = 100_000
 """Up to this side six decimals, read as float32, lie within the pixel that they were written for."""
 
@@ -70,21 +69,18 @@ class YoloExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        self._policy = policy_of(
-            _KEY, holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd
-        )
-        self._keep_far_parts = flag(f"export.{_KEY}.keep_far_parts", keep_far_parts)
-        self._least_iou = optional(number, f"export.{_KEY}.simplify_iou", simplify_iou, 0, 1, above=True)
-        self._warn_iou = fraction(f"export.{_KEY}.warn_iou", warn_iou)
+        self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
+        self._keep_far_parts = flag("keep_far_parts", keep_far_parts)
+        self._least_iou = optional(number, "simplify_iou", simplify_iou, 0, 1, above=True)
+        self._warn_iou = fraction("warn_iou", warn_iou)
         splits = Splits(
-            key=_KEY,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,
             stratify=stratify,
             group_by=group_by,
         )
-        self._tree = tree_of(_KEY, images=images, empty_images=empty_images, policy=self._policy, splits=splits)
+        self._tree = tree_of("yolo", images=images, empty_images=empty_images, policy=self._policy, splits=splits)
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`. The records are read three times: for the splits, the names and

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Float32, ImageRecord, Instance
 from autolabel.export.policy import POLICY_NOTES, mask_of, noted, policy_of, prepared
@@ -26,8 +26,6 @@ from autolabel.export.yolo_tree import class_numbers, tree_of
 from autolabel.ops.boxes import clip_xyxy, cxcywh_to_xyxy, iou_xyxy, scale_normalized
 from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.settings import one_of
-
-_KEY = "yolo_detect"
 
 
 class YoloDetectExporter:
@@ -48,20 +46,21 @@ class YoloDetectExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        one_of(f"export.{_KEY}.box", box, ("mask", "prompt"))
+        one_of("box", box, ("mask", "prompt"))
         if box == "prompt" and parts == "split":
-            raise ConfigError(f"export.{_KEY}.parts=split needs box=mask: the parts share one prompt")
+            raise SettingError("parts=split needs box=mask: the parts share one prompt")
         self._from_prompt = box == "prompt"
-        self._policy = policy_of(_KEY, parts=parts, min_area_px=min_area_px, crowd=crowd)
+        self._policy = policy_of(parts=parts, min_area_px=min_area_px, crowd=crowd)
         splits = Splits(
-            key=_KEY,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,
             stratify=stratify,
             group_by=group_by,
         )
-        self._tree = tree_of(_KEY, images=images, empty_images=empty_images, policy=self._policy, splits=splits)
+        self._tree = tree_of(
+            "yolo_detect", images=images, empty_images=empty_images, policy=self._policy, splits=splits
+        )
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`. The records are read three times: for the splits, the names and

@@ -28,7 +28,6 @@ from autolabel.export.yolo_tree import class_numbers, tree_of
 from autolabel.ops.masks import area_px
 from autolabel.ops.turned_boxes import Float64, hull_xy, rectangle_area, rectangles_around
 
-_KEY = "yolo_obb"
 _OUTSIDE = 0.009
 """Of the picture; the loader's own tolerance is 0.01."""
 _ROUNDING_PX = 0.01
@@ -55,16 +54,17 @@ class YoloObbExporter:
         stratify: bool,
         group_by: str | None,
     ) -> None:
-        self._policy = policy_of(_KEY, parts=parts, min_area_px=min_area_px, crowd=crowd)
+        self._policy = policy_of(parts=parts, min_area_px=min_area_px, crowd=crowd)
         splits = Splits(
-            key=_KEY,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,
             stratify=stratify,
             group_by=group_by,
         )
-        self._tree = tree_of(_KEY, images=images, empty_images=empty_images, policy=self._policy, splits=splits)
+        self._tree = tree_of(
+            "yolo_obb", images=images, empty_images=empty_images, policy=self._policy, splits=splits
+        )
 
     def export(self, run: RecordReader, directory: Path) -> ExportReport:
         """Write the data set into `directory`. The records are read three times: for the splits, the names and

@@ -216,13 +216,13 @@ def tree_of(
 ) -> YoloTree:
     """The tree of the exporter `key`, from its settings. Raises ConfigError naming the one that is wrong."""
     empty = EmptyImages(key, empty_images, policy)
-    return YoloTree(pictures=tree_pictures(key, images), splits=splits, empty=empty)
+    return YoloTree(pictures=tree_pictures(images), splits=splits, empty=empty)
 
 
-def tree_pictures(key: str, images: Literal["copy", "link", "upright"]) -> Pictures:
-    """How pictures get into a tree. Raises ConfigError naming `export.<key>.images`."""
-    one_of(f"export.{key}.images", images, ("copy", "link", "upright"))
-    return Pictures(key=key, mode=images)
+def tree_pictures(images: Literal["copy", "link", "upright"]) -> Pictures:
+    """How pictures get into a tree. Raises ConfigError naming `images`."""
+    one_of("images", images, ("copy", "link", "upright"))
+    return Pictures(mode=images)
 
 
 def class_numbers(run: RecordReader) -> dict[int, int]:

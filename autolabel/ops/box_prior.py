@@ -146,7 +146,7 @@ def to_json(prior: BoxPrior) -> str:
     return json.dumps({"version": VERSION, **asdict(prior)}, indent=1, allow_nan=False) + "\n"
 
 
-def read_box_prior(path: Path, *, key: str) -> tuple[BoxPrior, str]:
+def read_box_prior(path: Path, *, key: str = "box_prior") -> tuple[BoxPrior, str]:
     """The prior in a file, and the sha256 of its bytes. Raises ConfigError, in the name of the setting."""
     return read_fitted(
         path,

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.errors import ImageError, SettingError
 from autolabel.ops.settings import one_of
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def not_finite(stage: str) -> ImageError:
     )
 
 
-def choose_device(device: str, *, key: str) -> Any:
+def choose_device(device: str, *, key: str = "device") -> Any:
     """The torch.device meant by `auto`, `cpu`, `cuda` or `cuda:N`; `key` names the setting in errors."""
     import torch
 
@@ -40,15 +40,13 @@ def choose_device(device: str, *, key: str) -> Any:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(device, str) or kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise ConfigError(f"{key} must be auto, cpu, cuda or cuda:N, got {device!r}")
+        raise SettingError(f"{key} must be auto, cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"{key} is {device}, but torch sees {torch.cuda.device_count()} CUDA devices; use {key}=auto"
-        )
+        raise SettingError(f"{key} is {device}, but torch sees {torch.cuda.device_count()} CUDA devices; use auto")
     return torch.device(device)
 
 
-def choose_precision(precision: str, device: Any, *, key: str) -> Precision:
+def choose_precision(precision: str, device: Any, *, key: str = "precision") -> Precision:
     """The precision meant on `device` (a torch.device, or its name) by `float32`, `bfloat16`, `fast` (bfloat16 wherever
     it is faster) or `auto`: float32, whose labels need no proof (`label` may have decided otherwise before, by one).
 

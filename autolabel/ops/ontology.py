@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.types import Category, Float32
 
 
@@ -32,24 +32,26 @@ class Ontology:
         return np.stack(best, axis=1).astype(np.float32)
 
 
-def read_ontology(ontology: object, *, key: str = "detect.ontology", forbidden: str = "") -> Ontology:
+_EXAMPLE = "'{forklift: yellow forklift, person: [person, worker]}'"
+
+
+def read_ontology(ontology: object, *, key: str = "ontology", forbidden: str = "") -> Ontology:
     """From `{forklift: yellow forklift, person: [person, worker]}`; null stands for the class's own name.
 
     `forbidden` are characters that no phrase may hold, `key` is the setting that errors name. Raises ConfigError.
     """
-    example = f"{key}='{{forklift: yellow forklift, person: [person, worker]}}'"
     if not isinstance(ontology, dict) or not ontology:
-        raise ConfigError(f"which objects? {example}; got {ontology!r}")
+        raise SettingError(f"{key}: which objects? for example {_EXAMPLE}; got {ontology!r}")
     phrases: dict[str, str] = {}
     for name, given in ontology.items():
         some = [name] if given is None else given if isinstance(given, list) else [given]
         if not isinstance(name, str) or not some or not all(isinstance(p, str) and p.strip() for p in some):
-            raise ConfigError(f"{key}: {name!r} must stand for a phrase or a list of phrases, as in {example}")
+            raise SettingError(f"{key}: {name!r} must stand for a phrase or a list of phrases, as in {_EXAMPLE}")
         for phrase in (" ".join(p.split()).lower() for p in some):
             if phrases.setdefault(phrase, name) != name:
-                raise ConfigError(f"{key}: {phrase!r} stands for {phrases[phrase]!r} and for {name!r}")
+                raise SettingError(f"{key}: {phrase!r} stands for {phrases[phrase]!r} and for {name!r}")
             bad = sorted(set(phrase) & set(forbidden))
             if bad:
-                raise ConfigError(f"{key}: this model cannot read {bad[0]!r} in {phrase!r}")
+                raise SettingError(f"{key}: this model cannot read {bad[0]!r} in {phrase!r}")
     names = tuple(ontology)
     return Ontology(names, tuple(phrases), tuple(names.index(name) for name in phrases.values()))

@@ -194,7 +194,7 @@ def to_json(calibration: Calibration) -> str:
     return f'{text},\n "curves": {{\n  {curves}\n }}\n}}\n'
 
 
-def read_calibration(path: Path, *, key: str) -> tuple[Calibration, str]:
+def read_calibration(path: Path, *, key: str = "calibration") -> tuple[Calibration, str]:
     """The calibration in a file, and the sha256 of its bytes. Raises ConfigError, in the name of the setting."""
     return read_fitted(
         path,

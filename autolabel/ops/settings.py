@@ -1,4 +1,7 @@
-"""Checks of single settings, with messages that name their key. Knows no component."""
+"""Checks of single settings, with messages that begin with their name. Knows no component.
+
+`key` is a keyword of a component's constructor, or the whole key where the application itself reads a setting.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ConfigError, SettingError
 from autolabel.core.text import printable
 
 T = TypeVar("T")
@@ -40,7 +43,7 @@ def number(key: str, value: object, low: float, high: float, *, above: bool = Fa
     """A finite number in [low, high]; with `above`, in (low, high]."""
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not (good and low <= value <= high) or (above and value == low):  # type: ignore[operator]
-        raise ConfigError(f"{key} must be in {'(' if above else '['}{low:g}, {high:g}], got {value!r}")
+        raise SettingError(f"{key} must be in {'(' if above else '['}{low:g}, {high:g}], got {value!r}")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -53,27 +56,27 @@ def count(key: str, value: object, low: int | None = None, high: int | None = No
         or (high is not None and value > high)
     ):
         within = "" if low is None else f", at least {low}" if high is None else f" in [{low}, {high}]"
-        raise ConfigError(f"{key} must be a whole number{within}, got {value!r}")
+        raise SettingError(f"{key} must be a whole number{within}, got {value!r}")
     return value
 
 
 def flag(key: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise ConfigError(f"{key} must be true or false, got {value!r}")
+        raise SettingError(f"{key} must be true or false, got {value!r}")
     return value
 
 
 def one_of(key: str, value: object, choices: Sequence[str]) -> str:
     """One of the words of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+        raise SettingError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
     return value
 
 
 def text(key: str, value: object, what: str = "a text") -> str:
     """A text that is not empty; `what` it is."""
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"{key} must be {what}, got {value!r}")
+        raise SettingError(f"{key} must be {what}, got {value!r}")
     return value
 
 
@@ -83,17 +86,17 @@ def optional(check: Callable[..., T], key: str, value: object, *limits: Any, **m
         return None
     try:
         return check(key, value, *limits, **more)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace(" must be ", " must be null or ", 1)) from None
+    except SettingError as error:
+        raise SettingError(str(error).replace(" must be ", " must be null or ", 1)) from None
 
 
 def texts(key: str, value: object) -> Mapping[str, str]:
     """Texts by name."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{key} must be a mapping of texts, got {value!r:.100}")
+        raise SettingError(f"{key} must be a mapping of texts, got {value!r:.100}")
     for name, one in value.items():
         if not (isinstance(name, str) and isinstance(one, str)):
-            raise ConfigError(f"{key} must hold texts by name, got {name!r}: {one!r:.100}; give str(...) of it")
+            raise SettingError(f"{key} must hold texts by name, got {name!r}: {one!r:.100}; give str(...) of it")
     return value
 
 
@@ -103,16 +106,16 @@ def read_fitted(
     """What `made` makes of a JSON file of fitted numbers that a setting names, and the sha256 of its bytes. `kind` says
     what such a file is, `instead` what else to give.
 
-    Raises ConfigError for a file that cannot be read, has another `version`, or that `made` refuses by an error of
+    Raises SettingError for a file that cannot be read, has another `version`, or that `made` refuses by an error of
     values."""
     data, shown = _small_file(path, key=key, instead=instead), printable(str(path))
     try:
         document = json.loads(data)
         if document["version"] != version:
-            raise ConfigError(f"{key}: {shown} has version {document['version']!r}, this program reads {version}")
+            raise SettingError(f"{key}: {shown} has version {document['version']!r}, this program reads {version}")
         return made(document), hashlib.sha256(data).hexdigest()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise ConfigError(f"{key}: {shown} is no {kind} ({error!r})") from error
+        raise SettingError(f"{key}: {shown} is no {kind} ({error!r})") from error
 
 
 def finite(value: object) -> float:
@@ -125,8 +128,8 @@ def finite(value: object) -> float:
 def _small_file(path: Path, *, key: str, instead: str) -> bytes:
     """Maybe it is a stranger's setting: nothing that waits or never ends is read for it."""
 
-    def refused(why: str | None) -> ConfigError:
-        return ConfigError(f"{key}: {printable(str(path))} cannot be read ({why}); give {instead}")
+    def refused(why: str | None) -> SettingError:
+        return SettingError(f"{key}: {printable(str(path))} cannot be read ({why}); give {instead}")
 
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe waits for its writer then

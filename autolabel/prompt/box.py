@@ -21,7 +21,7 @@ class BoxPrompter:
     about: About = "boxes"
 
     def __init__(self, *, pad: float) -> None:
-        self._pad = fraction("prompt.pad", pad)
+        self._pad = fraction("pad", pad)
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]

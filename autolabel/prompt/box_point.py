@@ -23,8 +23,8 @@ class BoxPointPrompter:
     about: About = "boxes"
 
     def __init__(self, *, point: str, pad: float) -> None:
-        self._from_mask = one_of("prompt.point", point, ("inside", "centre")) == "inside"
-        self._pad = fraction("prompt.pad", pad)
+        self._from_mask = one_of("point", point, ("inside", "centre")) == "inside"
+        self._pad = fraction("pad", pad)
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]

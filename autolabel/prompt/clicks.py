@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.types import Float32, Int64
 
 UNSIGNED = -2
@@ -41,7 +41,7 @@ def read_clicks(path: Path, text: str) -> dict[str, list[Clicks]]:
     """The objects of each image id, in the file's order."""
     rows = _json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text)
     if not rows:
-        raise ConfigError(f"prompt.file {str(path)!r} holds no click")
+        raise SettingError(f"file {str(path)!r} holds no click")
     grouped: dict[str, dict[str | int, list[tuple[float, float, int]]]] = {}
     for image, name, x, y, sign in rows:
         grouped.setdefault(image, {}).setdefault(name, []).append((x, y, sign))
@@ -63,8 +63,8 @@ def _csv_rows(path: Path, text: str) -> list[Row]:
     try:
         missing = [name for name in _COLUMNS if name not in (table.fieldnames or ())]
         if missing:
-            raise ConfigError(
-                f"prompt.file {str(path)!r} has no column {', '.join(missing)}; "
+            raise SettingError(
+                f"file {str(path)!r} has no column {', '.join(missing)}; "
                 "its first line must be image,object,x,y,sign"
             )
         return [
@@ -73,22 +73,22 @@ def _csv_rows(path: Path, text: str) -> list[Row]:
             if row["image"]
         ]
     except csv.Error as error:
-        raise ConfigError(f"prompt.file {str(path)!r} line {table.line_num}: {error}") from error
+        raise SettingError(f"file {str(path)!r} line {table.line_num}: {error}") from error
 
 
 def _json_rows(path: Path, text: str) -> list[Row]:
     try:
         top = json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"prompt.file {str(path)!r} is not JSON: {error}") from error
+        raise SettingError(f"file {str(path)!r} is not JSON: {error}") from error
     if not isinstance(top, dict):
-        raise ConfigError(f"prompt.file {str(path)!r} must be an object of image ids, got {type(top).__name__}")
+        raise SettingError(f"file {str(path)!r} must be an object of image ids, got {type(top).__name__}")
     rows: list[Row] = []
     for image, objects in top.items():
         if not isinstance(objects, list):
-            raise ConfigError(f"prompt.file {str(path)!r}: {image!r} must hold a list of objects")
+            raise SettingError(f"file {str(path)!r}: {image!r} must hold a list of objects")
         for at, one in enumerate(objects):
-            rows += _json_object(f"prompt.file {str(path)!r}: {image!r}[{at}]", image, at, one)
+            rows += _json_object(f"file {str(path)!r}: {image!r}[{at}]", image, at, one)
     return rows
 
 
@@ -97,14 +97,14 @@ def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
-        raise ConfigError(f"prompt.file {str(path)!r} has {twice!r} twice in one object; make one list of both")
+        raise SettingError(f"file {str(path)!r} has {twice!r} twice in one object; make one list of both")
     return found
 
 
 def _json_object(where: str, image: str, at: int, one: Any) -> list[Row]:
     points = one.get("points") if isinstance(one, Mapping) else None
     if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 for p in points) or not points:
-        raise ConfigError(f"{where} must be an object with `points`, a list of [x, y]")
+        raise SettingError(f"{where} must be an object with `points`, a list of [x, y]")
     signs = one.get("signs")
     if not isinstance(signs, list) or len(signs) != len(points):
         signs = [None] * len(points)

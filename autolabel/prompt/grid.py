@@ -44,20 +44,20 @@ class GridPrompter:
         crop_iou: float,
         mask_iou: float | None,
     ) -> None:
-        self._layers = count("prompt.crop_layers", crop_layers, 0, 4)
-        self._overlap = fraction("prompt.crop_overlap", crop_overlap)
-        sides = count("prompt.points_per_side", points_per_side, 1, 512)
-        downscale = count("prompt.crop_points_downscale", crop_points_downscale, 1, 16)
+        self._layers = count("crop_layers", crop_layers, 0, 4)
+        self._overlap = fraction("crop_overlap", crop_overlap)
+        sides = count("points_per_side", points_per_side, 1, 512)
+        downscale = count("crop_points_downscale", crop_points_downscale, 1, 16)
         self._grids = [grid_xy(max(int(sides / downscale**i), 1)) for i in range(self._layers + 1)]
         self._sieve = Sieve(
-            flag("prompt.three_masks", three_masks),
-            fraction("prompt.min_predicted_iou", min_predicted_iou),
-            fraction("prompt.min_stability", min_stability),
-            count("prompt.min_area_px", min_area_px, 1, 2**31),
-            fraction("prompt.max_area_fraction", max_area_fraction),
-            fraction("prompt.box_iou", box_iou),
-            fraction("prompt.crop_iou", crop_iou),
-            optional(fraction, "prompt.mask_iou", mask_iou),
+            flag("three_masks", three_masks),
+            fraction("min_predicted_iou", min_predicted_iou),
+            fraction("min_stability", min_stability),
+            count("min_area_px", min_area_px, 1, 2**31),
+            fraction("max_area_fraction", max_area_fraction),
+            fraction("box_iou", box_iou),
+            fraction("crop_iou", crop_iou),
+            optional(fraction, "mask_iou", mask_iou),
         )
 
     def prompt(

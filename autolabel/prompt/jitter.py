@@ -28,12 +28,12 @@ class JitterPrompter:
     about: About = "boxes"
 
     def __init__(self, *, count: int, amount: float, keep: str, seed: int, pad: float) -> None:
-        self._count = whole("prompt.count", count, 1, 64)
-        self._amount = fraction("prompt.amount", amount)
-        chosen = one_of("prompt.keep", keep, ("original", "medoid"))
+        self._count = whole("count", count, 1, 64)
+        self._amount = fraction("amount", amount)
+        chosen = one_of("keep", keep, ("original", "medoid"))
         self._keep: Literal["first", "medoid"] = "medoid" if chosen == "medoid" else "first"
-        self._seed = whole("prompt.seed", seed, 0, 2**31 - 1)
-        self._pad = fraction("prompt.pad", pad)
+        self._seed = whole("seed", seed, 0, 2**31 - 1)
+        self._pad = fraction("pad", pad)
 
     @property
     def identity(self) -> Mapping[str, str]:

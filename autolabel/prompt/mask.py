@@ -42,9 +42,9 @@ class MaskPrompter:
 
     def __init__(self, *, run: str | None, earlier: EarlierMasks, min_iou: float, box: bool, pad: float) -> None:
         self._earlier = None if run is None else earlier
-        self._min_iou = fraction("prompt.min_iou", min_iou)
-        self.box = flag("prompt.box", box)
-        self._pad = fraction("prompt.pad", pad)
+        self._min_iou = fraction("min_iou", min_iou)
+        self.box = flag("box", box)
+        self._pad = fraction("pad", pad)
 
     @property
     def about(self) -> About:

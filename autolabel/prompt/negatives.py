@@ -27,10 +27,10 @@ class NegativesPrompter:
     about: About = "boxes"
 
     def __init__(self, *, reach: float, max_points: int, max_overlap: float, pad: float) -> None:
-        self._reach = fraction("prompt.reach", reach)
-        self._max_points = count("prompt.max_points", max_points, 1, 64)
-        self._max_overlap = fraction("prompt.max_overlap", max_overlap)
-        self._pad = fraction("prompt.pad", pad)
+        self._reach = fraction("reach", reach)
+        self._max_points = count("max_points", max_points, 1, 64)
+        self._max_overlap = fraction("max_overlap", max_overlap)
+        self._pad = fraction("pad", pad)
 
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]

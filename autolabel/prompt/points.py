@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.protocols import About
 from autolabel.core.types import Detections, Frame, Labels, Prompts
 from autolabel.ops.annotations import keypoints_in
@@ -36,8 +36,8 @@ class PointsPrompter:
     """
 
     def __init__(self, *, file: str | None, hidden_keypoints: bool, box: bool) -> None:
-        self._least = 1 if flag("prompt.hidden_keypoints", hidden_keypoints) else 2
-        self.box = flag("prompt.box", box)
+        self._least = 1 if flag("hidden_keypoints", hidden_keypoints) else 2
+        self.box = flag("box", box)
         self.file = file
         self._identity: Mapping[str, str] = {}
         self._of_image: dict[str, list[Clicks]] = {}
@@ -120,11 +120,11 @@ class PointsPrompter:
 
 def _read(file: object) -> tuple[Path, bytes]:
     if not isinstance(file, str) or not file:
-        raise ConfigError(f"prompt.file must be a path, got {file!r}")
+        raise SettingError(f"file must be a path, got {file!r}")
     path = Path(file).expanduser()
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"prompt.file {file!r} is larger than {_MAX_BYTES >> 20} MiB")
+            raise SettingError(f"file {file!r} is larger than {_MAX_BYTES >> 20} MiB")
         return path, path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"prompt.file {file!r} cannot be read: {error.strerror}") from error
+        raise SettingError(f"file {file!r} cannot be read: {error.strerror}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.types import Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.masks import area_px
 from autolabel.ops.settings import count, fraction, optional
@@ -23,15 +23,15 @@ class AreaRefiner:
         min_fraction: float | None,
         max_fraction: float | None,
     ) -> None:
-        self._min_px = optional(count, "refine.area.min_px", min_px, 0)
-        self._max_px = optional(count, "refine.area.max_px", max_px, 0)
-        self._min_fraction = optional(fraction, "refine.area.min_fraction", min_fraction)
-        self._max_fraction = optional(fraction, "refine.area.max_fraction", max_fraction)
+        self._min_px = optional(count, "min_px", min_px, 0)
+        self._max_px = optional(count, "max_px", max_px, 0)
+        self._min_fraction = optional(fraction, "min_fraction", min_fraction)
+        self._max_fraction = optional(fraction, "max_fraction", max_fraction)
         if min_px is not None and max_px is not None and min_px > max_px:
-            raise ConfigError(f"refine.area.max_px must be at least min_px = {min_px}, got {max_px!r}")
+            raise SettingError(f"max_px must be at least min_px = {min_px}, got {max_px!r}")
         if min_fraction is not None and max_fraction is not None and min_fraction > max_fraction:
-            raise ConfigError(
-                f"refine.area.max_fraction must be at least min_fraction = {min_fraction}, got {max_fraction!r}"
+            raise SettingError(
+                f"max_fraction must be at least min_fraction = {min_fraction}, got {max_fraction!r}"
             )
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:

@@ -22,9 +22,9 @@ class BleedRefiner:
     Instances of the source's own labels are left alone."""
 
     def __init__(self, *, margin: float, max_fraction: float | None, clip: bool) -> None:
-        self._margin = number("refine.bleed.margin", margin, 0, 10)
-        self._max_fraction = optional(fraction, "refine.bleed.max_fraction", max_fraction)
-        self._clip = flag("refine.bleed.clip", clip)
+        self._margin = number("margin", margin, 0, 10)
+        self._max_fraction = optional(fraction, "max_fraction", max_fraction)
+        self._clip = flag("clip", clip)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []

@@ -19,8 +19,8 @@ class BorderRefiner:
     Null is off. Instances of the source's own labels are left alone."""
 
     def __init__(self, *, max_contact: float | None, max_cut: float | None) -> None:
-        self._max_contact = optional(fraction, "refine.border.max_contact", max_contact)
-        self._max_cut = optional(fraction, "refine.border.max_cut", max_cut)
+        self._max_contact = optional(fraction, "max_contact", max_contact)
+        self._max_cut = optional(fraction, "max_cut", max_cut)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         return drop_each(instances, self._why)

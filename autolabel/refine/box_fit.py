@@ -15,7 +15,7 @@ class BoxFitRefiner:
     source's own labels are left alone."""
 
     def __init__(self, *, min_iou: float | None) -> None:
-        self._min_iou = optional(fraction, "refine.box_fit.min_iou", min_iou)
+        self._min_iou = optional(fraction, "min_iou", min_iou)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         return drop_each(instances, self._why)

@@ -20,9 +20,9 @@ class DuplicatesRefiner:
     """
 
     def __init__(self, *, min_iou: float | None, min_containment: float | None, across_classes: bool) -> None:
-        self._min_iou = optional(fraction, "refine.duplicates.min_iou", min_iou)
-        self._min_containment = optional(fraction, "refine.duplicates.min_containment", min_containment)
-        self._across_classes = flag("refine.duplicates.across_classes", across_classes)
+        self._min_iou = optional(fraction, "min_iou", min_iou)
+        self._min_containment = optional(fraction, "min_containment", min_containment)
+        self._across_classes = flag("across_classes", across_classes)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []

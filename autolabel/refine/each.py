@@ -40,9 +40,9 @@ def change_each(instances: Sequence[Instance], change: Callable[[Rle], Rle]) -> 
 class SizeLimit:
     """The largest size of a part or a hole that counts as small: pixels, or a fraction of the object's area."""
 
-    def __init__(self, key: str, max_px: int | None, max_fraction: float | None) -> None:
-        self._px = optional(count, f"{key}.max_px", max_px, 0) or 0
-        self._fraction = optional(fraction, f"{key}.max_fraction", max_fraction) or 0.0
+    def __init__(self, max_px: int | None, max_fraction: float | None) -> None:
+        self._px = optional(count, "max_px", max_px, 0) or 0
+        self._fraction = optional(fraction, "max_fraction", max_fraction) or 0.0
 
     def __bool__(self) -> bool:
         return bool(self._px or self._fraction)

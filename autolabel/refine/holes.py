@@ -14,7 +14,7 @@ class HolesRefiner:
     Instances of the source's own labels are left alone."""
 
     def __init__(self, *, max_px: int | None, max_fraction: float | None = None) -> None:
-        self._limit = SizeLimit("refine.holes", max_px, max_fraction)
+        self._limit = SizeLimit(max_px, max_fraction)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []

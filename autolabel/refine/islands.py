@@ -18,8 +18,8 @@ class IslandsRefiner:
     """
 
     def __init__(self, *, max_px: int | None, max_fraction: float | None = None, largest_only: bool) -> None:
-        self._limit = SizeLimit("refine.islands", max_px, max_fraction)
-        self._largest_only = flag("refine.islands.largest_only", largest_only)
+        self._limit = SizeLimit(max_px, max_fraction)
+        self._largest_only = flag("largest_only", largest_only)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.types import Category, Dropped, ImageInfo, Instance, Rle
 from autolabel.ops.masks import area_px, covered, mask_of
 from autolabel.ops.ownership import without
@@ -27,13 +27,11 @@ class OwnershipRefiner:
     """
 
     def __init__(self, *, by: str, part_of: Mapping[Any, str | int] | None, min_visible: float) -> None:
-        self._by = one_of("refine.ownership.by", by, RULES)
-        self._min_visible = number("refine.ownership.min_visible", min_visible, 0, 1)
+        self._by = one_of("by", by, RULES)
+        self._min_visible = number("min_visible", min_visible, 0, 1)
         pairs = {} if part_of is None else part_of
         if not isinstance(pairs, Mapping) or not all(_is_class(c) for pair in pairs.items() for c in pair):
-            raise ConfigError(
-                f"refine.ownership.part_of must be null or map a class to that of its whole, got {part_of!r}"
-            )
+            raise SettingError(f"part_of must be null or map a class to that of its whole, got {part_of!r}")
         self._part_of = dict(pairs)
 
     def for_classes(self, categories: Sequence[Category]) -> OwnershipRefiner:
@@ -45,9 +43,7 @@ class OwnershipRefiner:
         def id_of(name: str | int) -> int:
             found = ids.get(name) if isinstance(name, str) else name
             if found not in known:
-                raise ConfigError(
-                    f"refine.ownership.part_of: there is no class {name!r}; there are {', '.join(ids)}"
-                )
+                raise SettingError(f"part_of: there is no class {name!r}; there are {', '.join(ids)}")
             return found
 
         part_of = {id_of(part): id_of(whole) for part, whole in self._part_of.items()}

@@ -27,10 +27,10 @@ class QualityRefiner:
     """
 
     def __init__(self, *, calibration: str, min_quality: float | None) -> None:
-        text("refine.quality.calibration", calibration, "default or a path")
-        self._min_quality = optional(fraction, "refine.quality.min_quality", min_quality)
+        text("calibration", calibration, "default or a path")
+        self._min_quality = optional(fraction, "min_quality", min_quality)
         path = default_path() if calibration == "default" else Path(calibration).expanduser()
-        self._calibration, sha256 = read_calibration(path, key="refine.quality.calibration")
+        self._calibration, sha256 = read_calibration(path)
         self._identity = {"calibration": sha256}
 
     @property

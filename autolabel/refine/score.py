@@ -27,9 +27,7 @@ class ScoreRefiner:
             "object_score": min_object_score,
             "stability": min_stability,
         }
-        self._floors = [
-            (name, optional(fraction, f"refine.score.min_{name}", floor)) for name, floor in floors.items()
-        ]
+        self._floors = [(name, optional(fraction, f"min_{name}", floor)) for name, floor in floors.items()]
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         return drop_each(instances, self._why)

@@ -24,10 +24,10 @@ class SmoothRefiner:
     off), and never more than 100 px. Instances of the source's own labels are left alone."""
 
     def __init__(self, *, how: str, radius_px: int, min_iou: float, radius_fraction: float = 0.0) -> None:
-        self._how = FILTERS[one_of("refine.smooth.how", how, tuple(FILTERS))]
-        self._radius_px = count("refine.smooth.radius_px", radius_px, 0, RADIUS_LIMIT_PX)
-        self._radius_fraction = fraction("refine.smooth.radius_fraction", radius_fraction)
-        self._min_iou = number("refine.smooth.min_iou", min_iou, 0, 1, above=True)
+        self._how = FILTERS[one_of("how", how, tuple(FILTERS))]
+        self._radius_px = count("radius_px", radius_px, 0, RADIUS_LIMIT_PX)
+        self._radius_fraction = fraction("radius_fraction", radius_fraction)
+        self._min_iou = number("min_iou", min_iou, 0, 1, above=True)
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]:
         nothing: Refined = list(instances), []

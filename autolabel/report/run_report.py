@@ -78,14 +78,14 @@ class RunReport:
         similar_images: int,
         similar_bits: int,
     ) -> None:
-        count("report.seed", seed, 0, 2**63)
-        count("report.gallery", gallery, 0, 200)
-        count("report.examples", examples, 0, 50)
-        count("report.max_failures", max_failures, 0, 10_000)
-        count("report.max_side", max_side, 32, 2048)
-        count("report.similar_images", similar_images, 0, 1_000_000)
-        count("report.similar_bits", similar_bits, 0, 16)
-        number("report.max_megabytes", max_megabytes, 0, 500)
+        count("seed", seed, 0, 2**63)
+        count("gallery", gallery, 0, 200)
+        count("examples", examples, 0, 50)
+        count("max_failures", max_failures, 0, 10_000)
+        count("max_side", max_side, 32, 2048)
+        count("similar_images", similar_images, 0, 1_000_000)
+        count("similar_bits", similar_bits, 0, 16)
+        number("max_megabytes", max_megabytes, 0, 500)
         self.seed = seed
         self.examples = examples
         self._limits = Limits(gallery, examples, max_failures, hashed=similar_images, seed=seed)

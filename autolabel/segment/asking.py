@@ -39,17 +39,17 @@ def read_asking(
     chunk_on_cuda: int,
 ) -> Asking:
     """Raises ConfigError naming the key. `chunk_on_cuda` is the `prompt_chunk` that 0 stands for there."""
-    count("segment.prompt_chunk", prompt_chunk, 0, 4096)
-    count("segment.encode_batch", encode_batch, 0, 63)
-    place = choose_device(device, key="segment.device")
+    count("prompt_chunk", prompt_chunk, 0, 4096)
+    count("encode_batch", encode_batch, 0, 63)
+    place = choose_device(device)
     on_cuda = place.type == "cuda"
     return Asking(
         device=place,
-        precision=choose_precision(precision, place, key="segment.precision"),
+        precision=choose_precision(precision, place),
         # Large chunks are slower on a CPU (they leave the cache) and faster on a GPU.
         prompt_chunk=prompt_chunk or (chunk_on_cuda if on_cuda else 4),
         encode_batch=encode_batch or (8 if on_cuda else 1),
-        masks=one_of("segment.masks", masks, MASK_CHOICES),
-        refine_steps=count("segment.refine_steps", refine_steps, 0, 100),
-        refine_with=one_of("segment.refine_with", refine_with, REFINE_WITH),
+        masks=one_of("masks", masks, MASK_CHOICES),
+        refine_steps=count("refine_steps", refine_steps, 0, 100),
+        refine_with=one_of("refine_with", refine_with, REFINE_WITH),
     )

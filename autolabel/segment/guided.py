@@ -36,10 +36,10 @@ class GuidedSegmenter:
 
     def __init__(self, *, inner: Segmenter, radius: float, eps: float, min_iou: float, mirror: bool) -> None:
         self._inner = inner
-        self._radius = number("segment.radius", radius, 0.001, 1)
-        self._eps = number("segment.eps", eps, 1e-9, 1)
-        self._min_iou = number("segment.min_iou", min_iou, 0, 1)
-        self._mirror = flag("segment.mirror", mirror)
+        self._radius = number("radius", radius, 0.001, 1)
+        self._eps = number("eps", eps, 1e-9, 1)
+        self._min_iou = number("min_iou", min_iou, 0, 1)
+        self._mirror = flag("mirror", mirror)
 
     @property
     def identity(self) -> Mapping[str, str]:

@@ -15,8 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from autolabel.core.errors import ConfigError
-from autolabel.ops.settings import one_of
+from autolabel.core.errors import SettingError
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +27,9 @@ MOST_ERROR = 1e-5
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key: str) -> str:
+def choose_linear(model: Any, way: str, *, device_kind: str, precision: str) -> str:
     """What computes the linear layers from now on, `torch` or `onednn`: it decides last digits, so it belongs into the
-    identity.
+    identity. `way` is one of `WAYS`.
 
     `torch` leaves `model` as it is; `onednn` needs float32 on a CPU, else ConfigError; `auto` is oneDNN where it is
     known to be faster. A processor decides that and no timing, so a run that goes on on the same one computes as
@@ -38,22 +37,21 @@ def choose_linear(model: Any, way: str, *, device_kind: str, precision: str, key
     """
     import torch
 
-    one_of(key, way, WAYS)
     fits = (device_kind, precision) == ("cpu", "float32")
     if way == "onednn":
         if not fits:
-            raise ConfigError(
-                f"{key}=onednn is for float32 on a CPU, this is {precision} on {device_kind}; use {key}=torch"
+            raise SettingError(
+                f"linear=onednn is for float32 on a CPU, this is {precision} on {device_kind}; use torch"
             )
-        use_onednn(model, key=key)
+        use_onednn(model)
         return "onednn"
     if way == "auto" and fits and is_faster(torch.backends.cpu.get_cpu_capability()):
         try:
-            use_onednn(model, key=key)
-        except ConfigError as error:
-            logger.info("%s=auto is torch: %s", key, error)
+            use_onednn(model)
+        except SettingError as error:
+            logger.info("linear=auto is torch: %s", error)
         else:
-            logger.info("%s=auto is onednn on this processor", key)
+            logger.info("linear=auto is onednn on this processor")
             return "onednn"
     return "torch"
 
@@ -72,7 +70,7 @@ def _maker() -> str:
         return platform.processor()
 
 
-def use_onednn(model: Any, *, key: str) -> None:
+def use_onednn(model: Any) -> None:
     """Every linear layer of a float32 model on a CPU is computed by oneDNN from now on. Raises ConfigError, in the name
     of the setting, where this torch cannot do that, or where its numbers are not those of float32; `model` is as before
     then."""
@@ -87,11 +85,11 @@ def use_onednn(model: Any, *, key: str) -> None:
         error = check(largest)
     except (AttributeError, RuntimeError) as failure:  # the operator has no public name, so its form may change
         largest.__class__ = torch.nn.Linear
-        raise ConfigError(f"{key}=onednn: this torch has no such linear layers; use {key}=torch") from failure
+        raise SettingError("linear=onednn: this torch has no such linear layers; use torch") from failure
     if not error <= MOST_ERROR:
         largest.__class__ = torch.nn.Linear
-        raise ConfigError(
-            f"{key}=onednn: its numbers differ by {error:.0e} here, more than float32's; use {key}=torch"
+        raise SettingError(
+            f"linear=onednn: its numbers differ by {error:.0e} here, more than float32's; use torch"
         )
     for layer in layers:
         layer.__class__ = by_onednn()

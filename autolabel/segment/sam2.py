@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from autolabel.core.configs import HYDRA_TURN, configs_dir
-from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.errors import SettingError, WeightsError
 from autolabel.core.protocols import Later
 from autolabel.core.types import Frame, PromptedMask, Prompts, UInt8
 from autolabel.ops.box_prior import read_box_prior
-from autolabel.ops.settings import one_of
+from autolabel.ops.settings import one_of, optional, text
 from autolabel.segment.answers import Decoded, View
 from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
-from autolabel.segment.linear import choose_linear
+from autolabel.segment.linear import WAYS, choose_linear
 from autolabel.segment.sam import SamSegmenter, to_model_image
 from autolabel.segment.sam2_buckets import CHOICES, BucketSegmenter
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
@@ -104,6 +104,10 @@ class Sam2Segmenter(SamSegmenter[Features]):
         linear: str = "torch",
         box_prior: str | None = None,
     ) -> None:
+        text("weights", weights, "a name, a path or random:SEED")
+        text("architecture", architecture, "nano, a name or a path")
+        optional(text, "box_prior", box_prior, "nano or a path")
+        one_of("linear", linear, WAYS)
         super().__init__(
             read_asking(
                 device=device,
@@ -123,12 +127,10 @@ class Sam2Segmenter(SamSegmenter[Features]):
             refine_steps=self._refine_steps,
             on_cuda=self._device.type == "cuda",
         )
-        text = read_architecture(architecture)
-        model, digest = load_model(text, weights)
+        described = read_architecture(architecture)
+        model, digest = load_model(described, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
-        library = choose_linear(
-            self._model, linear, device_kind=self._device.type, precision=self._precision, key="segment.linear"
-        )
+        library = choose_linear(self._model, linear, device_kind=self._device.type, precision=self._precision)
         self._encoder = ImageEncoder(self._model)
         if self._precision == "bfloat16":
             self._encoder.hold_bfloat16()
@@ -137,7 +139,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
         self._decoder = MaskDecoder(self._model)
         self._identity = {
             "weights": digest,
-            "architecture": hashlib.sha256(text.encode()).hexdigest(),
+            "architecture": hashlib.sha256(described.encode()).hexdigest(),
             "device": self._device.type,
             "precision": self._precision,
             "batching": batching,
@@ -146,7 +148,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
             "box_prior": "",  # without one, whatever the setting says
         }
         if box_prior is not None:
-            prior, sha256 = read_box_prior(box_prior_path(box_prior), key="segment.box_prior")
+            prior, sha256 = read_box_prior(box_prior_path(box_prior))
             if box_prior == "nano" and prior.about.get("weights") != digest:
                 logger.info("no box prior: that of the package was fitted to other weights than %s", weights)
             else:
@@ -221,28 +223,25 @@ class Sam2Segmenter(SamSegmenter[Features]):
 
 
 def box_prior_path(box_prior: str) -> Path:
-    """That of the package for `nano`, else the path itself. Raises ConfigError."""
-    if not isinstance(box_prior, str) or not box_prior:
-        raise ConfigError(f"segment.box_prior must be null, nano or a path, got {box_prior!r}")
+    """That of the package for `nano`, else the path itself."""
     return SHIPPED_BOX_PRIOR if box_prior == "nano" else Path(box_prior).expanduser()
 
 
 def chosen_batching(batching: str, compile_mode: str, *, masks: str, refine_steps: int, on_cuda: bool) -> str:
     """`image` or `bucket`, whichever it will be; ConfigError for words that there are not, and for what cannot go
     together."""
-    one_of("segment.batching", batching, _BATCHING)
-    one_of("segment.compile_mode", compile_mode, _COMPILE_MODES)
+    one_of("batching", batching, _BATCHING)
+    one_of("compile_mode", compile_mode, _COMPILE_MODES)
     if batching == "auto":
         batching = "bucket" if on_cuda else "image"
-    instead = "segment.batching=bucket"
+    instead = "batching=bucket"
     if refine_steps:
-        batching, instead = "image", "segment.refine_steps=0"
+        batching, instead = "image", "refine_steps=0"
     elif masks not in CHOICES:
-        batching, instead = "image", f"segment.masks of {', '.join(CHOICES)}"
+        batching, instead = "image", f"masks of {', '.join(CHOICES)}"
     if compile_mode != "none" and batching != "bucket":
-        raise ConfigError(
-            f"segment.compile_mode={compile_mode} needs inputs of fixed sizes; use {instead}, "
-            "or segment.compile_mode=none"
+        raise SettingError(
+            f"compile_mode={compile_mode} needs inputs of fixed sizes; use {instead}, or compile_mode=none"
         )
     return batching
 
@@ -273,8 +272,8 @@ def read_architecture(architecture: str) -> str:
     if own.is_file():
         return own.read_text("utf-8")
     names = sorted(str(path.relative_to(root)) for path in root.glob("sam2*/*_hiera_?*.yaml"))
-    raise ConfigError(
-        f"segment.architecture {architecture!r} is not a file; sam2 has nano, "
+    raise SettingError(
+        f"architecture {architecture!r} is not a file; sam2 has nano, "
         + ", ".join(name for name in names if "training" not in name)
     )
 
@@ -284,14 +283,14 @@ def load_model(architecture_yaml: str, weights: str) -> tuple[Any, str]:
 
     `random:SEED` gives random weights, which do not depend on and do not move the global generator.
     """
-    seed = seed_of(weights, key="segment.weights")
+    seed = seed_of(weights)
     if seed is not None:
         return _random_model(architecture_yaml, seed), weights
     from autolabel.weights import resolve
 
     resolved = resolve(weights)
     model = _build(architecture_yaml)
-    load_strictly(model, read_state(resolved.path), resolved.path, key="segment.architecture")
+    load_strictly(model, read_state(resolved.path), resolved.path)
     return model, resolved.sha256
 
 
@@ -311,7 +310,7 @@ def _build(architecture_yaml: str) -> Any:
 
     config = OmegaConf.create(architecture_yaml)
     if "model" not in config:
-        raise ConfigError("segment.architecture has no `model:` section; give the YAML that builds the model")
+        raise SettingError("architecture has no `model:` section; give the YAML that builds the model")
     extra = config.model.get("sam_mask_decoder_extra_args") or {}
     OmegaConf.update(config, "model.sam_mask_decoder_extra_args", {**_DECODER_DEFAULTS, **extra}, force_add=True)
     OmegaConf.resolve(config)

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.types import Category, Float32, Frame, Instance, Instances, Rle
 from autolabel.ops.boxes import clip_xyxy, scale_normalized
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite
 from autolabel.ops.duplicates import mask_nms
 from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.ontology import read_ontology
-from autolabel.ops.settings import count, fraction
+from autolabel.ops.settings import count, fraction, text
 from autolabel.segment.answers import View, matching_arithmetic, stability
 from autolabel.weights.hub import hosted
 
@@ -69,17 +69,18 @@ class Sam3Model:
         device: str,
         precision: str,
     ) -> None:
-        self._conf, self._iou = fraction("labeler.conf", conf), fraction("labeler.iou", iou)
-        self._max_det = count("labeler.max_det", max_det, 1, 30_000)
-        count("labeler.prompt_chunk", prompt_chunk, 0, 4096)
-        count("labeler.encode_batch", encode_batch, 0, 63)
-        self._ontology = read_ontology(classes, key="labeler.classes")
-        self._device = choose_device(device, key="labeler.device")
-        self._precision = choose_precision(precision, self._device, key="labeler.precision")
+        text("weights", weights, "a folder or a name")
+        self._conf, self._iou = fraction("conf", conf), fraction("iou", iou)
+        self._max_det = count("max_det", max_det, 1, 30_000)
+        count("prompt_chunk", prompt_chunk, 0, 4096)
+        count("encode_batch", encode_batch, 0, 63)
+        self._ontology = read_ontology(classes, key="classes")
+        self._device = choose_device(device)
+        self._precision = choose_precision(precision, self._device)
         on_cuda = self._device.type == "cuda"
         self._phrases_at_once = Chunks(prompt_chunk or (8 if on_cuda else 1))
         self._images_at_once = Chunks(encode_batch or (4 if on_cuda else 1))
-        self._hosted = loaded = hosted(weights, key="labeler.weights", classes=CLASSES, text=True, gate=_GATE)
+        self._hosted = loaded = hosted(weights, classes=CLASSES, text=True, gate=_GATE)
         self._network = loaded.model.to(self._device)
         self._lock = threading.Lock()
         self._fused = matching_arithmetic()
@@ -115,7 +116,7 @@ class Sam3Model:
         phrases = list(self._ontology.phrases)
         for phrase, ids in zip(phrases, tokenizer(phrases)["input_ids"], strict=True):
             if len(ids) > longest:
-                raise ConfigError(f"labeler.classes: {phrase!r} has {len(ids)} tokens, this model reads {longest}")
+                raise SettingError(f"classes: {phrase!r} has {len(ids)} tokens, this model reads {longest}")
         encoded = tokenizer(phrases, padding="max_length", max_length=longest, return_tensors="pt").to(
             self._device
         )

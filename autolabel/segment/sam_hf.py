@@ -16,6 +16,7 @@ import numpy as np
 
 from autolabel.core.types import UInt8
 from autolabel.ops.device import without_autocast
+from autolabel.ops.settings import text
 from autolabel.segment.answers import Decoded, View
 from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
@@ -48,6 +49,7 @@ class SamHfSegmenter(SamSegmenter[Levels]):
         refine_steps: int,
         refine_with: str,
     ) -> None:
+        text("weights", weights, "a folder or a name")
         super().__init__(
             read_asking(
                 device=device,
@@ -60,7 +62,7 @@ class SamHfSegmenter(SamSegmenter[Levels]):
                 chunk_on_cuda=64,
             )
         )
-        self._hosted = loaded = hosted(weights, key="segment.weights", classes=CLASSES)
+        self._hosted = loaded = hosted(weights, classes=CLASSES)
         self._network = loaded.model.to(self._device)
         # As sam2_decoder.py: bfloat16 moves a place by up to a pixel of 1024.
         for codes_places in (self._network.prompt_encoder, self._network.shared_image_embedding):

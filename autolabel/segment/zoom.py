@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import SettingError
 from autolabel.core.protocols import Segmenter
 from autolabel.core.types import Float32, Frame, PromptedMask, Prompts
 from autolabel.ops.boxes import box_problem
@@ -45,13 +45,13 @@ class ZoomSegmenter:
 
     def __init__(self, *, inner: Segmenter, smaller_than: float, fill: float, share: float, min_crop: int) -> None:
         self._inner = inner
-        self._smaller_than = number("segment.smaller_than", smaller_than, 0, 1)
-        self._fill = number("segment.fill", fill, 0.01, 1)
-        self._share = number("segment.share", share, 0.01, 1)
-        self._min_crop = count("segment.min_crop", min_crop, 1, 100_000)
+        self._smaller_than = number("smaller_than", smaller_than, 0, 1)
+        self._fill = number("fill", fill, 0.01, 1)
+        self._share = number("share", share, 0.01, 1)
+        self._min_crop = count("min_crop", min_crop, 1, 100_000)
         if self._fill * self._share <= self._smaller_than:
-            raise ConfigError(
-                f"segment.fill x segment.share = {self._fill * self._share:g} must be above segment.smaller_than = "
+            raise SettingError(
+                f"fill x share = {self._fill * self._share:g} must be above smaller_than = "
                 f"{self._smaller_than:g}, or boxes would not be enlarged"
             )
 

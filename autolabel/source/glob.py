@@ -28,7 +28,7 @@ class GlobSource:
     document = ""
 
     def __init__(self, *, path: str) -> None:
-        self._path = check_place("source.path", path)
+        self._path = check_place("path", path)
         self._ignored: Counter[str] = Counter()
 
     @property

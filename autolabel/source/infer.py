@@ -373,8 +373,8 @@ class AutoSource:
     of its properties or `images()` is asked for. Raises SourceError then."""
 
     def __init__(self, *, path: str, images_dir: str | None) -> None:
-        self._path = check_place("source.path", path)
-        self._images_dir = optional(check_place, "source.images_dir", images_dir)
+        self._path = check_place("path", path)
+        self._images_dir = optional(check_place, "images_dir", images_dir)
 
     @property
     def kind(self) -> str:

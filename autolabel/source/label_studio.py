@@ -41,11 +41,11 @@ class LabelStudioSource:
     document = ""
 
     def __init__(self, *, path: str, images_dir: str | None, data_key: str | None, results: Results) -> None:
-        self._path = check_path("source.path", path)
-        self._images_dir = optional(check_path, "source.images_dir", images_dir)
-        one_of("source.results", results, RESULTS)
+        self._path = check_path("path", path)
+        self._images_dir = optional(check_path, "images_dir", images_dir)
+        one_of("results", results, RESULTS)
         self._results = results
-        self._data_key = optional(text, "source.data_key", data_key)
+        self._data_key = optional(text, "data_key", data_key)
         self._ignored: Counter[str] = Counter()
 
     @property

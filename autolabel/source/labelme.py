@@ -49,9 +49,9 @@ class LabelMeSource:
     document = ""
 
     def __init__(self, *, path: str, images_dir: str | None, join_groups: bool) -> None:
-        self._path = check_path("source.path", path)
-        self._images_dir = optional(check_path, "source.images_dir", images_dir)
-        self._join = flag("source.join_groups", join_groups)
+        self._path = check_path("path", path)
+        self._images_dir = optional(check_path, "images_dir", images_dir)
+        self._join = flag("join_groups", join_groups)
         self._ignored: Counter[str] = Counter()
 
     @property

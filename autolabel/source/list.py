@@ -30,8 +30,8 @@ class ListSource:
     document = ""
 
     def __init__(self, *, path: str, root: str | None = None) -> None:
-        self._path = check_place("source.path", path)
-        self._root = optional(check_place, "source.root", root)
+        self._path = check_place("path", path)
+        self._root = optional(check_place, "root", root)
         self._ignored: Counter[str] = Counter()
 
     @property

@@ -12,7 +12,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import ConfigError, SettingError, SourceError
 from autolabel.ops.settings import text
 from autolabel.ops.storage import absolute, checked_url, is_file, is_url, normal, read, require_driver, storage_of
 
@@ -43,7 +43,7 @@ def check_path(key: str, value: object) -> str:
     """A setting that names a path of this machine: text, not empty. Raises ConfigError naming the key."""
     path = check_place(key, value)
     if is_url(path):
-        raise ConfigError(f"{key}: {path!r} is an address; this kind of source is read from this machine alone")
+        raise SettingError(f"{key}: {path!r} is an address; this kind of source is read from this machine alone")
     return path
 
 
@@ -57,7 +57,7 @@ def check_place(key: str, value: object) -> str:
         url = checked_url(place)
         require_driver(url)
     except ConfigError as e:
-        raise ConfigError(f"{key}: {e}") from e
+        raise SettingError(f"{key}: {e}") from e
     return url
 
 

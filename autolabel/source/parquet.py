@@ -66,9 +66,9 @@ class ParquetSource:
     ignored: Mapping[str, int] = {}
 
     def __init__(self, *, path: str, images_dir: str | None, extract_to: str | None) -> None:
-        self._path = check_path("source.path", path)
-        self._images_dir = optional(check_path, "source.images_dir", images_dir)
-        self._extract_to = optional(check_path, "source.extract_to", extract_to)
+        self._path = check_path("path", path)
+        self._images_dir = optional(check_path, "images_dir", images_dir)
+        self._extract_to = optional(check_path, "extract_to", extract_to)
         pyarrow()  # the error comes before the work
 
     @property

@@ -45,10 +45,10 @@ class ParquetListSource:
     document = ""
 
     def __init__(self, *, path: str, column: str, root: str | None, split_column: str | None) -> None:
-        self._path = check_place("source.path", path)
-        self._column = check_place("source.column", column)
-        self._root = optional(check_place, "source.root", root)
-        self._split = optional(check_place, "source.split_column", split_column)
+        self._path = check_place("path", path)
+        self._column = check_place("column", column)
+        self._root = optional(check_place, "root", root)
+        self._split = optional(check_place, "split_column", split_column)
         self._ignored: Counter[str] = Counter()
         pyarrow()  # the error comes before the work
 

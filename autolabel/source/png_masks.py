@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.core.errors import ConfigError, ImageError, SourceError
+from autolabel.core.errors import ImageError, SettingError, SourceError
 from autolabel.core.types import Category, ImageRef, Labels, Problem, Rle
 from autolabel.ops.components import split_parts
 from autolabel.ops.drawn import BadShape, extra_text, is_crowd
@@ -76,19 +76,19 @@ class PngMaskSource:
         ignore: int | None,
         divisor: int | None,
     ) -> None:
-        self._path = absolute(check_path("source.path", path))
-        self._images_dir = _below("source.images_dir", images_dir)
-        self._masks_dir = _below("source.masks_dir", masks_dir)
+        self._path = absolute(check_path("path", path))
+        self._images_dir = _below("images_dir", images_dir)
+        self._masks_dir = _below("masks_dir", masks_dir)
         for key, suffix in (("image_suffix", image_suffix), ("mask_suffix", mask_suffix)):
             if not isinstance(suffix, str):
-                raise ConfigError(f'source.{key} must be text, "" for none, got {suffix!r}')
+                raise SettingError(f'{key} must be text, "" for none, got {suffix!r}')
         self._suffixes = image_suffix, mask_suffix
-        self._semantic = one_of("source.kind", kind, ("semantic", "instance")) == "semantic"
-        self._by_part = one_of("source.objects", objects, ("class", "part")) == "part"
-        self._divisor = optional(count, "source.divisor", divisor, 2)
-        self._classes = optional(_below, "source.classes", classes)
-        self._background = optional(_values_of, "source.background", background)
-        optional(count, "source.ignore", ignore)
+        self._semantic = one_of("kind", kind, ("semantic", "instance")) == "semantic"
+        self._by_part = one_of("objects", objects, ("class", "part")) == "part"
+        self._divisor = optional(count, "divisor", divisor, 2)
+        self._classes = optional(_below, "classes", classes)
+        self._background = optional(_values_of, "background", background)
+        optional(count, "ignore", ignore)
         self._ignore = _IGNORE if ignore is None and self._semantic else ignore
         self._ignored: Counter[str] = Counter()
 
@@ -252,7 +252,7 @@ def _class_of(value: int, divisor: int) -> int:
 
 def _values_of(key: str, values: object) -> frozenset[int]:
     if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise ConfigError(f"{key} must be made of whole numbers, got {values!r}")
+        raise SettingError(f"{key} must be made of whole numbers, got {values!r}")
     return frozenset(values)
 
 
@@ -262,7 +262,7 @@ def _below(key: str, value: object) -> str:
     try:
         return "" if text in (".", "./") else contained(text, key)
     except SourceError as e:
-        raise ConfigError(str(e)) from e
+        raise SettingError(str(e)) from e
 
 
 def _stem(name: str, suffix: str) -> str | None:

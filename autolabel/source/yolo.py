@@ -65,11 +65,11 @@ class YoloSource:
     document = ""
 
     def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind = "auto") -> None:
-        one_of("source.rows", rows, ROW_KINDS)
+        one_of("rows", rows, ROW_KINDS)
         self._rows = rows
-        self._given = check_place("source.path", path)
-        self._images_dir = optional(check_place, "source.images_dir", images_dir)
-        self._root = optional(check_place, "source.root", root)
+        self._given = check_place("path", path)
+        self._images_dir = optional(check_place, "images_dir", images_dir)
+        self._root = optional(check_place, "root", root)
         self._ignored: Counter[str] = Counter()
 
     @property

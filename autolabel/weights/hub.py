@@ -66,7 +66,6 @@ def transformers() -> Any:
 def hosted(
     name: str,
     *,
-    key: str,
     classes: Mapping[str, str],
     images: bool = True,
     text: bool = False,
@@ -74,25 +73,24 @@ def hosted(
 ) -> Hosted:
     """The model in the folder `name`, or of that name in the Hugging Face cache.
 
-    `classes` says for each `model_type` that fits which class of transformers it is loaded with; `key` is the setting
-    that is named in errors, `gate` what a person must do before the download of a gated model. Raises MissingExtra,
-    WeightsMissing and WeightsError.
+    `classes` says for each `model_type` that fits which class of transformers it is loaded with; `gate` what a person
+    must do before the download of a gated model. Raises MissingExtra, WeightsMissing and WeightsError.
     """
     library = transformers()
-    folder = model_folder(name, key=key, gate=gate)
+    folder = model_folder(name, gate=gate)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise WeightsError(f"{key}: {folder} holds no .safetensors; pickled weights (.bin) are not loaded")
-    with _quiet(library), _readable(folder, key):
+        raise WeightsError(f"{folder} holds no .safetensors; pickled weights (.bin) are not loaded")
+    with _quiet(library), _readable(folder):
         config = library.AutoConfig.from_pretrained(folder, **_OFFLINE)
         if config.model_type not in classes:
             fits = ", ".join(sorted(classes))
-            raise WeightsError(f"{key}: {folder} is a {config.model_type} model; what fits here is {fits}")
+            raise WeightsError(f"{folder} is a {config.model_type} model; what fits here is {fits}")
         kind = getattr(library, classes[config.model_type])
         model, found = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **_OFFLINE)
         image_processor = library.AutoImageProcessor.from_pretrained(folder, **_OFFLINE) if images else None
         tokenizer = library.AutoTokenizer.from_pretrained(folder, **_OFFLINE) if text else None
-    _complete(found, folder, key)
+    _complete(found, folder)
     identity = {
         "weights": _digest(weights),
         "architecture": _digest(sorted(p for p in folder.iterdir() if p.suffix in _TEXTS)),
@@ -105,22 +103,22 @@ def hosted(
 _OFFLINE: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
-def model_folder(name: str, *, key: str, gate: str | None = None) -> Path:
+def model_folder(name: str, *, gate: str | None = None) -> Path:
     """Where the files of a model lie. Raises WeightsMissing saying how to bring them."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.exists():
-        raise WeightsError(f"{key}: {path} is a file; give the folder that holds config.json and the .safetensors")
+        raise WeightsError(f"{path} is a file; give the folder that holds config.json and the .safetensors")
     hub = import_module("huggingface_hub")
     try:
         return Path(hub.snapshot_download(name, local_files_only=True))
     except hub.errors.HFValidationError as error:
-        raise WeightsMissing(f"{key}: there is no folder {name!r}, and no model can have this name") from error
+        raise WeightsMissing(f"there is no folder {name!r}, and no model can have this name") from error
     except hub.errors.LocalEntryNotFoundError as error:
         include = " ".join(f"--include '{kind}'" for kind in _KINDS)
         raise WeightsMissing(
-            f"{key}: {name!r} is neither a folder nor in the Hugging Face cache, and is not fetched on its own; "
+            f"{name!r} is neither a folder nor in the Hugging Face cache, and is not fetched on its own; "
             + (f"{gate}, then " if gate else "")
             + f"bring it with: hf download {name} {include}"
         ) from error
@@ -133,16 +131,16 @@ def _digest(files: list[Path]) -> str:
     return hashlib.sha256("".join(f"{f.name} {sha256_of(f)}\n" for f in files).encode()).hexdigest()
 
 
-def _complete(found: Mapping[str, Any], folder: Path, key: str) -> None:
+def _complete(found: Mapping[str, Any], folder: Path) -> None:
     """transformers fills what is missing with random numbers and says so in a log line."""
     wrong = {what: sorted(map(str, found.get(f"{what}_keys") or ())) for what in ("missing", "mismatched")}
     if any(wrong.values()):
         names = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:3])}" for what, keys in wrong.items() if keys)
-        raise WeightsError(f"{key}: the weights in {folder} do not fit its config.json: {names}")
+        raise WeightsError(f"the weights in {folder} do not fit its config.json: {names}")
 
 
 @contextmanager
-def _readable(folder: Path, key: str) -> Iterator[None]:
+def _readable(folder: Path) -> Iterator[None]:
     """transformers' errors of several lines as one of ours."""
     from safetensors import SafetensorError
 
@@ -150,7 +148,7 @@ def _readable(folder: Path, key: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise WeightsError(f"{key}: {folder} cannot be loaded: {first}") from error
+        raise WeightsError(f"{folder} cannot be loaded: {first}") from error
 
 
 @contextmanager

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.core.errors import SettingError, WeightsError
 
 
-def seed_of(weights: str, *, key: str) -> int | None:
-    """The seed of `random:SEED`; None for a name or a path. Raises ConfigError, naming the setting `key`."""
+def seed_of(weights: str) -> int | None:
+    """The seed of `random:SEED`; None for a name or a path. Raises SettingError."""
     if not weights.startswith("random:"):
         return None
     seed = weights.removeprefix("random:")
     if not re.fullmatch(r"[0-9]{1,18}", seed):
-        raise ConfigError(
-            f"{key} must be a name, a path or random:SEED with a whole number of at most 18 digits, got {weights!r}"
+        raise SettingError(
+            f"weights must be a name, a path or random:SEED with a whole number of at most 18 digits, got {weights!r}"
         )
     return int(seed)
 
@@ -33,9 +33,9 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def load_strictly(model: Any, state: Mapping[str, Any], path: Path, *, key: str) -> None:
-    """Fill `model` with the tensors of `path`. Raises WeightsError where they do not fit what the setting `key` made,
-    with the names that are missing, unexpected or of another shape."""
+def load_strictly(model: Any, state: Mapping[str, Any], path: Path) -> None:
+    """Fill `model` with the tensors of `path`. Raises WeightsError, with the names that are missing, unexpected or of
+    another shape, where they do not fit its architecture."""
     own = model.state_dict()
     wrong = {
         "missing": sorted(own.keys() - state.keys()),
@@ -44,7 +44,7 @@ def load_strictly(model: Any, state: Mapping[str, Any], path: Path, *, key: str)
     }
     if any(wrong.values()):
         found = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in wrong.items() if names)
-        raise WeightsError(f"{path} does not fit {key}: {found}")
+        raise WeightsError(f"{path} does not fit its architecture: {found}")
     model.load_state_dict(state)
 
 

@@ -164,4 +164,4 @@ def test_a_model_that_is_not_here_is_one_line_that_says_how_to_bring_it(label, t
 def test_words_are_asked_for_where_they_miss(label, tmp_path, capsys):
     album(tmp_path / "in", 1)
     assert label("in", "detect=owlv2", "segment=box") == 1
-    assert "detect.ontology=" in capsys.readouterr().err
+    assert "detect.ontology: which objects?" in capsys.readouterr().err

@@ -410,5 +410,5 @@ def test_no_detector_finds_nothing_and_has_one_class():
     assert [len(d) for d in none.detect([frame()])] == [0]
     assert [c.name for c in none.categories] == ["thing"]
     assert isinstance(none.detect([frame()])[0], Detections)
-    with pytest.raises(ConfigError, match=r"detect\.category"):
+    with pytest.raises(ConfigError, match=r"^category must be a name"):
         NoDetector(category="")

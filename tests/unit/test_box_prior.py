@@ -204,14 +204,14 @@ def test_other_weights_are_asked_without_the_shipped_one_but_with_one_of_their_o
 
 
 def test_the_shipped_prior_was_fitted_to_the_shipped_weights():
-    prior, _ = read_box_prior(SHIPPED_BOX_PRIOR, key="x")
+    prior, _ = read_box_prior(SHIPPED_BOX_PRIOR)
     assert prior.about["weights"] == resolve("nano_segmenter").sha256
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "prior.json"
     path.write_text(box_prior.to_json(PRIOR))
-    assert read_box_prior(path, key="x")[0] == PRIOR
+    assert read_box_prior(path)[0] == PRIOR
 
 
 @pytest.mark.parametrize(
@@ -234,20 +234,20 @@ def test_a_file_that_is_none_is_one_line(change, tmp_path):
 def refused(document, tmp_path):
     path = tmp_path / "prior.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(ConfigError, match=r"^segment\.box_prior: .*prior\.json") as error:
+    with pytest.raises(ConfigError, match=r"^box_prior: .*prior\.json") as error:
         segmenter(box_prior=str(path))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", ["", 3, True])
 def test_a_word_that_is_none_is_one_line(value):
-    with pytest.raises(ConfigError, match=r"^segment\.box_prior must be null, nano or a path"):
+    with pytest.raises(ConfigError, match=r"^box_prior must be null, nano or a path"):
         segmenter(box_prior=value)
 
 
 @pytest.mark.parametrize("name", ["no.json", "a\0b", "."])
 def test_a_file_that_is_not_there_is_one_line(name, tmp_path):
-    with pytest.raises(ConfigError, match=r"^segment\.box_prior: .* cannot be read"):
+    with pytest.raises(ConfigError, match=r"^box_prior: .* cannot be read"):
         segmenter(box_prior=str(tmp_path / name))
 
 

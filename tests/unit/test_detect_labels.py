@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.errors import ImageError
 from autolabel.core.protocols import Detector
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Labels, Rle
 from autolabel.detect.labels import LabelsDetector
@@ -285,8 +285,3 @@ def test_a_shape_without_a_pixel_stays_with_its_object():
     found = detect(labels([[1, 1, 2, 2]], ((sliver,),)))
     assert found.polygons == ((sliver,),)
     assert area_px(found.masks[0]) == 0
-
-
-def test_a_setting_of_the_wrong_type_is_named():
-    with pytest.raises(ConfigError, match=r"detect\.keep_masks must be true or false"):
-        LabelsDetector(keep_masks="yes")

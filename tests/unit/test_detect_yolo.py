@@ -184,7 +184,7 @@ def test_classes_are_chosen_by_name_and_keep_their_ids(checkpoint):
 
 def test_an_unknown_class_names_those_like_it(tmp_path):
     make_safetensors(tmp_path / "pets.safetensors", names=["cat", "dog", "horse"])
-    with pytest.raises(ConfigError, match=r"detect\.classes: the model has no class 'hors'; did you mean horse\?"):
+    with pytest.raises(ConfigError, match=r"classes: the model has no class 'hors'; did you mean horse\?"):
         detector(str(tmp_path / "pets.safetensors"), classes=["dog", "hors"])
 
 
@@ -209,7 +209,7 @@ def test_safetensors_take_architecture_and_names_from_the_card_beside(tmp_path):
 def test_weights_that_do_not_fit_are_refused_with_their_keys(tmp_path):
     make_safetensors(tmp_path / "pets.safetensors", names=["cat"], drop="model.0.conv.weight")
     with pytest.raises(
-        WeightsError, match=r"does not fit detect\.architecture: 1 missing: model\.0\.conv\.weight$"
+        WeightsError, match=r"does not fit its architecture: 1 missing: model\.0\.conv\.weight$"
     ):
         detector(str(tmp_path / "pets.safetensors"))
 
@@ -227,19 +227,17 @@ def test_a_checkpoint_with_code_is_refused_and_does_not_run_it(tmp_path, capsys)
 
 
 def test_an_unknown_architecture_names_those_like_it():
-    with pytest.raises(ConfigError, match=r"detect\.architecture 'yolo11q\.yaml' is not a file"):
+    with pytest.raises(ConfigError, match=r"architecture 'yolo11q\.yaml' is not a file"):
         detector("random:0", architecture="yolo11q.yaml")
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("conf", 3), ("conf", "abc"), ("iou", -0.1), ("max_det", 0), ("image_size", 100), ("batch", -1),
-     ("device", "tpu"), ("device", 0), ("precision", "int4"), ("weights", "random:x"), ("classes", "person"),
-     ("classes", []), ("agnostic_nms", "no"), ("shrink", "nearest"), ("pad", "edge"), ("box_voting", 1.5), ("box_voting", 0), ("box_voting", True)],
-)  # fmt: skip
-def test_a_setting_out_of_range_names_its_key(setting, value):
+    [("image_size", 100), ("device", "tpu"), ("weights", "random:x"), ("classes", []), ("box_voting", 0)],
+)
+def test_what_a_model_or_a_device_cannot_have_is_refused(setting, value):
     given_ = {"weights": "random:0", "architecture": "yolo11n.yaml", setting: value}
-    with pytest.raises(ConfigError, match=rf"detect\.{setting}\b"):
+    with pytest.raises(ConfigError, match=rf"^{setting}\b"):
         detector(**given_)
 
 
@@ -396,7 +394,7 @@ def test_boxes_of_a_head_without_nms_are_those_of_predict(tmp_path, architecture
 def test_a_model_without_nms_has_no_voting(tmp_path):
     alone = with_nms_free_head(tmp_path / "alone.pt", alone=True)
     for weights, architecture in ((alone, None), ("random:0", "rtdetr-l.yaml")):
-        with pytest.raises(ConfigError, match=rf"detect\.box_voting needs a model with NMS, {weights} has none"):
+        with pytest.raises(ConfigError, match=rf"box_voting needs a model with NMS, {weights} has none"):
             detector(weights, architecture=architecture, box_voting=0.5)
 
 

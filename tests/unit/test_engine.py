@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ConfigError, ImageError
+from autolabel.core.errors import ImageError
 from autolabel.core.types import Detections
 from autolabel.engine.inline import InlineEngine
 from autolabel.engine.stage_times import Spent, StageTimes
@@ -405,9 +405,3 @@ def test_dropped_by_a_refiner_is_kept_as_a_candidate(tmp_path):
     assert [i.category_id for i in record.instances] == [2]
     assert record.dropped[0].instance.mask is not None
     assert "4" in record.dropped[0].reason
-
-
-@pytest.mark.parametrize(("workers", "ahead", "memory_mb"), [(-1, 1, 9), (1, 0, 9), (1, 1, 0), (True, 1, 9)])
-def test_engine_settings_out_of_range_name_their_key(workers, ahead, memory_mb):
-    with pytest.raises(ConfigError, match=r"engine\.(workers|ahead|memory_mb)"):
-        ThreadedEngine(workers=workers, ahead=ahead, memory_mb=memory_mb)

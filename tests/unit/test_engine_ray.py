@@ -33,19 +33,17 @@ def worker(the_labeler=None):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("address", ""), ("address", 5), ("cpus", 0), ("min_actors", 0), ("max_actors", True), ("cpus_per_actor", 0.5),
-     ("gpus_per_actor", -1), ("max_restarts", -1), ("memory_mb", 1), ("object_store_mb", 10)],
-)  # fmt: skip
-def test_a_setting_out_of_range_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=f"engine.{key} must"):
+    ("key", "value"), [("address", ""), ("cpus", 0), ("memory_mb", 1), ("object_store_mb", 10)]
+)
+def test_a_setting_that_ray_cannot_have_is_refused(key, value):
+    with pytest.raises(ConfigError, match=f"^{key} must"):
         RayEngine(**{**SETTINGS, key: value})
 
 
 def test_settings_that_contradict_each_other_are_refused():
-    with pytest.raises(ConfigError, match=r"must not be above engine\.max_actors"):
+    with pytest.raises(ConfigError, match=r"must not be above max_actors"):
         RayEngine(**{**SETTINGS, "min_actors": 3, "max_actors": 2})
-    with pytest.raises(ConfigError, match=r"with engine\.address it must be null"):
+    with pytest.raises(ConfigError, match=r"with address it must be null"):
         RayEngine(**{**SETTINGS, "address": "auto", "cpus": 2})
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Columns, ImageInfo, Rle
 from autolabel.export.coco import CocoExporter
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode, from_polygons
@@ -309,11 +309,6 @@ def test_a_mask_of_another_size_than_its_image_is_an_error(tmp_path):
         export(ListReader([wrong]), tmp_path)
 
 
-def test_a_wrong_setting_names_its_key():
-    with pytest.raises(ConfigError, match=r"export\.coco\.segmentation"):
-        exporter(segmentation="png")
-
-
 def an_upgraded_set():
     """Records as a COCO source gives them, with ids and fields of its own, and one image without."""
     own = [
@@ -493,23 +488,6 @@ def test_a_picture_that_is_gone_is_not_listed_when_pictures_are_written(tmp_path
     report, path = export(ListReader(items), tmp_path, images="copy")
     assert [image["file_name"] for image in load(path)["images"]] == ["b.png"]
     assert (report.images, report.instances, report.counts["images_missing"]) == (1, 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("ids", "mine"),
-        ("images", "move"),
-        ("empty_images", 0),
-        ("simplify_iou", 2),
-        ("warn_iou", "most"),
-        ("split_files", 1),
-        ("crowd", "x"),
-    ],
-)
-def test_every_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.coco\.{key}"):
-        exporter(**{key: value})
 
 
 def test_a_score_of_the_source_is_not_written_over(tmp_path):

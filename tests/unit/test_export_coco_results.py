@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.export.coco import CocoExporter
 from autolabel.export.coco_panoptic import CocoPanopticExporter
 from autolabel.export.coco_results import CocoResultsExporter
@@ -114,11 +114,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     export(a_run(), tmp_path / "one")
     export(a_run(), tmp_path / "two")
     assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
-
-
-def test_a_wrong_setting_names_its_key():
-    with pytest.raises(ConfigError, match=r"export\.coco_results\.ids"):
-        CocoResultsExporter(**{**SETTINGS, "ids": 1})
 
 
 def test_an_object_of_a_class_that_the_run_does_not_name_is_an_error(tmp_path):

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category
 from autolabel.export.csv_rows import csv_text
 from autolabel.export.cutouts import CutoutsExporter, class_folders
@@ -212,12 +211,3 @@ def test_an_interrupted_export_leaves_the_old_one_and_no_litter(tmp_path):
         CutoutsExporter(**{**SETTINGS, "padding_px": 3}).export(ListReader(items, break_at=2), root)
     assert tree_bytes(root) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut", "photos"]
-
-
-@pytest.mark.parametrize(
-    "change", [{"padding_px": -1}, {"min_side_px": 0}, {"outside": "x"}, {"index": "xml"}, {"overlaps": "x"}]
-)
-def test_a_wrong_setting_names_its_key(change):
-    (key,) = change
-    with pytest.raises(ConfigError, match=rf"export\.cutouts\.{key}"):
-        CutoutsExporter(**{**SETTINGS, **change})

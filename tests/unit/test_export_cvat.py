@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image, ImageOps
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Category
 from autolabel.export.cvat import CvatExporter
 from autolabel.source.cvat import CvatSource
@@ -197,9 +197,3 @@ def test_the_same_records_give_the_same_bytes_and_an_empty_run_is_a_file(tmp_pat
 def test_a_class_without_name_is_an_error(tmp_path):
     with pytest.raises(ExportError, match="class 99"):
         exported([record("a.jpg", [instance(SHAPES["disc"], category_id=99)])], tmp_path / "out")
-
-
-@pytest.mark.parametrize(("key", "value"), [("images", "move"), ("holes", "x"), ("min_area_px", 0), ("crowd", 1)])
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.cvat\.{key}"):
-        CvatExporter(**{**SETTINGS, key: value})

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from hydra.utils import instantiate
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Verdict
 from autolabel.export.empty_images import EmptyImages
 from autolabel.export.policy import Policy
@@ -103,10 +102,3 @@ def test_of_an_image_without_kept_objects_the_store_tells_what_was_dropped():
     assert (len(columns), kept.candidates) == (1, ())
     lost = replace(one, verdicts=(Verdict("min_quality: 0.1 < 0.7"),))
     assert decode_columns(encode_record(lost), "a.png", "") == (lost, None)
-
-
-def test_a_wrong_choice_names_its_key():
-    with pytest.raises(
-        ConfigError, match=r"export\.x\.empty_images must be one of keep, drop, found_none, got 'some'"
-    ):
-        EmptyImages("x", "some", Policy())

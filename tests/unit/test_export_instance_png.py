@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from autolabel.core.errors import ConfigError
 from autolabel.export.instance_png import InstancePngExporter
 from autolabel.export.raster import regions
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode
@@ -188,10 +187,3 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     _, one, _ = export(items, tmp_path / "1")
     _, two, _ = export(items, tmp_path / "2")
     assert tree_bytes(one) == tree_bytes(two)
-
-
-@pytest.mark.parametrize("change", [{"images": "x"}, {"overlaps": "keep"}, {"parts": "x"}, {"min_area_px": 0}])
-def test_a_wrong_setting_names_its_key(change):
-    (key,) = change
-    with pytest.raises(ConfigError, match=rf"export\.instance_png\.{key}"):
-        InstancePngExporter(**{**SETTINGS, **change})

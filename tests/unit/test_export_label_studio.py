@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image, ImageOps
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Category
 from autolabel.export.label_studio import LabelStudioExporter
 from autolabel.ops import studio_file
@@ -277,23 +277,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 def test_a_class_without_name_is_an_error(tmp_path):
     with pytest.raises(ExportError, match="class 99"):
         exported([record("a.jpg", [instance(SHAPES["disc"], category_id=99)])], tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("images", "move"),
-        ("image_root", 3),
-        ("shape", "box"),
-        ("warn_iou", True),
-        ("from_name", ""),
-        ("images_per_file", 0),
-        ("holes", 1),
-    ],
-)
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.label_studio\.{key}"):
-        LabelStudioExporter(**{**SETTINGS, key: value})
 
 
 def test_the_sdk_s_converter_decodes_the_brushes(tmp_path):

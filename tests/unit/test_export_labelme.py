@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image, ImageOps
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Category
 from autolabel.export.labelme import LabelMeExporter
 from autolabel.ops.masks import decode, from_polygons
@@ -240,22 +240,6 @@ def test_classes_of_one_name_are_told_apart(tmp_path):
     assert report.counts["names_changed"] == 2
     with pytest.raises(ExportError, match="class 7"):
         exported([item], tmp_path / "out", (Category(3, "cat"),))
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("shape", "box"),
-        ("images", "move"),
-        ("simplify_iou", 2),
-        ("warn_iou", -1),
-        ("holes", "x"),
-        ("min_area_px", 0),
-    ],
-)
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.labelme\.{key}"):
-        LabelMeExporter(**{**SETTINGS, key: value})
 
 
 def test_labelme_itself_loads_the_files(tmp_path):

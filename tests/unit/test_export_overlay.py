@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ConfigError
 from autolabel.export.overlay import OverlayExporter, colour_of, draw_instances
 from tests.records import ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
 
@@ -96,15 +95,6 @@ def test_the_same_records_give_the_same_bytes_and_inputs_stay(tmp_path, make):
     assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
     assert tree_bytes(tmp_path / "photos") == before
     assert cv2.imread(str(tmp_path / "one" / "a.png.jpg")).shape == (480, 640, 3)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("max_images", 0), ("max_side", 3), ("alpha", 1.5), ("labels", None), ("jpeg_quality", 101)],
-)
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.overlay\.{key} must be"):
-        OverlayExporter(**{**SETTINGS, key: value})
 
 
 def test_a_name_without_end_is_cut_and_drawn(make, tmp_path):

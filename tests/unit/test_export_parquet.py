@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from autolabel.core.errors import ConfigError, ExportError, MissingExtra
+from autolabel.core.errors import ExportError, MissingExtra
 from autolabel.core.types import Category, Rle
 from autolabel.export import parquet as module
 from autolabel.export.parquet import ParquetExporter
@@ -245,14 +245,6 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtra, match=r"autolabel-sam2\[parquet\]"):
         ParquetExporter(**SETTINGS)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("images", "none"), ("images_per_file", 0), ("holes", 1), ("seed", "x")]
-)
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.parquet\.{key} must be"):
-        ParquetExporter(**{**SETTINGS, key: value})
 
 
 def test_text_that_is_not_utf8_is_written_with_its_bytes_as_percent_signs(tmp_path, make):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from autolabel.app.compose import build_all, compose
-from autolabel.core.errors import ConfigError, ExportError, ImageError
+from autolabel.core.errors import ExportError, ImageError
 from autolabel.core.types import ImageInfo, ImageRecord
 from autolabel.export.atomic import replaced
 from autolabel.export.names import TreeNames
@@ -33,7 +33,7 @@ def turned(path, orientation, size_hw=(12, 20)):
 
 def write(one, tmp_path, mode):
     counts = Counter()
-    pictures = Pictures(key="x", mode=mode)
+    pictures = Pictures(mode=mode)
     with replaced(tmp_path / mode) as draft:
         done = pictures.write(one, f"0{pictures.suffix(one)}", draft, counts)
     files = [path for path in (tmp_path / mode).iterdir() if path.name != "manifest.json"]
@@ -206,11 +206,6 @@ def test_the_upright_picture_is_the_one_that_was_labelled_or_an_error(tmp_path):
         upright_rgb(ImageRecord("a.jpg", one.path, "empty", ImageInfo(20, 12)))
 
 
-def test_a_wrong_mode_names_its_key():
-    with pytest.raises(ConfigError, match=r"export\.x\.images"):
-        Pictures(key="x", mode="move")
-
-
 @pytest.mark.parametrize("mode", ["copy", "link", "upright"])
 @pytest.mark.parametrize("place", ["pipe", "/dev/zero", "folder", "a\0b", "\ud800", "x" * 5000])
 def test_a_path_that_is_no_picture_file_counts_as_a_missing_picture(tmp_path, mode, place):
@@ -226,6 +221,6 @@ def test_a_path_that_is_no_picture_file_counts_as_a_missing_picture(tmp_path, mo
 def test_a_picture_has_a_name_that_every_reader_takes_whatever_its_id(tmp_path, image_id):
     one = record(image_id, path=picture(tmp_path / "in" / "a.png"))
     counts, run = Counter(), ListReader([one])
-    pictures = Pictures(key="x", mode="copy")
+    pictures = Pictures(mode="copy")
     ((_, path),) = named(run, lambda record: picture_path(record, pictures), counts)
     assert str(path).isprintable()

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.export.policy import POLICY_NOTES, Policy, explained, policy_of, prepared
 from autolabel.export.reading import compare
 from autolabel.ops.masks import area_px, decode, encode
@@ -15,7 +15,7 @@ BIG, SMALL = disc(120, 160, 60, 60, 30), disc(120, 160, 85, 60, 12)
 
 def apply(objects, **settings):
     counts = Counter()
-    return prepared(record("a.jpg", objects), policy_of("x", **settings), counts), counts
+    return prepared(record("a.jpg", objects), policy_of(**settings), counts), counts
 
 
 def test_the_defaults_change_nothing_and_count_nothing():
@@ -83,7 +83,7 @@ def test_a_mask_of_another_size_than_its_image_is_an_error():
 
 def test_every_effect_is_told_by_object_and_has_a_line_for_the_report():
     objects = [instance(SHAPES["ring"], 0), instance(SHAPES["speck"], 1), instance(SHAPES["pixel"], 2)]
-    policy = policy_of("x", holes="fill", parts="largest", min_area_px=5)
+    policy = policy_of(holes="fill", parts="largest", min_area_px=5)
     _, reasons = explained(record("a.jpg", objects), policy)
     assert reasons == {0: ["hole filled"], 1: ["part left out"], 2: ["not written: 1 px, under min_area_px"]}
     counts = Counter()
@@ -93,7 +93,7 @@ def test_every_effect_is_told_by_object_and_has_a_line_for_the_report():
 
 def test_reading_back_compares_with_the_runs_own_mask_and_gives_the_reason():
     objects = [instance(SHAPES["ring"], 0), instance(SHAPES["disc"], 1), instance(SHAPES["pixel"], 2, crowd=True)]
-    policy = policy_of("x", holes="fill", crowd="drop")
+    policy = policy_of(holes="fill", crowd="drop")
     run = ListReader([record("a.jpg", objects), record("b.jpg")])
 
     def read(one):
@@ -112,7 +112,7 @@ def test_reading_back_compares_with_the_runs_own_mask_and_gives_the_reason():
 
 
 def test_a_deviation_is_expected_where_policy_format_or_its_limits_account_for_it():
-    run, policy = ListReader([record("a.jpg", [instance(SHAPES["ring"])])]), policy_of("x", holes="fill")
+    run, policy = ListReader([record("a.jpg", [instance(SHAPES["ring"])])]), policy_of(holes="fill")
     written = prepared(run.items[0], policy, Counter())[0].mask
     nowhere, smaller = encode(BIG * 0), encode(SHAPES["disc"])
 
@@ -127,11 +127,3 @@ def test_a_deviation_is_expected_where_policy_format_or_its_limits_account_for_i
     assert told([], why=lambda *_: "not written: small") == (True, "hole filled; not written: small")
     assert told(None, why=lambda *_: "simplified") == (False, "the image is not in the export")
     assert told(None, limit=lambda _: "not written: too many") == (True, "not written: too many")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("holes", "cut"), ("parts", 1), ("overlaps", "x"), ("crowd", None), ("min_area_px", 0)]
-)
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.vendor\.{key} must be"):
-        policy_of("vendor", **{key: value})

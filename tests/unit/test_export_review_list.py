@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import BEFORE_REFINING, Category, ImageRecord, Verdict
 from autolabel.export.review_list import COLUMNS, ReviewListExporter
 from tests.records import CATEGORIES, ListReader, failed, instance, record
@@ -114,13 +113,3 @@ def test_names_with_stray_bytes_and_line_breaks_stay_one_row(tmp_path):
     assert [r["image"] for r in rows] == names
     assert [r["image"] for r in table] == [names[0], "x\\udcff.jpg", "ü.jpg"]
     assert tuple(table[0]) == COLUMNS
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"min_box_iou": 1.5}, {"min_box_iou": "x"}, {"min_replaced_iou": -1}, {"min_box_iou": float("nan")},
-     {"max_objects": 0}, {"max_objects": 1.5}],
-)  # fmt: skip
-def test_a_setting_out_of_range_is_named(tmp_path, changes):
-    with pytest.raises(ConfigError, match=rf"export\.review_list\.{next(iter(changes))} must be"):
-        listed(tmp_path, [], **changes)

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from PIL import Image
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Category, ImageInfo
 from autolabel.export.loader_tree import TOO_SMALL
 from autolabel.export.semantic_png import SemanticPngExporter
@@ -194,17 +194,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     _, one, _ = export(items, tmp_path / "1")
     _, two, _ = export(items, tmp_path / "2")
     assert tree_bytes(one) == tree_bytes(two)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"images": "none"}, {"background": "x"}, {"ignore_border_px": 1.5}, {"parts": "split"}, {"overlaps": "keep"},
-     {"crowd": "void"}, {"val_fraction": 2}],
-)  # fmt: skip
-def test_a_wrong_setting_names_its_key(change):
-    (key,) = change
-    with pytest.raises(ConfigError, match=rf"export\.semantic_png\.{key}"):
-        SemanticPngExporter(**{**SETTINGS, **change})
 
 
 @pytest.mark.parametrize("lost", [False, True])

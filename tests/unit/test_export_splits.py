@@ -9,7 +9,6 @@ from autolabel.export.splits import Splits
 from tests.records import ListReader, disc, failed, instance, record
 
 SETTINGS = {
-    "key": "x",
     "val_fraction": 0.3,
     "test_fraction": 0.0,
     "seed": 0,
@@ -158,13 +157,11 @@ def test_images_without_labels_take_no_part():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("val_fraction", 1.2), ("test_fraction", True), ("seed", 0.5), ("stratify", 1), ("group_by", 3),
-     ("group_by", "(cam"), ("group_by", "cam")],
-)  # fmt: skip
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.x\.{key}"):
-        Splits(**{**SETTINGS, key: value})
+    ("pattern", "words"), [("(cam", "is no regular expression"), ("cam", "needs a group in parentheses")]
+)
+def test_a_pattern_that_groups_nothing_is_refused(pattern, words):
+    with pytest.raises(ConfigError, match=f"group_by {words}"):
+        Splits(**{**SETTINGS, "group_by": pattern})
 
 
 def test_fractions_over_one_together_are_refused():

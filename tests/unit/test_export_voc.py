@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Category
 from autolabel.export.voc import VocExporter
 from autolabel.ops.masks import bounds_xyxy, decode
@@ -272,14 +272,3 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     _, one, _ = export(items, tmp_path / "1")
     _, two, _ = export(items, tmp_path / "2")
     assert tree_bytes(one) == tree_bytes(two)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"images": "none"}, {"box": "x"}, {"void_border_px": -1}, {"parts": "split"}, {"overlaps": "keep"},
-     {"crowd": "x"}, {"holes": "x"}, {"min_area_px": 0}, {"seed": "x"}],
-)  # fmt: skip
-def test_a_wrong_setting_names_its_key(change):
-    (key,) = change
-    with pytest.raises(ConfigError, match=rf"export\.voc\.{key}"):
-        VocExporter(**{**SETTINGS, **change})

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from autolabel.core.errors import ConfigError, ExportError
+from autolabel.core.errors import ExportError
 from autolabel.core.types import Category, ImageInfo, Verdict
 from autolabel.export import policy
 from autolabel.export.yolo import YoloExporter
@@ -372,15 +372,6 @@ def test_nothing_of_an_older_export_remains(tmp_path, make):
     export([make("c.png")], tmp_path / "out" / "yolo")
     assert [image.name for image in images(tmp_path / "out" / "yolo")] == ["c.png"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["yolo"]
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("images", "move"), ("val_fraction", 2), ("seed", "x"), ("keep_far_parts", 1), ("warn_iou", None)],
-)
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.yolo\.{key} must be"):
-        YoloExporter(**{**SETTINGS, key: value})
 
 
 def test_an_object_of_a_class_without_name_is_an_error(tmp_path, make):

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autolabel.core.errors import ConfigError
 from autolabel.export.yolo_obb import YoloObbExporter
 from autolabel.ops.masks import encode
 from autolabel.ops.turned_boxes import hull_xy, rectangle_area, rectangles_around
@@ -172,9 +171,3 @@ def test_crowds_empty_images_and_hostile_names(tmp_path):
     assert {d.reason for d in back.deviations} == {"not written: crowd"}
     exported(items, tmp_path / "again")
     assert tree_bytes(tmp_path / "out") == tree_bytes(tmp_path / "again")
-
-
-@pytest.mark.parametrize(("key", "value"), [("images", "none"), ("parts", "all"), ("crowd", 1), ("seed", "x")])
-def test_a_wrong_setting_names_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"export\.yolo_obb\.{key} must be"):
-        YoloObbExporter(**{**SETTINGS, key: value})

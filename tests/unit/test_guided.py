@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, PromptedMask, Prompts, Sieve
 from autolabel.ops.guided import guided_filter
 from autolabel.ops.masks import area_px, decode, encode, iou
@@ -160,12 +159,6 @@ def test_a_grid_is_not_mirrored_and_unanswered_prompts_stay_so():
     nothing = boxes((np.nan,) * 4, (10, 10, 50, 50))
     (answers,) = guided(BoxSegmenter(), mirror=True).segment([frame(grey())], [nothing])
     assert [answer.prompt for answer in answers] == [1]
-
-
-@pytest.mark.parametrize(("key", "value"), [("radius", 0), ("eps", 0), ("min_iou", 1.1), ("mirror", "yes")])
-def test_settings_out_of_range_are_named(key, value):
-    with pytest.raises(ConfigError, match=rf"segment\.{key} "):
-        guided(BoxSegmenter(), **{key: value})
 
 
 def naive(guide_rgb, values, radius, eps):

@@ -232,7 +232,7 @@ def test_what_cannot_be_loaded_is_one_line_that_says_why(folder, tmp_path, monke
 
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     refused("someone/some-model", WeightsMissing, "hf download someone/some-model")
-    refused("no such/folder/here", WeightsMissing, "detect.weights")
+    refused("no such/folder/here", WeightsMissing, "there is no folder")
     refused(folder("owlv2"), WeightsError, "owlv2 model; what fits here is .*rt_detr_v2")
     pickled = changed("pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")

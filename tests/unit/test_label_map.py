@@ -104,12 +104,12 @@ def test_of_two_classes_of_one_name_none_is_renamed():
     ("setting", "words"),
     [({"keep": ["persn"]}, "did you mean person"), ({"drop": ["giraffe"]}, "there are bus, car"),
      ({"rename": {"Car": "x"}}, "did you mean car"), ({"merge": {"x": ["car", "trck"]}}, "did you mean truck"),
-     ({"keep": []}, "labels.keep"), ({"keep": "car"}, "labels.keep"), ({"drop": NAMES}, "no class"),
-     ({"drop": [3]}, "labels.drop"), ({"rename": {"car": ""}}, "labels.rename.car"), ({"rename": ["car"]}, "labels.rename"),
+     ({"keep": []}, "^keep"), ({"keep": "car"}, "^keep"), ({"drop": NAMES}, "no class"),
+     ({"drop": [3]}, "^drop"), ({"rename": {"car": ""}}, "^rename.car"), ({"rename": ["car"]}, "^rename"),
      ({"rename": {"car": "bus"}}, "another class"), ({"rename": {"car": "x", "bus": "x"}}, r"labels.merge=\{x: \[bus, car\]"),
      ({"merge": {"dog": ["car", "bus"]}}, "another class"), ({"merge": {"x": ["car"], "y": ["car"]}}, "'x' and in 'y'"),
-     ({"merge": {"x": "car"}}, "labels.merge.x"), ({"rename": {"car": "x"}, "merge": {"y": ["car"]}}, "both name car"),
-     ({"ids": "dense"}, "labels.ids")],
+     ({"merge": {"x": "car"}}, "^merge.x"), ({"rename": {"car": "x"}, "merge": {"y": ["car"]}}, "both name car"),
+     ({"ids": "dense"}, "^ids")],
 )  # fmt: skip
 def test_a_map_that_makes_no_sense_is_refused_with_its_key(setting, words):
     with pytest.raises(ConfigError, match=words):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import Detections, Frame, ImageInfo, ImageRef
 from autolabel.prompt.box import BoxPrompter, pad_xyxy
 
@@ -63,9 +61,3 @@ def test_a_padded_box_holds_the_box(corners, pad):
     assert (padded[:, 2:] >= inside[:, 2:]).all()
     assert padded.min() >= 0
     assert padded.max() <= 40
-
-
-@pytest.mark.parametrize("pad", [-0.1, 1.5, float("nan"), "much", True])
-def test_a_padding_out_of_range_names_its_key(pad):
-    with pytest.raises(ConfigError, match=r"prompt\.pad must be in \[0, 1\]"):
-        BoxPrompter(pad=pad)

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ConfigError
 from autolabel.core.types import ImageInfo
 from autolabel.ops.masks import decode, encode, iou
 from autolabel.ops.smooth import open_close, smoothed
@@ -162,25 +161,3 @@ def test_off_means_the_very_same_masks_and_so_it_is_for_the_persons_own():
     assert bleed(given) == border(given) == (given, [])
     assert all(a is b for a, b in zip(smooth(own), own, strict=True))
     assert bleed(own, max_fraction=0.0, clip=True) == border(own, 0.0, 0.0) == (own, [])
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: border([], max_contact=2), "refine.border.max_contact must be"),
-        (lambda: border([], max_cut=-1), "refine.border.max_cut must be"),
-        (lambda: bleed([], margin=-0.1), "refine.bleed.margin must be in"),
-        (lambda: bleed([], max_fraction=1.1), "refine.bleed.max_fraction must be"),
-        (lambda: bleed([], clip="no"), "refine.bleed.clip must be true or false"),
-        (lambda: smooth([], how="blur"), "refine.smooth.how must be one of median, open_close"),
-        (lambda: smooth([], radius_px=1.5), "refine.smooth.radius_px must be"),
-        (lambda: smooth([], radius_px=None), "refine.smooth.radius_px must be"),
-        (lambda: smooth([], radius_px=101), "refine.smooth.radius_px must be"),
-        (lambda: smooth([], radius_fraction=None), "refine.smooth.radius_fraction must be in"),
-        (lambda: smooth([], radius_fraction=1.1), "refine.smooth.radius_fraction must be in"),
-        (lambda: smooth([], min_iou=0), "refine.smooth.min_iou must be"),
-    ],
-)
-def test_a_setting_out_of_range_names_its_key(make, message):
-    with pytest.raises(ConfigError, match=message):
-        make()

@@ -159,18 +159,19 @@ def test_scores_that_are_no_numbers_fail_the_picture_and_not_in_silence(weights)
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"conf": 2}, r"labeler\.conf"), ({"iou": None}, r"labeler\.iou"), ({"max_det": 0}, r"labeler\.max_det"),
-     ({"prompt_chunk": -1}, r"labeler\.prompt_chunk"), ({"encode_batch": 64}, r"labeler\.encode_batch"),
-     ({"classes": None}, r"which objects\? labeler\.classes="), ({"classes": {"a": 3}}, r"labeler\.classes: 'a'"),
-     ({"device": "tpu"}, r"labeler\.device"), ({"precision": "int8"}, r"labeler\.precision")],
-)  # fmt: skip
+    [
+        ({"encode_batch": 64}, "^encode_batch"),
+        ({"classes": None}, r"^classes: which objects\?"),
+        ({"classes": {"a": 3}}, "^classes: 'a'"),
+    ],
+)
 def test_settings_out_of_range_are_refused_by_name_before_anything_is_loaded(changed, words):
     with pytest.raises(ConfigError, match=words):
         model("nowhere", **changed)
 
 
 def test_a_phrase_longer_than_the_model_reads_is_refused(weights):
-    with pytest.raises(ConfigError, match=r"labeler\.classes: 'word .* this model reads 32"):
+    with pytest.raises(ConfigError, match=r"classes: 'word .* this model reads 32"):
         model(weights, classes={"a": "word " * 40})
 
 

@@ -11,8 +11,6 @@ from autolabel.segment import linear
 from autolabel.segment.linear import FEWEST_ROWS, MOST_ERROR, by_onednn, check, choose_linear, use_onednn
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
 
-KEY = "segment.linear"
-
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
 
 
@@ -28,7 +26,7 @@ def test_a_model_gives_the_same_numbers_but_for_last_digits(shape):
     model, rows = two_layers(), torch.randn(shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = model(rows)
-        use_onednn(model, key=KEY)
+        use_onednn(model)
         found = model(rows)
     assert [type(layer) is by_onednn() for layer in model] == [True, False, True]
     assert found.shape == expected.shape
@@ -38,7 +36,7 @@ def test_a_model_gives_the_same_numbers_but_for_last_digits(shape):
 def test_rows_that_are_not_together_in_memory_are_taken_too():
     model, rows = two_layers(), torch.randn(96, 300).T
     expected = model(rows)
-    use_onednn(model, key=KEY)
+    use_onednn(model)
     torch.testing.assert_close(model(rows), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -64,13 +62,11 @@ def test_the_one_that_computes_is_in_the_identity_but_for_torch_which_runs_of_be
 
 def test_numbers_of_another_precision_are_refused(monkeypatch):
     model = two_layers()
-    use_onednn(model, key=KEY)
+    use_onednn(model)
     assert check(model[0]) <= MOST_ERROR
     monkeypatch.setattr(linear, "check", lambda layer: 3e-3)
-    with pytest.raises(
-        ConfigError, match=r"segment\.linear=onednn: its numbers differ by 3e-03 .* segment\.linear=torch"
-    ):
-        use_onednn(two_layers(), key=KEY)
+    with pytest.raises(ConfigError, match=r"linear=onednn: its numbers differ by 3e-03 .* use torch"):
+        use_onednn(two_layers())
 
 
 def test_the_check_sees_bfloat16():
@@ -96,18 +92,14 @@ def of_another_form():
 @pytest.mark.parametrize("found", [absent, of_another_form])
 def test_a_torch_without_it_is_one_line(monkeypatch, found):
     monkeypatch.setattr(linear, "by_onednn", found)
-    with pytest.raises(
-        ConfigError, match=r"segment\.linear=onednn: this torch has no such .* use segment\.linear=torch"
-    ):
-        use_onednn(two_layers(), key=KEY)
+    with pytest.raises(ConfigError, match=r"linear=onednn: this torch has no such .* use torch"):
+        use_onednn(two_layers())
 
 
 def test_it_is_for_float32_alone():
-    with pytest.raises(
-        ConfigError, match=r"segment\.linear=onednn is for float32 on a CPU, this is bfloat16 on cpu"
-    ):
+    with pytest.raises(ConfigError, match=r"linear=onednn is for float32 on a CPU, this is bfloat16 on cpu"):
         segmenter(linear="onednn", precision="bfloat16")
-    with pytest.raises(ConfigError, match=r"segment\.linear must be one of auto, torch, onednn, got 'mkl'"):
+    with pytest.raises(ConfigError, match=r"linear must be one of auto, torch, onednn, got 'mkl'"):
         segmenter(linear="mkl")
 
 
@@ -117,7 +109,7 @@ def kinds(model):
 
 def chosen(way, device_kind="cpu", precision="float32"):
     model = two_layers()
-    library = choose_linear(model, way, device_kind=device_kind, precision=precision, key=KEY)
+    library = choose_linear(model, way, device_kind=device_kind, precision=precision)
     assert (library == "onednn") == (by_onednn() in kinds(model))
     return kinds(model)
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import SourceError
 from autolabel.core.types import Category
 from autolabel.ops.masks import decode
 from autolabel.source.cvat import CvatSource
@@ -264,8 +264,6 @@ def test_deep_nesting_does_no_harm(tmp_path):
     assert len(refs["b.png"].labels) == 0
 
 
-def test_wrong_settings_and_missing_files_are_errors(tmp_path):
-    with pytest.raises(ConfigError, match=r"source\.join_groups"):
-        CvatSource(path="x", images_dir=None, join_groups="yes")
+def test_missing_files_are_errors(tmp_path):
     with pytest.raises(SourceError, match="no such file"):
         read(tmp_path)

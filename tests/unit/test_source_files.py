@@ -109,7 +109,7 @@ def test_an_empty_folder_has_no_pictures_and_a_missing_one_is_an_error(tmp_path)
     assert ids(FolderSource(path=str(tmp_path))) == []
     with pytest.raises(SourceError, match="no such folder"):
         ids(FolderSource(path=str(tmp_path / "absent")))
-    with pytest.raises(ConfigError, match=r"source\.path"):
+    with pytest.raises(ConfigError, match=r"^path"):
         FolderSource(path="")
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import SourceError
 from autolabel.core.types import Category
 from autolabel.ops.brush import encode_brush
 from autolabel.ops.masks import decode, encode
@@ -316,11 +316,3 @@ def test_a_folder_of_several_files_is_one_data_set(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"holds no \.json"):
         read(tmp_path / "empty")
-
-
-def test_wrong_settings_name_their_key():
-    for key, value in (("results", "all"), ("data_key", "")):
-        with pytest.raises(ConfigError, match=rf"source\.{key}"):
-            LabelStudioSource(
-                **{"path": "x", "images_dir": None, "data_key": None, "results": "either", key: value}
-            )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from autolabel.core.errors import ConfigError, SourceError
+from autolabel.core.errors import SourceError
 from autolabel.core.types import Category, Frame, ImageInfo
 from autolabel.detect.labels import LabelsDetector
 from autolabel.ops.masks import decode, from_polygons
@@ -244,9 +244,7 @@ def test_json_of_others_is_counted_and_left_alone(tmp_path):
     assert source.ignored == {".json that is not LabelMe's": 2, ".txt": 1}
 
 
-def test_wrong_settings_and_missing_folders_are_errors(tmp_path):
-    with pytest.raises(ConfigError, match=r"source\.join_groups"):
-        LabelMeSource(path="x", images_dir=None, join_groups=1)
+def test_missing_folders_are_errors(tmp_path):
     with pytest.raises(SourceError, match="no such folder"):
         read(tmp_path / "absent")
 

@@ -299,12 +299,11 @@ def test_numbers_come_back_from_pillow_and_opencv(dtype):
 
 @pytest.mark.parametrize(
     "change",
-    [{"images_dir": "../x"}, {"masks_dir": "/etc"}, {"kind": "x"}, {"objects": "x"}, {"divisor": 1}, {"ignore": "x"},
-     {"background": 3}, {"mask_suffix": None}, {"classes": "../../names.json"}],
-)  # fmt: skip
-def test_a_wrong_setting_names_its_key(tmp_path, change):
+    [{"images_dir": "../x"}, {"masks_dir": "/etc"}, {"divisor": 1}, {"classes": "../../names.json"}],
+)
+def test_what_lies_outside_the_source_or_cannot_divide_is_refused(tmp_path, change):
     (key,) = change
-    with pytest.raises(ConfigError, match=rf"source\.{key}"):
+    with pytest.raises(ConfigError, match=rf"^{key}"):
         PngMaskSource(path=str(tmp_path), **{**SETTINGS, **change})
 
 

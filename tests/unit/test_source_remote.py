@@ -187,7 +187,7 @@ def test_pictures_may_lie_elsewhere_than_their_labels(tmp_path, bucket):
 
 
 def test_a_kind_that_is_read_here_alone_says_so(bucket):
-    with pytest.raises(ConfigError, match=r"source\.path: .* is read from this machine alone"):
+    with pytest.raises(ConfigError, match=r"path: .* is read from this machine alone"):
         CvatSource(path="memory://set", images_dir=None, join_groups=True)
 
 

@@ -89,7 +89,7 @@ def test_the_kind_of_rows_is_a_setting(tmp_path):
     refs, _ = read(tmp_path, rows="obb")
     assert refs["a.jpg"].labels.shapes == (None,)
     assert "b.txt:1: an oriented box row" in refs["b.jpg"].problem.detail
-    with pytest.raises(ConfigError, match=r"source\.rows must be one of auto, segment, detect, obb, got 'xywh'"):
+    with pytest.raises(ConfigError, match=r"rows must be one of auto, segment, detect, obb, got 'xywh'"):
         read(tmp_path, rows="xywh")
 
 
