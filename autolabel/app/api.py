@@ -32,6 +32,8 @@ from autolabel.weights.quiet import quiet_environment
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from autolabel.engine.labeler import FrameLabeler
+
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 """What file systems say that know no locks: a run is not for them, an export is."""
 
@@ -46,17 +48,27 @@ class Result:
     @property
     def masks(self) -> NDArray[np.bool_]:
         """(N, H, W) at the upright picture's size; decoded on every access, N x H x W bytes."""
-        from autolabel.ops.masks import decode
+        from autolabel.ops.masks import decode, mask_of
 
         if self.record.info is None:
             return np.zeros((0, 0, 0), bool)
         height, width = self.record.info.size_hw
-        masks = [decode(i.mask).astype(bool) for i in self.record.instances if i.mask is not None]
+        masks = [decode(mask_of(i)).astype(bool) for i in self.record.instances]
         return np.stack(masks) if masks else np.zeros((0, height, width), bool)
 
     @property
     def boxes(self) -> Float32:
-        """(N, 4) prompt boxes, xyxy in upright pixels."""
+        """(N, 4) tight boxes of the masks, as exports have them: half-open xyxy in upright pixels; zeros for a mask
+        without a pixel."""
+        from autolabel.ops.masks import bounds_xyxy, mask_of
+
+        boxes = [bounds_xyxy(mask_of(i)) or (0, 0, 0, 0) for i in self.record.instances]
+        return np.array(boxes, np.float32).reshape(-1, 4)
+
+    @property
+    def prompt_boxes(self) -> Float32:
+        """(N, 4) boxes of the detections, which the masks were asked for with: xyxy in upright pixels. Where nothing
+        but a prompt said that there is an object, the tight box of the mask as it was found."""
         return np.array([i.box_xyxy for i in self.record.instances], np.float32).reshape(-1, 4)
 
     @property
@@ -172,7 +184,7 @@ class AutoLabeler:
     `categories` are those of the detector; empty with `detect=labels`, where each source brings its own.
     """
 
-    def __init__(self, labeler: object, categories: tuple[Category, ...], config: DictConfig) -> None:
+    def __init__(self, labeler: FrameLabeler, categories: tuple[Category, ...], config: DictConfig) -> None:
         from autolabel.engine.labeler import FrameLabeler
 
         if not isinstance(labeler, FrameLabeler):
