@@ -23,7 +23,7 @@ from autolabel.app.part import part_text
 from autolabel.app.run_directory import existing_run, replaced_text, run_path
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, SourceError, StoreError
-from autolabel.core.protocols import Source
+from autolabel.core.protocols import Inferred, Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRef
 from autolabel.ops.evaluation_file import FIGURES, FOLDER, OBJECTS
@@ -93,11 +93,9 @@ def read_truth(source: Source, path: str) -> Truth:
     from autolabel.evaluate.evaluator import Truth
 
     refs = tuple(source.images())
-    kind, reason = getattr(source, "kind", None), getattr(source, "reason", None)
-    if kind and reason:
-        sys.stderr.write(
-            counted(len(refs), "source: {1} ({2}), {0} picture[|s]\n", kind, as_truth_settings(reason))
-        )
+    if isinstance(source, Inferred) and source.kind:
+        told = as_truth_settings(source.reason)
+        sys.stderr.write(counted(len(refs), "source: {1} ({2}), {0} picture[|s]\n", source.kind, told))
     categories = tuple(source.categories)
     h = hashlib.sha256(repr(categories).encode(errors="surrogateescape"))
     for ref in refs:

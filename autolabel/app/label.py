@@ -61,7 +61,7 @@ from autolabel.core.errors import (
     exit_code_of,
     told,
 )
-from autolabel.core.protocols import ClassChecker, Engine, Exporter, Source
+from autolabel.core.protocols import ClassChecker, Engine, Exporter, Inferred, Source
 from autolabel.core.text import counted, printable
 from autolabel.core.types import Category, ImageRef, Status
 from autolabel.ops.settings import count, one_of
@@ -191,8 +191,9 @@ def _label(config: DictConfig) -> Summary:
             settle_precision(engine, config, source.categories, refs, store)
             labeler, categories = labeler_for(engine, config, source.categories, refs)
             check_formats(exporters, categories)
-            if isinstance(labeler, PipelineLabeler):
-                check_prompts(labeler.prompter, refs, config, source.categories)
+            prompter = labeler.prompter if isinstance(labeler, PipelineLabeler | RemoteLabeler) else None
+            if prompter is not None:
+                check_prompts(prompter, refs, config, source.categories)
             entries = fingerprint(plain(config), labeler.identities, labeler.refiners, categories)
             require_same_refining(store, entries)
             store.claim(entries, partial(then_and_now, store, config))
@@ -212,7 +213,7 @@ def _label(config: DictConfig) -> Summary:
             )
         seconds = time.monotonic() - started
         with open_reader(directory) as reader:
-            say_others(getattr(labeler, "prompter", None), reader)
+            say_others(prompter, reader)
             outcomes = (
                 {} if stop.asked else dict(exported(reader, exporters, settings_of(values), directory, address))
             )
@@ -338,9 +339,8 @@ def listed(source: Source, directory: Path | None = None) -> Listing:
 
 def say_kind(source: Source, count: int) -> None:
     """One line about what a bare path was taken for."""
-    kind, reason = getattr(source, "kind", None), getattr(source, "reason", None)
-    if kind and reason:
-        sys.stderr.write(counted(count, "source: {1} ({2}), {0} picture[|s]\n", kind, reason))
+    if isinstance(source, Inferred) and source.kind:
+        sys.stderr.write(counted(count, "source: {1} ({2}), {0} picture[|s]\n", source.kind, source.reason))
 
 
 def say_run(root: str) -> None:

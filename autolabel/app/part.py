@@ -12,10 +12,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from autolabel.core.errors import ConfigError, StoreMismatch
-from autolabel.core.protocols import Source
+from autolabel.core.protocols import Inferred, Source
 from autolabel.core.text import counted
 from autolabel.core.types import Category, ImageRef
 from autolabel.store.merge import PartRun, part_run
@@ -68,9 +67,13 @@ class PartSource:
     def document(self) -> str:
         return self._whole.document
 
-    def __getattr__(self, name: str) -> Any:
-        # What a source says of itself beside the seam: what a bare path was taken for.
-        return getattr(self._whole, name)
+    @property
+    def kind(self) -> str:
+        return self._whole.kind if isinstance(self._whole, Inferred) else ""
+
+    @property
+    def reason(self) -> str:
+        return self._whole.reason if isinstance(self._whole, Inferred) else ""
 
     def images(self) -> Iterator[ImageRef]:
         """Raises ConfigError when there are fewer units than parts, so that this one might be empty."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from autolabel.app.compose import build
 from autolabel.core.errors import ConfigError
-from autolabel.core.protocols import Detector, Prompter
+from autolabel.core.protocols import AsksAbout, AsksAnnotations, AsksNames, Detector, FindsNew, HandsOn, Prompter
 from autolabel.core.text import counted
 from autolabel.core.types import Category, ImageRef, Labels
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from autolabel.detect.labels import LabelsDetector
-    from autolabel.prompt.mask import MaskPrompter
-    from autolabel.prompt.points import PointsPrompter
     from autolabel.store.run import RunReader
 
 logger = logging.getLogger(__name__)
@@ -31,9 +30,9 @@ def check_pair(detector: Detector, prompter: Prompter) -> None:
     found, or objects of one class would be called another."""
     from autolabel.engine.labeler import NO_CLASS_OF_NEW
 
-    about = getattr(prompter, "about", None)
-    hands_on: frozenset[str] = getattr(detector, "hands_on", frozenset())
-    if getattr(detector, "class_of_new", None) is not None:
+    about = prompter.about if isinstance(prompter, AsksAbout) else None
+    hands_on = detector.hands_on if isinstance(detector, HandsOn) else frozenset()
+    if isinstance(detector, FindsNew) and detector.class_of_new is not None:
         if about in ("boxes", "masks", "keypoints"):
             raise ConfigError(
                 "detect=none finds no box, and this prompt asks about boxes; use prompt=grid, prompt=points with "
@@ -66,22 +65,20 @@ def check_prompts(
     nothing could be asked at all, and for a click about an annotation that is not there."""
     from autolabel.detect.labels import LabelsDetector
     from autolabel.prompt.mask import MaskPrompter
-    from autolabel.prompt.points import PointsPrompter
 
     if isinstance(prompter, MaskPrompter) and (of_run := prompter.image_ids) is not None:
         _check_run(of_run, refs)
-    if isinstance(prompter, PointsPrompter) and prompter.image_ids:
+    about = prompter.about if isinstance(prompter, AsksAbout) else None
+    if about == "names" and isinstance(prompter, AsksNames):
         _check_pictures(prompter.image_ids, refs)
-    if not isinstance(prompter, PointsPrompter | MaskPrompter) or prompter.about == "boxes":
+        check = partial(_check_names, prompter)
+    elif about in ("masks", "keypoints") and isinstance(prompter, AsksAnnotations):
+        check = partial(_check_annotations, prompter)
+    else:
         return
     detector = build(config.detect)  # none of those that these prompts go with loads a model
-    if not isinstance(detector, LabelsDetector):
-        return
-    labelled = build(config.labels).apply(categories).ids
-    if isinstance(prompter, PointsPrompter) and prompter.about == "names":
-        _check_names(prompter, detector, labelled, refs)
-    else:
-        _check_annotations(prompter, detector, labelled, refs)
+    if isinstance(detector, LabelsDetector):
+        check(detector, build(config.labels).apply(categories).ids, refs)
 
 
 def say_others(prompter: Prompter | None, run: RunReader) -> None:
@@ -99,7 +96,7 @@ def say_others(prompter: Prompter | None, run: RunReader) -> None:
                 "prompt.run: {} picture[ is another file|s are other files] than in that run, whose masks of [it|them] were "
                 "left out: [its|their] objects are ",
             )
-            + ("asked for with their boxes alone" if prompter.box else "dropped (no_prompt)")
+            + ("asked for with their boxes alone" if prompter.box_alone else "dropped (no_prompt)")
         )
 
 
@@ -134,7 +131,7 @@ def _check_pictures(named: frozenset[str], refs: Mapping[str, ImageRef]) -> None
 
 
 def _check_annotations(
-    prompter: PointsPrompter | MaskPrompter,
+    prompter: AsksAnnotations,
     detector: LabelsDetector,
     labelled: Mapping[int, int],
     refs: Mapping[str, ImageRef],
@@ -145,8 +142,7 @@ def _check_annotations(
     if not count[False]:
         return
     what = "mask" if prompter.about == "masks" else "visible keypoint"
-    box_alone = prompter.about == "masks" and prompter.box
-    if not count[True] and not box_alone:
+    if not count[True] and not prompter.box_alone:
         raise ConfigError(
             counted(
                 count[False],
@@ -160,7 +156,7 @@ def _check_annotations(
         counted(
             count[False],
             "prompt: {} of {} annotations that want a mask [has|have] no {} to ask with: [it is|they are] "
-            + ("asked with [its box|their boxes] alone" if box_alone else "dropped (no_prompt)"),
+            + ("asked with [its box|their boxes] alone" if prompter.box_alone else "dropped (no_prompt)"),
             count.total(),
             what,
         )
@@ -179,7 +175,7 @@ def _wanting(
 
 
 def _check_names(
-    prompter: PointsPrompter, detector: LabelsDetector, labelled: Mapping[int, int], refs: Mapping[str, ImageRef]
+    prompter: AsksNames, detector: LabelsDetector, labelled: Mapping[int, int], refs: Mapping[str, ImageRef]
 ) -> None:
     """Whether the objects that clicks name are annotations which want a mask. `labelled` are the ids of the classes
     that are not left out."""

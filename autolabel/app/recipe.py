@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 from autolabel.app.compose import build_of
 from autolabel.app.labelers import NO_CLASSES, build_labeler, no_classes
 from autolabel.app.precision import Trial, tried
-from autolabel.app.prompts import check_prompts
 from autolabel.app.refiners import build_refiners
 from autolabel.app.run_directory import root_of
 from autolabel.core.errors import ConfigError
@@ -163,8 +162,6 @@ def remote_labeler(
             raise no_classes(refs.values()) from None
         raise
     prompter: Prompter | None = build_of("prompt", config.prompt) if "prompt" in identities else None
-    if prompter is not None:
-        check_prompts(prompter, refs, config, categories)
     refiners = build_refiners(config.refine, found)
     limit = BatchLimit(config.batch_size, config.batch_mb)
     return RemoteLabeler(recipe, identities, batch_limit=limit, refiners=refiners, prompter=prompter), found

@@ -18,7 +18,7 @@ from autolabel.app.compose import build_all, key_of, quoted
 from autolabel.app.leaves import leaves
 from autolabel.app.run_directory import KEPT_CALIBRATION, write_text
 from autolabel.core.errors import SettingError, StoreMismatch
-from autolabel.core.protocols import Refiner
+from autolabel.core.protocols import ForClasses, Identified, Refiner
 from autolabel.core.text import printable
 from autolabel.core.types import Category
 from autolabel.ops.changes import changed as changes
@@ -27,11 +27,11 @@ from autolabel.store.run import RunStore, mapping_of
 
 
 def build_refiners(config: DictConfig | None, categories: Sequence[Category]) -> list[Refiner]:
-    """In the order they are written. One that has `for_classes` gets to know the run's."""
+    """In the order they are written."""
     found = []
     for name, one in build_all("refine", config).items():
         try:
-            found.append(one.for_classes(categories) if hasattr(one, "for_classes") else one)
+            found.append(one.for_classes(categories) if isinstance(one, ForClasses) else one)
         except SettingError as error:
             raise error.at(f"refine.{name}") from None
     return found
@@ -48,8 +48,10 @@ def refine_entries(config: Any, refiners: Sequence[Refiner]) -> dict[str, str]:
         if settings is None:
             entries[f"refine.{name}"] = repr(None)
             continue
+        refiner = next(built)
         identity = texts(
-            f"refine.{name}: the identity of {settings.get('_target_')}", getattr(next(built), "identity", {})
+            f"refine.{name}: the identity of {settings.get('_target_')}",
+            refiner.identity if isinstance(refiner, Identified) else {},
         )
         entries |= {key: repr(value) for key, value in leaves({f"refine.{name}": settings}, identity)}
         contents.update(identity)

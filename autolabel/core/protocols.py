@@ -1,4 +1,5 @@
 """The seams, in the order of the data. A component is anything that fits; there is no base class and no registry.
+What only some components can do or say is a protocol of its own behind the seam: who has its members has the ability.
 
 Calls are batched and remember nothing: same input, same output, from any thread. Output order is input order.
 What a call is given is read, never written into: the next stage is given the same pixels.
@@ -22,6 +23,7 @@ from autolabel.core.types import (
     ImageRef,
     Instance,
     Instances,
+    Labels,
     PromptedMask,
     Prompts,
 )
@@ -47,12 +49,21 @@ class Source(Protocol):
         """Every picture once, in a fixed order. Raises SourceError when the input as a whole is unusable."""
 
 
-class Detector(Protocol):
-    """Pictures to boxes.
+@runtime_checkable
+class Inferred(Protocol):
+    """A Source that was chosen by looking at the path."""
 
-    It may say `class_of_new`, the id of the class of objects that only prompts find (else nobody may find any), and
-    `hands_on`, what of the source's annotations goes along with its boxes: `ids`, `keypoints`, `masks`.
-    """
+    @property
+    def kind(self) -> str:
+        """Which one it is; "" where nothing had to be looked at."""
+
+    @property
+    def reason(self) -> str:
+        """What was seen there."""
+
+
+class Detector(Protocol):
+    """Pictures to boxes."""
 
     @property
     def categories(self) -> tuple[Category, ...] | None:
@@ -69,6 +80,24 @@ class Detector(Protocol):
     def detect(self, frames: Sequence[Frame]) -> list[Detections]: ...
 
 
+@runtime_checkable
+class FindsNew(Protocol):
+    """A Detector beside which prompts may find objects of their own; beside others nobody may."""
+
+    @property
+    def class_of_new(self) -> int | None:
+        """The id of their class; None: they have none, and nobody may find any."""
+
+
+@runtime_checkable
+class HandsOn(Protocol):
+    """A Detector whose boxes bring along what the source's annotations have."""
+
+    @property
+    def hands_on(self) -> frozenset[str]:
+        """What that is: some of `ids`, `keypoints` and `masks`."""
+
+
 About = Literal["boxes", "masks", "keypoints", "names", "everything"]
 """What questions are about: the boxes of detections, their masks or keypoints, objects called by the ids of annotations
 or by names of their own, or whatever is in the picture."""
@@ -76,10 +105,7 @@ or by names of their own, or whatever is in the picture."""
 
 class Prompter(Protocol):
     """What is known of an image to questions: any number of prompts for each detection that wants a mask, or for
-    objects that no detector found.
-
-    It may say what its questions are `about`, so that a detector that cannot go with it is refused before labelling.
-    """
+    objects that no detector found."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -90,6 +116,44 @@ class Prompter(Protocol):
     ) -> list[Prompts]:
         """Of image i, the detections `asked[i]` want a mask; their boxes are sound and clipped. The others are there
         to be taken into account; prompts for them are left out, as the source's masks stay."""
+
+
+@runtime_checkable
+class AsksAbout(Protocol):
+    """A Prompter that says what its questions are about: a detector that cannot go with it is refused beforehand."""
+
+    @property
+    def about(self) -> About: ...
+
+
+@runtime_checkable
+class AsksAnnotations(AsksAbout, Protocol):
+    """A Prompter that asks about the `masks` or `keypoints` of annotations: whether they have some is looked at before
+    labelling."""
+
+    @property
+    def box_alone(self) -> bool:
+        """Whether an annotation that has none is asked for with its box; else it is dropped."""
+
+    def knows(self, labels: Labels, row: int) -> bool:
+        """Whether annotation `row` has what it asks with."""
+
+
+@runtime_checkable
+class AsksNames(AsksAbout, Protocol):
+    """A Prompter that asks about `names` in a file: whether pictures and annotations have them is looked at before
+    labelling."""
+
+    @property
+    def file(self) -> str | None:
+        """The setting of this name, for messages."""
+
+    @property
+    def image_ids(self) -> frozenset[str]:
+        """The pictures that the file names."""
+
+    def names_in(self, image_id: str) -> Sequence[str]:
+        """The objects of a picture, as the file calls them."""
 
 
 class Segmenter(Protocol):
@@ -119,6 +183,23 @@ class Refiner(Protocol):
     and `quality` may be others; nothing else of it is ever changed, `index` least of all."""
 
     def refine(self, instances: Sequence[Instance], image: ImageInfo) -> tuple[list[Instance], list[Dropped]]: ...
+
+
+@runtime_checkable
+class ForClasses(Protocol):
+    """A Refiner that needs to know the classes of the run."""
+
+    def for_classes(self, categories: Sequence[Category]) -> Refiner:
+        """The one that is asked. Raises ConfigError for classes that its settings do not fit."""
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A Refiner that something beside its config decides."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """As `Detector.identity`."""
 
 
 class InstanceModel(Protocol):

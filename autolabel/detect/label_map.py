@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autolabel.core.errors import ConfigError, SettingError
-from autolabel.core.protocols import Detector, InstanceModel
+from autolabel.core.protocols import Detector, FindsNew, InstanceModel
 from autolabel.core.types import Category, Detections, Frame, Instances
 from autolabel.ops.names import nearest
 from autolabel.ops.returned import detections_of, instances_of
@@ -150,7 +150,7 @@ class MappedDetector(_InMap):
     @property
     def class_of_new(self) -> int | None:
         """The inner detector's, by the map. One class that is left of several is nobody's class."""
-        number = getattr(self._inner, "class_of_new", None)
+        number = self._inner.class_of_new if isinstance(self._inner, FindsNew) else None
         return None if number is None else self._mapped.ids[number]
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from autolabel.core.errors import ConfigError, ImageError
-from autolabel.core.protocols import BatchLimit, Detector, Finish, Prompter, Refiner, Segmenter
+from autolabel.core.protocols import (
+    AsksAbout,
+    BatchLimit,
+    Detector,
+    FindsNew,
+    Finish,
+    Prompter,
+    Refiner,
+    Segmenter,
+)
 from autolabel.core.types import (
     BEFORE_REFINING,
     FRAME_ASSUMED,
@@ -207,7 +216,8 @@ class PipelineLabeler(FrameLabeler):
         found = prompts_of(self.prompter, frames, [q.clipped for q in questions], [q.asked for q in questions])
         # Where new objects have no class, a name of no detection is that of an annotation whose class is left out: it
         # gets no record, as its box.
-        of_new = self._class_of_new is not None or getattr(self.prompter, "about", None) != "names"
+        by_name = isinstance(self.prompter, AsksAbout) and self.prompter.about == "names"
+        of_new = self._class_of_new is not None or not by_name
         prompts = [wanted(some, q, of_new) for some, q in zip(found, questions, strict=True)]
         settle = cache(ask(self.segmenter, frames, prompts))
         return [partial(lambda i: settle()[i], i) for i in range(len(frames))]
@@ -241,8 +251,7 @@ class PipelineLabeler(FrameLabeler):
     @property
     def _class_of_new(self) -> int | None:
         """The class of an object that only a prompt knows of. A detector's only class is that of its own objects."""
-        number: int | None = getattr(self.detector, "class_of_new", None)
-        return number
+        return self.detector.class_of_new if isinstance(self.detector, FindsNew) else None
 
 
 def wanted(prompts: Prompts, question: Question, of_new: bool) -> Prompts:

@@ -43,7 +43,7 @@ class MaskPrompter:
     def __init__(self, *, run: str | None, earlier: EarlierMasks, min_iou: float, box: bool, pad: float) -> None:
         self._earlier = None if run is None else earlier
         self._min_iou = fraction("min_iou", min_iou)
-        self.box = flag("box", box)
+        self.box_alone = flag("box", box)
         self._pad = fraction("pad", pad)
 
     @property
@@ -75,7 +75,7 @@ class MaskPrompter:
     def _one(self, frame: Frame, found: Detections, rows: Sequence[int]) -> Prompts:
         known = self._known(frame, found)
         prompts = replace(box_prompts(frame, found, rows, self._pad), masks=tuple(known[row] for row in rows))
-        if self.box:
+        if self.box_alone:
             return prompts
         missing = [row for row in rows if known[row] is None]
         asked = prompts.select([i for i, row in enumerate(rows) if known[row] is not None])

@@ -35,6 +35,8 @@ class PointsPrompter:
     `hidden_keypoints` also those that are covered. With `box` a detection's box is asked with its clicks.
     """
 
+    box_alone = False
+
     def __init__(self, *, file: str | None, hidden_keypoints: bool, box: bool) -> None:
         self._least = 1 if flag("hidden_keypoints", hidden_keypoints) else 2
         self.box = flag("box", box)

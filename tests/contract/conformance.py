@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from autolabel.app.earlier import EarlierRun
+from autolabel.app.part import PartSource
 from autolabel.app.recipe import RemoteEngine
 from autolabel.core.protocols import (
+    AsksAbout,
+    AsksAnnotations,
+    AsksNames,
     ClassChecker,
     ColumnReader,
     Detector,
     Engine,
     Exporter,
+    FindsNew,
+    ForClasses,
+    HandsOn,
+    Identified,
+    Inferred,
     InstanceModel,
     Labeler,
     Prompter,
@@ -98,10 +107,12 @@ SOURCES: list[type[Source]] = [
     LabelMeSource,
     ListSource,
     ParquetSource,
+    PartSource,
     PngMaskSource,
     VocSource,
     YoloSource,
 ]
+INFERRED: list[type[Inferred]] = [AutoSource, PartSource]
 DETECTORS: list[type[Detector]] = [
     DetrHfDetector,
     GroundingDinoDetector,
@@ -113,6 +124,8 @@ DETECTORS: list[type[Detector]] = [
     YoloDetector,
     YoloWordsDetector,
 ]
+FIND_NEW: list[type[FindsNew]] = [MappedDetector, NoDetector]
+HAND_ON: list[type[HandsOn]] = [LabelsDetector]
 PROMPTERS: list[type[Prompter]] = [
     BoxPrompter,
     BoxPointPrompter,
@@ -122,6 +135,17 @@ PROMPTERS: list[type[Prompter]] = [
     NegativesPrompter,
     PointsPrompter,
 ]
+ASK_ABOUT: list[type[AsksAbout]] = [
+    BoxPrompter,
+    BoxPointPrompter,
+    GridPrompter,
+    JitterPrompter,
+    MaskPrompter,
+    NegativesPrompter,
+    PointsPrompter,
+]
+ASK_ANNOTATIONS: list[type[AsksAnnotations]] = [MaskPrompter, PointsPrompter]
+ASK_NAMES: list[type[AsksNames]] = [PointsPrompter]
 EARLIER_MASKS: list[type[EarlierMasks]] = [EarlierRun]
 SEGMENTERS: list[type[Segmenter]] = [BoxSegmenter, Sam2Segmenter, SamHfSegmenter, GuidedSegmenter, ZoomSegmenter]
 REFINERS: list[type[Refiner]] = [
@@ -137,6 +161,8 @@ REFINERS: list[type[Refiner]] = [
     ScoreRefiner,
     SmoothRefiner,
 ]
+FOR_CLASSES: list[type[ForClasses]] = [OwnershipRefiner]
+IDENTIFIED: list[type[Identified]] = [QualityRefiner]
 ENGINES: list[type[Engine]] = [InlineEngine, RayEngine, ThreadedEngine]
 REMOTE_ENGINES: list[type[RemoteEngine]] = [RayEngine]
 EXPORTERS: list[type[Exporter]] = [
