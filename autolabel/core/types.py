@@ -114,11 +114,9 @@ class ImageRef:
 UNLABELLED = "unlabelled"
 """The code of a picture that was skipped since its source has no labels for it."""
 MAX_DET = "max_det"
-"""The note of a picture whose detections, or instances, are `limited`."""
-
-
+"""The note of what was found where it is as many as a model may give (`max_det`): there may be more in the picture."""
 FRAME_ASSUMED = "frame_assumed"
-"""The note of a picture whose detections are `frame_assumed`."""
+"""The note of labels that do not say whether they are of the picture as it is stored or upright: taken as upright."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +202,8 @@ class Detections:
     with a reason. `masks[i]` is an existing mask that must be kept as it is, `polygons[i]` its polygons in
     upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source, `extras[i]` its
     other fields. `replaced[i]` is an existing mask that is to be made anew, kept here to say what changed.
-    `limited`: they are as many as the detector may give (`max_det`), so that there may be more in the picture.
-    `unlabelled`: the source has no labels for the picture, not even that nothing is in it. `frame_assumed`: nothing
-    says whether its labels are of the picture as it is stored or upright; they were taken as upright.
+    `unlabelled`: the source has no labels for the picture, not even that nothing is in it. `notes` are short stable
+    words such as MAX_DET, which the picture's record gets too.
     """
 
     boxes_xyxy: Float32
@@ -218,9 +215,8 @@ class Detections:
     crowd: tuple[bool, ...] = ()
     extras: tuple[str, ...] = ()
     replaced: tuple[Rle | None, ...] = ()
-    limited: bool = False
     unlabelled: bool = False
-    frame_assumed: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _set_array(self, "boxes_xyxy", np.float32, (4,))
@@ -238,6 +234,7 @@ class Detections:
                 object.__setattr__(self, name, (empty,) * n)
             elif len(value) != n:
                 raise Malformed(f"{n} boxes, but {len(value)} {name}")
+        _set_tuple(self, "notes")
 
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
@@ -254,8 +251,7 @@ class Detections:
             np.concatenate([self.scores, other.scores]),
             np.concatenate([self.category_ids, other.category_ids]),
             **columns,
-            limited=self.limited or other.limited,
-            frame_assumed=self.frame_assumed or other.frame_assumed,
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
         )
 
     def select(self, index: Sequence[int] | Int64) -> Detections:
@@ -267,9 +263,8 @@ class Detections:
             self.scores[rows],
             self.category_ids[rows],
             **columns,
-            limited=self.limited,
             unlabelled=self.unlabelled,
-            frame_assumed=self.frame_assumed,
+            notes=self.notes,
         )
 
 
@@ -441,10 +436,13 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """The objects of an image that one model found in one step; `limited` as those of Detections."""
+    """The objects of an image that one model found in one step; `notes` as those of Detections."""
 
     found: tuple[Instance, ...]
-    limited: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _set_tuple(self, "notes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from inspect import signature
 
 import numpy as np
 
-from autolabel.core.types import Category, Detections, Frame
+from autolabel.core.types import MAX_DET, Category, Detections, Frame
 from autolabel.detect.hf_network import HfNetwork, Raw
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.settings import count, fraction
@@ -81,5 +81,5 @@ class DetrHfDetector:
             clip_xyxy(boxes[rows].astype(np.float32), size_hw),
             scores[rows].astype(np.float32),
             np.array(numbers, np.int64),
-            limited=len(rows) == self._max_det,
+            notes=(MAX_DET,) if len(rows) == self._max_det else (),
         )

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from autolabel.core.types import Category, Detections, Float32, Frame, Rle
+from autolabel.core.types import FRAME_ASSUMED, Category, Detections, Float32, Frame, Rle
 from autolabel.ops import masks
 from autolabel.ops.annotations import Canvas, is_point
 from autolabel.ops.boxes import box_problem
@@ -62,7 +62,7 @@ class LabelsDetector:
             labels.crowd,
             tuple(canvas.extra(extra) for extra in labels.extras),
             _where([not keep for keep in kept], found),
-            frame_assumed=canvas.assumed,
+            notes=(FRAME_ASSUMED,) if canvas.assumed else (),
         )
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 # ruff: noqa: N803  (shape suffixes)
 import numpy as np
 
-from autolabel.core.types import Detections, Float32
+from autolabel.core.types import MAX_DET, Detections, Float32
 from autolabel.ops.boxes import area_xyxy, clip_xyxy
 from autolabel.ops.duplicates import box_nms
 
@@ -34,5 +34,5 @@ def best_detections(
         boxes[rows],
         scores[rows].astype(np.float32),
         numbers[rows].astype(np.int64) + 1,
-        limited=len(rows) == max_det,
+        notes=(MAX_DET,) if len(rows) == max_det else (),
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -84,7 +85,9 @@ class TiledDetector:
         if len(views) == 1:
             return found[0]
         objects = joined(placed(views, found, frame.info.size_hw), views, self._match_iou)
-        return replace(objects, limited=any(of_view.limited for of_view in found))
+        return replace(
+            objects, notes=tuple(dict.fromkeys(chain.from_iterable(of_view.notes for of_view in found)))
+        )
 
 
 def tile_windows(size_hw: tuple[int, int], size: int, overlap: float) -> list[Window]:

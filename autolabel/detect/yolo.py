@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from autolabel.core.errors import SettingError, WeightsError
-from autolabel.core.types import Category, Detections, Float32, Frame, UInt8
+from autolabel.core.types import MAX_DET, Category, Detections, Float32, Frame, UInt8
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite, upload
 from autolabel.ops.names import nearest
 from autolabel.ops.settings import count, flag, fraction, number, one_of, optional, text
@@ -178,7 +178,10 @@ class YoloDetector:
             fitted = self._fitted(images)
             found = self._each([fit.image_rgb for fit in fitted])
             return [
-                replace(_to_detections(rows, fit, image.shape[:2]), limited=len(rows) == self._max_det)
+                replace(
+                    _to_detections(rows, fit, image.shape[:2]),
+                    notes=(MAX_DET,) if len(rows) == self._max_det else (),
+                )
                 for rows, fit, image in zip(found, fitted, images, strict=True)
             ]
 

@@ -23,8 +23,6 @@ from autolabel.core.protocols import (
 )
 from autolabel.core.types import (
     BEFORE_REFINING,
-    FRAME_ASSUMED,
-    MAX_DET,
     NO_OBJECT,
     UNLABELLED,
     Category,
@@ -128,11 +126,18 @@ class FrameLabeler(ABC):
         return self.find(loaded)()
 
     def record(
-        self, ref: ImageRef, info: ImageInfo, candidates: Sequence[Instance], reasons: Mapping[int, str]
+        self,
+        ref: ImageRef,
+        info: ImageInfo,
+        candidates: Sequence[Instance],
+        reasons: Mapping[int, str],
+        notes: tuple[str, ...],
     ) -> ImageRecord:
-        """The record of a picture with these candidates, those in `reasons` dropped before any refiner."""
+        """The record of a picture with these candidates, those in `reasons` dropped before any refiner, and the `notes`
+        of the models."""
         from autolabel.ops.masks import is_empty
 
+        info = replace(info, notes=info.notes + notes)
         # Existing masks too: a polygon may be so thin that it holds no pixel, and no format can carry that.
         empty = (c.index for c in candidates if c.mask is not None and is_empty(c.mask))
         reasons = {**reasons, **dict.fromkeys(empty, "empty_mask: no pixel is inside")}
@@ -242,11 +247,7 @@ class PipelineLabeler(FrameLabeler):
             detections = with_new(detections, by_index, answers.added + len(answers.found), self._class_of_new)
         if detections.unlabelled and not len(detections):
             return unlabelled(ref, info)
-        if detections.limited:
-            info = replace(info, notes=(*info.notes, MAX_DET))
-        if detections.frame_assumed:
-            info = replace(info, notes=(*info.notes, FRAME_ASSUMED))
-        return self.record(ref, info, instances_of(detections, by_index), reasons)
+        return self.record(ref, info, instances_of(detections, by_index), reasons, detections.notes)
 
     @property
     def _class_of_new(self) -> int | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from autolabel.core.errors import ImageError
 from autolabel.core.protocols import InstanceModel
-from autolabel.core.types import MAX_DET, Frame, ImageInfo, ImageRecord, ImageRef, Instance, Instances
+from autolabel.core.types import Frame, ImageInfo, ImageRecord, ImageRef, Instance, Instances
 from autolabel.engine.labeler import FinishOne, FrameLabeler, failed, one_by_one_on_error
 
 NO_MASK = "no_mask: the model gave no mask"
@@ -39,8 +39,7 @@ class OneStepLabeler(FrameLabeler):
         ]
 
     def _record(self, ref: ImageRef, info: ImageInfo, some: Instances) -> ImageRecord:
-        noted = replace(info, notes=(*info.notes, MAX_DET)) if some.limited else info
-        return self.record(ref, noted, some.found, unusable(some.found, info.size_hw))
+        return self.record(ref, info, some.found, unusable(some.found, info.size_hw), some.notes)
 
 
 def unusable(instances: Sequence[Instance], size_hw: tuple[int, int]) -> dict[int, str]:

@@ -90,7 +90,7 @@ def detections_of(
 def _with_plain_columns(some: Detections) -> Detections:
     """numpy's numbers cannot be stored. Raises Malformed for what is none."""
     changed: dict[str, Any] = {}
-    for column, kind in (("source_ids", int), ("crowd", bool), ("extras", str)):
+    for column, kind in (("source_ids", int), ("crowd", bool), ("extras", str), ("notes", str)):
         values = getattr(some, column)
         odd = {type(value) for value in values} - ({kind, NoneType} if kind is int else {kind})
         if any(not issubclass(one, np.generic) or kind is str for one in odd):
@@ -111,6 +111,8 @@ def instances_of(
             name = repr(frame.ref.image_id)
             if not isinstance(some, Instances) or {type(one) for one in some.found} - {Instance}:
                 raise Malformed(f"{name}: it must give Instances of Instance objects, got {some!r:.60}")
+            if {type(note) for note in some.notes} - {str}:
+                raise Malformed(f"{name}: notes must hold str, got {some.notes!r:.60}")
             if [one.index for one in some.found] != list(range(len(some.found))):
                 raise Malformed(f"{name}: the index of an instance must be its position, counted from 0")
             _require_classes([one.category_id for one in some.found], ids, name)

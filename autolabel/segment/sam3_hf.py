@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from autolabel.core.errors import SettingError
-from autolabel.core.types import Category, Float32, Frame, Instance, Instances, Rle
+from autolabel.core.types import MAX_DET, Category, Float32, Frame, Instance, Instances, Rle
 from autolabel.ops.boxes import clip_xyxy, scale_normalized
 from autolabel.ops.device import Chunks, autocast, choose_device, choose_precision, not_finite
 from autolabel.ops.duplicates import mask_nms
@@ -192,7 +192,7 @@ class Sam3Model:
                     stability=found[row].stability if masks[row] is not None else None,
                 )
             )
-        return Instances(tuple(instances), limited=len(rows) == self._max_det)
+        return Instances(tuple(instances), notes=(MAX_DET,) if len(rows) == self._max_det else ())
 
 
 def _once(found: Sequence[Found], masks: Sequence[Rle | None], max_iou: float) -> list[int]:

@@ -140,9 +140,9 @@ def test_where_no_size_tells_the_frame_of_the_labels_it_is_said_that_it_was_assu
     upright, orientation, stated, assumed
 ):
     found = detect(labels([[1, 2, 3, 4]], size_hw=stated), upright, orientation)
-    assert found.frame_assumed == found.select([]).frame_assumed == assumed
+    assert found.notes == found.select([]).notes == ("frame_assumed",) * assumed
     yolo = labels([[0.1, 0.2, 0.3, 0.4]], normalized=True, convention="yolo")
-    assert not detect(yolo, upright, orientation).frame_assumed
+    assert detect(yolo, upright, orientation).notes == ()
 
 
 def test_labels_for_another_size_are_refused_and_rounding_is_not():

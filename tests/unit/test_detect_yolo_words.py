@@ -100,9 +100,9 @@ def test_a_head_that_chooses_its_boxes_gives_as_many_as_asked_for_though_phrases
         for max_det in (1000, 50)
     )
     assert len(everything) > 50
-    assert not everything.limited
+    assert everything.notes == ()
     assert some.scores.tolist() == everything.scores[:50].tolist()
-    assert some.limited
+    assert some.notes == ("max_det",)
 
 
 def test_other_words_find_other_things(checkpoint, text):

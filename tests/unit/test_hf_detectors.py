@@ -208,9 +208,9 @@ def test_pictures_of_one_size_go_through_together_with_the_same_boxes(folder, na
 def test_at_most_max_det_boxes_come_out_best_first(folder, name):
     for found in DETECTORS[name](folder(name), max_det=3, conf=0.0).detect(FRAMES[:2]):
         assert len(found) == 3
-        assert found.limited
+        assert found.notes == ("max_det",)
         assert (np.diff(found.scores) <= 0).all()
-    assert not DETECTORS[name](folder(name), max_det=1, conf=1.0).detect(FRAMES[:1])[0].limited
+    assert not DETECTORS[name](folder(name), max_det=1, conf=1.0).detect(FRAMES[:1])[0].notes
 
 
 def test_weights_and_files_beside_them_are_in_the_identity(folder, tmp_path):

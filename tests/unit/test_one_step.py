@@ -41,7 +41,7 @@ class ColourModel:
             mask = np.zeros(frame.info.size_hw, bool)
             mask[int(y0) : int(y1), int(x0) : int(x1)] = True
             instances.append(Instance(i, int(found.category_ids[i]), (x0, y0, x1, y1), 0.5, encode(mask)))
-        return Instances(tuple(instances), limited=len(instances) == 2)
+        return Instances(tuple(instances), notes=("max_det",) * (len(instances) == 2))
 
 
 class Given(ColourModel):

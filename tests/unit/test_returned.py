@@ -10,7 +10,7 @@ import pytest
 
 from autolabel import AutoLabeler
 from autolabel.app.compose import fitting
-from autolabel.core.errors import ComponentError, ConfigError
+from autolabel.core.errors import ComponentError, ConfigError, Malformed
 from autolabel.core.types import NO_OBJECT, Category, Detections, Dropped, ImageRef, Instance, Instances, Prompts
 from autolabel.detect.label_map import LabelMap, MappedDetector, MappedModel
 from autolabel.detect.tiles import TiledDetector
@@ -328,6 +328,18 @@ class NumpyAnswers(BoxSegmenter):
         ]
 
 
+def test_what_a_detector_notes_of_a_picture_is_in_its_record_behind_what_reading_it_noted(tmp_path):
+    notes = ["dim_light", "max_det"]
+    found = labelled(tmp_path, detector=Finds(notes=notes))
+    assert found.info.notes == (*labelled(tmp_path).info.notes, "dim_light", "max_det")
+    detections = replace(Detections.none(), notes=notes)
+    for some in (detections.select([]), Detections.none().plus(detections), detections.plus(detections)):
+        assert some.notes == ("dim_light", "max_det")
+    for bad in ("max_det", 3):
+        with pytest.raises(Malformed, match="notes must be a tuple"):
+            replace(detections, notes=bad)
+
+
 @pytest.mark.parametrize(
     "parts", [{"detector": Torch()}, {"detector": Lists()}, {"prompter": PlainPrompts(pad=0.0)}, {"segmenter": NumpyAnswers()}]
 )  # fmt: skip
@@ -387,7 +399,8 @@ def test_what_is_no_array_of_its_type_says_which_and_a_component_that_makes_it_i
 @pytest.mark.parametrize(
     ("columns", "said"),
     [({"source_ids": ("a", None, None)}, "source_ids must hold int, got str"),
-     ({"extras": ({}, "", "")}, "extras must hold str, got dict")],
+     ({"extras": ({}, "", "")}, "extras must hold str, got dict"),
+     ({"notes": (1,)}, "notes must hold str, got int")],
 )  # fmt: skip
 def test_columns_that_cannot_be_stored_name_the_detector(tmp_path, columns, said):
     with pytest.raises(ComponentError, match=rf"^detect \(tests.*Finds\): {said}"):

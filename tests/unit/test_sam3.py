@@ -113,7 +113,7 @@ def test_objects_are_numbered_best_first_and_no_more_than_asked_for(weights):
     assert scores[-1] > 0.2
     (everything,) = model(weights).find([frame()])
     assert found == everything.found[:5]
-    assert not everything.limited
+    assert everything.notes == ()
 
 
 @pytest.mark.parametrize("iou_limit", [1.0, 0.05])
@@ -124,7 +124,7 @@ def test_as_many_as_asked_for_are_limited_also_where_doubles_went_before(weights
     for max_det, limited in ((count - 1, True), (count, True), (count + 1, False)):
         (some,) = model(weights, iou=iou_limit, max_det=max_det).find([frame()])
         assert some.found == everything.found[:max_det]
-        assert some.limited is limited
+        assert some.notes == ("max_det",) * limited
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,15 @@ def test_a_part_that_looks_like_nothing_its_neighbour_saw_is_dropped_in_favour_o
 
     (found,) = tiled(AlsoAHead([(10, 5, 150, 120, 1)])).detect([frame(200, 150)])
     assert found.boxes_xyxy.tolist() == [[10, 5, 150, 120]]
+
+
+def test_what_is_noted_of_one_tile_is_noted_of_the_picture_once():
+    class Noted(SeesItsView):
+        def _one(self, image):
+            return replace(super()._one(image), notes=("max_det", "dark") if image.any() else ("max_det",))
+
+    (found,) = tiled(Noted([(10, 5, 30, 40, 1)])).detect([frame(200, 150)])
+    assert sorted(found.notes) == ["dark", "max_det"]
 
 
 def test_classes_are_never_joined():
