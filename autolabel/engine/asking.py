@@ -15,9 +15,8 @@ from autolabel.core.types import NO_OBJECT, Frame, ImageInfo, PromptedMask, Prom
 from autolabel.engine.sifting import sifted
 from autolabel.ops.masks import ious
 from autolabel.ops.points import prompt_problems
-from autolabel.ops.returned import answers_of
-from autolabel.ops.views import frame_view, prompts_view
-from autolabel.ops.windows import Window, paste
+from autolabel.ops.views import View, ask_views
+from autolabel.ops.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,51 +35,30 @@ def ask(segmenter: Segmenter, frames: Sequence[Frame], prompts: Sequence[Prompts
     images = [frame.info for frame in frames]
     problems = [prompt_problems(one, image.size_hw) for image, one in zip(images, prompts, strict=True)]
     views = [
-        (number, rows, window)
-        for number, (one, bad) in enumerate(zip(prompts, problems, strict=True))
-        for window, rows in _views(one, bad).items()
+        View(picture, window, rows)
+        for picture, (one, bad) in enumerate(zip(prompts, problems, strict=True))
+        for window, rows in _by_window(one, bad).items()
     ]
-    seen = [_view(frames[number], prompts[number].select(rows), window) for number, rows, window in views]
-    given = answers_of(segmenter, [frame for frame, _ in seen], [asked for _, asked in seen]) if seen else list
-
-    def settle() -> list[Answers]:
-        answers: list[list[tuple[Window | None, PromptedMask]]] = [[] for _ in prompts]
-        for (number, rows, window), masks in zip(views, given(), strict=True):
-            size_hw = images[number].size_hw
-            answers[number] += [(window, _in_picture(mask, rows, window, size_hw)) for mask in masks]
-        return [
-            settled(one, bad, answer, image)
-            for one, bad, answer, image in zip(prompts, problems, answers, images, strict=True)
-        ]
-
-    return settle
+    given = ask_views(segmenter, frames, prompts, views)
+    return lambda: [
+        settled(one, bad, answers, image)
+        for one, bad, answers, image in zip(prompts, problems, given(), images, strict=True)
+    ]
 
 
-def _views(prompts: Prompts, bad: Mapping[int, str]) -> dict[Window | None, list[int]]:
+def _by_window(prompts: Prompts, bad: Mapping[int, str]) -> dict[Window | None, list[int]]:
     """The sound prompts by the part of the picture that they are about, in their order."""
-    views: dict[Window | None, list[int]] = defaultdict(list)
+    rows: dict[Window | None, list[int]] = defaultdict(list)
     for row in range(len(prompts)):
         if row not in bad:
             x = prompts.windows_xyxy
-            views[None if x is None else _window(x[row])].append(row)
-    return views
+            rows[None if x is None else _window(x[row])].append(row)
+    return rows
 
 
 def _window(row: np.ndarray) -> Window:
     x0, y0, x1, y1 = (int(v) for v in row)
     return x0, y0, x1, y1
-
-
-def _view(frame: Frame, prompts: Prompts, window: Window | None) -> tuple[Frame, Prompts]:
-    return (frame, prompts) if window is None else (frame_view(frame, window), prompts_view(prompts, window))
-
-
-def _in_picture(
-    mask: PromptedMask, rows: Sequence[int], window: Window | None, size_hw: tuple[int, int]
-) -> PromptedMask:
-    if window is None:
-        return mask if rows[mask.prompt] == mask.prompt else replace(mask, prompt=rows[mask.prompt])
-    return replace(mask, prompt=rows[mask.prompt], mask=paste(mask.mask, window, size_hw))
 
 
 def settled(

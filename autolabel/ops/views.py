@@ -2,15 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolabel.core.types import Frame, Prompts, Rle
+from autolabel.core.protocols import Segmenter
+from autolabel.core.types import Frame, PromptedMask, Prompts, Rle
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.masks import decode_crop, encode_crop
 from autolabel.ops.orientation import upright_boxes, upright_image, upright_points
-from autolabel.ops.windows import Window, cut
+from autolabel.ops.returned import answers_of
+from autolabel.ops.windows import Window, cut, paste
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is encoded once: a window of picture number `picture`, None for all of it, and the prompts asked of it."""
+
+    picture: int
+    window: Window | None
+    rows: Sequence[int]
+
+
+Seen = list[list[tuple[Window | None, PromptedMask]]]
+"""For each picture the answers to its prompts, and the window that each was seen in."""
+
+
+def ask_views(
+    segmenter: Segmenter,
+    frames: Sequence[Frame],
+    prompts: Sequence[Prompts],
+    views: Sequence[View],
+    key: str = "segment",
+) -> Callable[[], Seen]:
+    """Asks what `views` ask of the pictures, in one call. What is returned gives the answers view by view, their masks
+    and numbers those of the picture: for any thread, once, and without pixels. Raises ComponentError, then or there."""
+    seen = [_seen(frames[v.picture], prompts[v.picture].select(v.rows), v.window) for v in views]
+    given = answers_of(segmenter, [frame for frame, _ in seen], [some for _, some in seen], key) if seen else list
+    sizes = [frame.info.size_hw for frame in frames]
+
+    def settle() -> Seen:
+        answers: Seen = [[] for _ in sizes]
+        for view, masks in zip(views, given(), strict=True):
+            size_hw = sizes[view.picture]
+            answers[view.picture] += [(view.window, _in_picture(mask, view, size_hw)) for mask in masks]
+        return answers
+
+    return settle
+
+
+def _seen(frame: Frame, prompts: Prompts, window: Window | None) -> tuple[Frame, Prompts]:
+    return (frame, prompts) if window is None else (frame_view(frame, window), prompts_view(prompts, window))
+
+
+def _in_picture(mask: PromptedMask, view: View, size_hw: tuple[int, int]) -> PromptedMask:
+    number = view.rows[mask.prompt]
+    if view.window is None:
+        return mask if number == mask.prompt else replace(mask, prompt=number)
+    return replace(mask, prompt=number, mask=paste(mask.mask, view.window, size_hw))
 
 
 def frame_view(frame: Frame, window: Window) -> Frame:

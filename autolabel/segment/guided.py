@@ -32,6 +32,8 @@ class GuidedSegmenter:
 
     With `mirror`, `agreement` is the IoU of the two masks, where the answer has none yet. Prompts with a sieve, which
     may have several answers, are not mirrored.
+
+    Not a LateSegmenter: the filter needs the pixels around a mask, and what comes late holds none.
     """
 
     def __init__(self, *, inner: Segmenter, radius: float, eps: float, min_iou: float, mirror: bool) -> None:

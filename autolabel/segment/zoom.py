@@ -11,27 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from autolabel.core.errors import SettingError
-from autolabel.core.protocols import Segmenter
+from autolabel.core.protocols import Later, Segmenter
 from autolabel.core.types import Float32, Frame, PromptedMask, Prompts
 from autolabel.ops.boxes import box_problem
 from autolabel.ops.points import PADDING
-from autolabel.ops.returned import answers_of
 from autolabel.ops.settings import count, number
-from autolabel.ops.views import frame_view, prompts_view
-from autolabel.ops.windows import Window, paste, window_pixels
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What is encoded once: a window of the picture, None for all of it, and the prompts that are asked of it."""
-
-    window: Window | None
-    rows: tuple[int, ...]
+from autolabel.ops.views import View, ask_views
+from autolabel.ops.windows import Window, window_pixels
 
 
 class ZoomSegmenter:
@@ -61,25 +52,28 @@ class ZoomSegmenter:
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
         """As the inner segmenter's, with the masks of small boxes from their crops."""
-        plans = [self._views(one, frame.info.size_hw) for frame, one in zip(frames, prompts, strict=True)]
-        asked = [(picture, view) for picture, views in enumerate(plans) for view in views]
-        given = answers_of(
-            self._inner,
-            [_frame(frames[picture], view) for picture, view in asked],
-            [_prompts(prompts[picture], view) for picture, view in asked],
-            key="segment.inner",
-        )()
-        answers: list[list[PromptedMask]] = [[] for _ in frames]
-        for (picture, view), masks in zip(asked, given, strict=True):
-            answers[picture] += [_in_picture(mask, view, frames[picture].info.size_hw) for mask in masks]
-        return [sorted(some, key=lambda answer: answer.prompt) for some in answers]
+        return self.begin(frames, prompts)()
 
-    def _views(self, prompts: Prompts, size_hw: tuple[int, int]) -> list[View]:
+    def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
+        """As `segment`; masks come late where the inner segmenter's do."""
+        plans = [self._views(i, prompts[i], frame.info.size_hw) for i, frame in enumerate(frames)]
+        given = ask_views(
+            self._inner,
+            frames,
+            [_clicks_within(one, views) for one, views in zip(prompts, plans, strict=True)],
+            [view for views in plans for view in views],
+            key="segment.inner",
+        )
+        return lambda: [
+            sorted((answer for _, answer in some), key=lambda answer: answer.prompt) for some in given()
+        ]
+
+    def _views(self, picture: int, prompts: Prompts, size_hw: tuple[int, int]) -> list[View]:
         """The whole picture for prompts that need no zoom, then the crops."""
         windows = {row: self._window(prompts, row, size_hw) for row in range(len(prompts))}
-        plain = tuple(row for row, window in windows.items() if window is None)
+        plain = [row for row, window in windows.items() if window is None]
         crops = joined({row: window for row, window in windows.items() if window is not None}, self._share)
-        return [View(None, plain)] * bool(plain) + crops
+        return [View(picture, None, plain)] * bool(plain) + [View(picture, *crop) for crop in crops]
 
     def _window(self, prompts: Prompts, row: int, size_hw: tuple[int, int]) -> Window | None:
         """The crop of one prompt's own; None when it is asked of the whole picture."""
@@ -96,7 +90,7 @@ class ZoomSegmenter:
         return window if sound else None
 
 
-def joined(windows: Mapping[int, Window], share: float) -> list[View]:
+def joined(windows: Mapping[int, Window], share: float) -> list[tuple[Window, list[int]]]:
     """The crops by row, those that overlap made one as long as it is at most 1/`share` as wide as each alone."""
     groups: list[tuple[Window, list[int]]] = []
     for row, window in windows.items():
@@ -107,7 +101,7 @@ def joined(windows: Mapping[int, Window], share: float) -> list[View]:
                 break
         else:
             groups.append((window, [row]))
-    return [View(window, tuple(rows)) for window, rows in groups]
+    return groups
 
 
 def square_around(box_xyxy: Float32, side: int, size_hw: tuple[int, int]) -> Window:
@@ -150,21 +144,11 @@ def _inside(points_xy: Float32, window: Window) -> np.ndarray:
     return np.asarray(((points_xy >= low) & (points_xy < high)).all(axis=-1))
 
 
-def _frame(frame: Frame, view: View) -> Frame:
-    return frame if view.window is None else frame_view(frame, view.window)
-
-
-def _prompts(prompts: Prompts, view: View) -> Prompts:
-    """The view's prompts in its pixels. Negative clicks outside of a crop are left out."""
-    some = prompts.select(view.rows)
-    if view.window is None:
-        return some
-    if some.points_xy is not None and some.point_signs is not None:
-        signs = np.where(_inside(some.points_xy, view.window), some.point_signs, PADDING)
-        some = replace(some, point_signs=signs)
-    return prompts_view(some, view.window)
-
-
-def _in_picture(mask: PromptedMask, view: View, size_hw: tuple[int, int]) -> PromptedMask:
-    whole = mask.mask if view.window is None else paste(mask.mask, view.window, size_hw)
-    return replace(mask, prompt=view.rows[mask.prompt], mask=whole)
+def _clicks_within(prompts: Prompts, views: Sequence[View]) -> Prompts:
+    """Without the negative clicks that are outside of their prompt's crop."""
+    if prompts.points_xy is None or prompts.point_signs is None:
+        return prompts
+    signs = prompts.point_signs.copy()
+    for window, rows in ((view.window, view.rows) for view in views if view.window is not None):
+        signs[rows] = np.where(_inside(prompts.points_xy[rows], window), signs[rows], PADDING)
+    return replace(prompts, point_signs=signs)

@@ -21,6 +21,7 @@ from autolabel.core.protocols import (
     Inferred,
     InstanceModel,
     Labeler,
+    LateSegmenter,
     Prompter,
     RecordReader,
     RecordSink,
@@ -148,6 +149,7 @@ ASK_ANNOTATIONS: list[type[AsksAnnotations]] = [MaskPrompter, PointsPrompter]
 ASK_NAMES: list[type[AsksNames]] = [PointsPrompter]
 EARLIER_MASKS: list[type[EarlierMasks]] = [EarlierRun]
 SEGMENTERS: list[type[Segmenter]] = [BoxSegmenter, Sam2Segmenter, SamHfSegmenter, GuidedSegmenter, ZoomSegmenter]
+LATE_SEGMENTERS: list[type[LateSegmenter]] = [Sam2Segmenter, ZoomSegmenter]
 REFINERS: list[type[Refiner]] = [
     AreaRefiner,
     BleedRefiner,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts, Sieve
+from autolabel.engine.asking import ask
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.masks import area_px, decode
 from autolabel.segment.box import BoxSegmenter
@@ -69,7 +73,7 @@ def test_small_boxes_and_only_they_are_shown_enlarged(prompts):
     inner = Watched()
     inside = clip_xyxy(prompts.boxes_xyxy, (HEIGHT, WIDTH))
     zoom(inner, min_crop=1).segment([frame()], [boxes(*inside[(inside[:, 2:] > inside[:, :2]).all(axis=1)])])
-    (views,) = inner.calls
+    (views,) = inner.calls or [[]]
     for (height, width), asked in views:
         sides = asked.boxes_xyxy[:, 2:] - asked.boxes_xyxy[:, :2]
         if (height, width) == (HEIGHT, WIDTH):
@@ -77,6 +81,36 @@ def test_small_boxes_and_only_they_are_shown_enlarged(prompts):
         else:
             # Half of `fill`, less what a crop of whole pixels takes away.
             assert (sides.max(axis=1) + 0.25 >= 0.125 * max(width, height)).all()
+
+
+class Late(Watched):
+    """Answers later than it is asked."""
+
+    settled = False
+
+    def begin(self, frames, prompts):
+        answers = self.segment(frames, prompts)
+
+        def settle():
+            self.settled = True
+            return answers
+
+        return settle
+
+
+def test_masks_come_as_late_as_the_inner_segmenter_s_and_no_pixel_is_held_meanwhile():
+    inner, prompts = Late(), boxes((100, 100, 120, 110), (5, 5, 300, 200), (300, 200, 310, 210))
+    frames = [frame(), frame(300, 200)]
+    pixels = [weakref.ref(one.image_rgb) for one in frames]
+    some = [prompts, boxes()]
+    now = zoom().segment(frames, some)
+    later = ask(zoom(inner), frames, some)
+    del frames
+    gc.collect()
+    assert not inner.settled
+    assert [one() for one in pixels] == [None, None]
+    assert [[*one.by_object.values()] for one in later()] == now
+    assert inner.settled
 
 
 def test_a_box_takes_its_part_of_the_crop():
