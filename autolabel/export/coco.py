@@ -19,16 +19,14 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import numpy as np
-
 from autolabel.core.protocols import ColumnReader, ExportReport, RecordReader, RoundTrip
-from autolabel.core.text import counted
-from autolabel.core.types import Columns, ImageRecord, Instance, Polygon, Rle
+from autolabel.core.types import Columns, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft
 from autolabel.export.coco_rows import Ids, json_array, json_bytes, unknown_fields
 from autolabel.export.empty_images import EMPTY_NOTES, EmptyImages
@@ -47,15 +45,13 @@ from autolabel.export.policy import (
 )
 from autolabel.export.raster import apart, check_classes, picture_path
 from autolabel.export.reading import compare, in_turn
-from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, coco_polygons_that_stay
 from autolabel.export.splits import SIDES, SplitPlan, Splits
+from autolabel.export.tools import OUTLINE_NOTES, Outlines
 from autolabel.ops.annotation_rows import AnnotationRows
-from autolabel.ops.masks import area_px, bounds_xyxy, from_polygons, iou, run_lengths
+from autolabel.ops.masks import area_px, bounds_xyxy, run_lengths
 from autolabel.ops.orientation import is_mirrored
 from autolabel.ops.outline import annotation_text
-from autolabel.ops.polygons import coco_polygons
-from autolabel.ops.settings import flag, fraction, number, one_of, optional
-from autolabel.ops.simplify import Points, simplify_rings
+from autolabel.ops.settings import flag, one_of
 
 _ALL = "instances.json"
 FILES: dict[str, str] = {"": _ALL, **{side: f"instances_{side}.json" for side in SIDES}}
@@ -104,8 +100,7 @@ class CocoExporter:
         self._keep_ids = one_of("ids", ids, ("source", "new")) == "source"
         self._policy = policy_of(holes=holes, parts=parts, overlaps=overlaps, min_area_px=min_area_px, crowd=crowd)
         self._empty = EmptyImages("coco", empty_images, self._policy)
-        self._least_iou = optional(number, "simplify_iou", simplify_iou, 0, 1, above=True)
-        self._warn_iou = fraction("warn_iou", warn_iou)
+        self._outlines = Outlines(simplify_iou=simplify_iou, warn_iou=warn_iou)
         self._traces = self._polygons and simplify_iou is None
         self._pictures = None if images == "none" else Pictures(mode=images)
         splits = Splits(
@@ -124,7 +119,7 @@ class CocoExporter:
         or there are splits, what must be is known only then, and the files are made from that one. The records are read
         once; before that for the names of copied pictures and for the splits.
         """
-        tally = _Tally()
+        tally = _Tally(copy(self._outlines))
         plan = None if self._splits is None else self._splits.plan(run)
         head = b"".join(_head(run))
         with (
@@ -161,7 +156,7 @@ class CocoExporter:
                 for instance, one in in_turn(record, explained(record, self._policy)[0], found)
             ]
 
-        return compare(run, read, self._policy, self._why)
+        return compare(run, read, self._policy, lambda _, instance: self._outlines.why(instance))
 
     def _list(
         self, run: RecordReader, plan: SplitPlan | None, draft: Draft, listed: _Listed, tally: _Tally
@@ -241,15 +236,13 @@ class CocoExporter:
 
     def _geometry(self, instance: Instance, tally: _Tally) -> bytes:
         mask = mask_of(instance)
-        own = coco_polygons_that_stay(instance, self._warn_iou, tally.counts)
+        own = tally.outlines.own(instance, tally.counts)
         if own is None and self._traces and not instance.crowd:
             return annotation_text(mask)
-        if own is not None:
-            tally.lowest_source = min(tally.lowest_source, own[1])
         bounds = bounds_xyxy(mask)
         assert bounds is not None, "prepared objects have pixels"
         x0, y0, x1, y1 = bounds
-        shape = self._segmentation(instance, mask, tally) if own is None else own[0]
+        shape = self._segmentation(instance, mask, tally) if own is None else own
         return b'"bbox":[%d.0,%d.0,%d.0,%d.0],"area":%d,"segmentation":%b' % (
             x0, y0, x1 - x0, y1 - y0, area_px(mask), json_bytes(shape)
         )  # fmt: skip
@@ -259,13 +252,8 @@ class CocoExporter:
             return {"size": list(mask.size_hw), "counts": mask.counts.decode("ascii")}
         if instance.crowd:  # readers that know crowds expect the plain run lengths
             return {"size": list(mask.size_hw), "counts": run_lengths(mask).tolist()}
-        assert self._least_iou is not None, "exact outlines are traced as text"
-        return _simplified(coco_polygons(mask), mask, self._least_iou, tally)
-
-    def _why(self, record: ImageRecord, instance: Instance) -> str:
-        if coco_polygons_that_stay(instance, self._warn_iou, Counter()) is not None:
-            return "the source's own polygon"
-        return "not as written" if self._least_iou is None else "simplified"
+        # Corners of pixels stay what they are.
+        return [list(map(int, polygon)) for polygon in tally.outlines.drawn(mask, tally.counts)]
 
 
 def own_ids(objects: Sequence[Instance]) -> Iterator[int | None]:
@@ -367,33 +355,13 @@ _TOGETHER = 200
 class _Tally:
     """What the report says, counted while writing."""
 
-    def __init__(self) -> None:
+    def __init__(self, outlines: Outlines) -> None:
         self.counts: Counter[str] = Counter()
-        self.lowest_source = 1.0
-        self._lowest_simplified = 1.0
-
-    def simplified(self, found: float) -> None:
-        self.counts["simplified"] += found < 1.0
-        self._lowest_simplified = min(self._lowest_simplified, found)
+        self.outlines = outlines
 
     def report(self, files: tuple[str, ...], more: Sequence[str]) -> ExportReport:
-        tables = (LISTING_NOTES, POLICY_NOTES, PICTURE_NOTES, SOURCE_POLYGON_NOTES, _NOTES)
-        notes = [*noted(self.counts, *tables), *more]
-        if self.lowest_source < 1.0:
-            notes.append(
-                "read by pycocotools, the lowest IoU of polygons of the source with their mask is "
-                f"{self.lowest_source:.3f}"
-            )
-        if self._lowest_simplified < 1.0:
-            notes.append(
-                counted(
-                    self.counts["simplified"],
-                    "{} [object is|objects are] written with fewer points; read by pycocotools, the lowest IoU with "
-                    "[its|their] mask is {:.3f}",
-                    self._lowest_simplified,
-                )
-            )
-        return reported(files, self.counts, notes)
+        tables = (LISTING_NOTES, POLICY_NOTES, PICTURE_NOTES, OUTLINE_NOTES, _NOTES)
+        return reported(files, self.counts, [*noted(self.counts, *tables), *more, *self.outlines.notes()])
 
 
 def _file(head: bytes, annotations: Iterable[bytes], images: Iterable[bytes]) -> Iterator[bytes]:
@@ -468,16 +436,6 @@ def _more(instance: Instance, own_id: int | None, tally: _Tally) -> tuple[bytes,
 
 def _members(fields: Mapping[str, object]) -> bytes:
     return b"," + json_bytes(fields)[1:-1] if fields else b""
-
-
-def _simplified(polygons: Sequence[Polygon], mask: Rle, least_iou: float, tally: _Tally) -> list[list[int]]:
-    def measure(rings: Sequence[Points]) -> float:
-        return iou(from_polygons(tuple(tuple(ring.ravel().tolist()) for ring in rings), mask.size_hw), mask)
-
-    rings = [np.array(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
-    found, value = simplify_rings(rings, least_iou, measure)
-    tally.simplified(value)
-    return [ring.astype(np.int64).ravel().tolist() for ring in found]  # corners of pixels stay what they are
 
 
 def _loaded(directory: Path) -> Iterator[Any]:

@@ -25,10 +25,15 @@ from autolabel.ops.xml_json import xml_text
 
 T = TypeVar("T")
 
-TOOL_NOTES: dict[str, str] = {
-    "names_changed": "{} class [name holds characters that the tool cannot, or is there twice; it is|names hold characters that the tool cannot, or are there twice; they are] changed",
+OUTLINE_NOTES: dict[str, str] = {
     **SOURCE_POLYGON_NOTES,
     "simplified": "{} [object has fewer points than its|objects have fewer points than their] exact outline",
+}
+"""What `Outlines` count, as lines for the report."""
+
+TOOL_NOTES: dict[str, str] = {
+    "names_changed": "{} class [name holds characters that the tool cannot, or is there twice; it is|names hold characters that the tool cannot, or are there twice; they are] changed",
+    **OUTLINE_NOTES,
     "fields_left_out": "{} [field of the source has|fields of the source have] no place in the format and [is|are] left out",
 }
 
@@ -46,13 +51,18 @@ class Outlines:
         self._warn_iou = fraction("warn_iou", warn_iou)
         self.lowest = 1.0
 
-    def of(self, instance: Instance, counts: Counter[str]) -> list[Polygon]:
-        own = coco_polygons_that_stay(instance, self._warn_iou, counts)
-        if own is not None:
-            polygons, found = own
-            self.lowest = min(self.lowest, found)
-            return list(polygons)
-        mask = mask_of(instance)
+    def of(self, instance: Instance, counts: Counter[str]) -> Sequence[Polygon]:
+        own = self.own(instance, counts)
+        return self.drawn(mask_of(instance), counts) if own is None else own
+
+    def own(self, instance: Instance, counts: Counter[str]) -> Sequence[Polygon] | None:
+        """The polygons of the source, where they stay."""
+        polygons, found = coco_polygons_that_stay(instance, self._warn_iou, counts) or (None, 1.0)
+        self.lowest = min(self.lowest, found)
+        return polygons
+
+    def drawn(self, mask: Rle, counts: Counter[str]) -> Sequence[Polygon]:
+        """Those of the mask; whole numbers."""
         exact = coco_polygons(mask)
         return exact if self._least_iou is None else self._simplified(exact, mask, self._least_iou, counts)
 

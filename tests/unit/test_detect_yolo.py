@@ -208,9 +208,7 @@ def test_safetensors_take_architecture_and_names_from_the_card_beside(tmp_path):
 
 def test_weights_that_do_not_fit_are_refused_with_their_keys(tmp_path):
     make_safetensors(tmp_path / "pets.safetensors", names=["cat"], drop="model.0.conv.weight")
-    with pytest.raises(
-        WeightsError, match=r"does not fit its architecture: 1 missing: model\.0\.conv\.weight$"
-    ):
+    with pytest.raises(WeightsError, match=r"does not fit its architecture: 1 missing: model\.0\.conv\.weight$"):
         detector(str(tmp_path / "pets.safetensors"))
 
 

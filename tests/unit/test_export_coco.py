@@ -202,7 +202,7 @@ def test_polygons_that_another_reader_draws_are_outlined_anew_where_pycocotools_
     assert all(area_px(Rle(tuple(mask["size"]), _bytes(mask["counts"]))) for mask in masks)
     found = exporter(**changes).read_back(run, tmp_path / "coco").deviations
     assert all(one.iou >= lowest for one in found)
-    assert {one.reason for one in found} <= {"the source's own polygon", "simplified"}
+    assert {one.reason for one in found} <= {"the source's own polygons", "simplified"}
     counts = report.counts
     assert counts.get("source_polygons", 0) + counts["polygons_redrawn"] == len(objects) + 1
     assert f"{counts['polygons_redrawn']} objects are outlined again" in " ".join(report.notes)
@@ -424,7 +424,7 @@ def test_what_does_not_come_back_is_listed_with_its_reason(tmp_path):
     export(run, tmp_path, **changes)
     found = exporter(**changes).read_back(run, tmp_path / "coco").deviations
     assert [(d.index, d.reason) for d in found] == [
-        (1, "the source's own polygon"),
+        (1, "the source's own polygons"),
         (2, "hole filled"),
         (3, "not written: 1 px, under min_area_px"),
     ]
@@ -440,6 +440,14 @@ def test_fewer_points_never_go_below_the_floor_and_the_lowest_iou_is_told(tmp_pa
     assert f"{min(d.iou for d in deviations):.3f}" in report.notes[-1]
     assert report.counts["simplified"] == len(deviations)
     assert "simplified" not in exact.counts
+
+
+def test_what_is_told_of_outlines_is_of_one_export_alone(tmp_path):
+    one = exporter(simplify_iou=0.9)
+    loose = one.export(a_run(), tmp_path / "loose")
+    plain = one.export(ListReader([record("a.png", [instance(np.ones((9, 9), np.uint8))])]), tmp_path / "plain")
+    assert "the lowest IoU of an outline with its mask is" in loose.notes[-1]
+    assert not any("outline" in note for note in plain.notes)
 
 
 def test_copied_pictures_keep_their_names_but_for_those_that_no_reader_takes(tmp_path):
