@@ -66,9 +66,10 @@ class Result:
         return np.array(boxes, np.float32).reshape(-1, 4)
 
     @property
-    def prompt_boxes(self) -> Float32:
-        """(N, 4) boxes of the detections, which the masks were asked for with: xyxy in upright pixels. Where nothing
-        but a prompt said that there is an object, the tight box of the mask as it was found."""
+    def detection_boxes(self) -> Float32:
+        """(N, 4) boxes as the detector or the labels gave them, before `prompt.pad`: xyxy in upright pixels; those of
+        labels may reach out of the picture. Where nothing but a prompt said that there is an object, the tight box of
+        the mask as it was found."""
         return np.array([i.box_xyxy for i in self.record.instances], np.float32).reshape(-1, 4)
 
     @property

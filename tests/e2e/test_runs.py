@@ -541,7 +541,7 @@ def test_the_python_interface_gives_masks_boxes_and_classes(configs, tmp_path):
     assert two.classes == ("cat", "dog")
     np.testing.assert_array_equal(two.boxes[0], [2, 3, 12, 9])
     assert none.masks.shape == (0, 40, 60)
-    assert none.boxes.shape == none.prompt_boxes.shape == (0, 4)
+    assert none.boxes.shape == none.detection_boxes.shape == (0, 4)
     two.save(tmp_path / "out", ["coco"])
     assert json.loads((tmp_path / "out/coco/instances.json").read_text())["annotations"]
     (single,) = labeler.label([tmp_path / "in" / "a.png"])

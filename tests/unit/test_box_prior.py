@@ -241,7 +241,7 @@ def refused(document, tmp_path):
 
 @pytest.mark.parametrize("value", ["", 3, True])
 def test_a_word_that_is_none_is_one_line(value):
-    with pytest.raises(ConfigError, match=r"^box_prior must be null, nano or a path"):
+    with pytest.raises(ConfigError, match=r"^box_prior must be null or nano or a path"):
         segmenter(box_prior=value)
 
 
