@@ -29,7 +29,7 @@ NAMED = ("refine", "export")
 def unreadable(override: str) -> str:
     """Of what Hydra's grammar cannot read."""
     if "=" not in override and not override.startswith("~"):
-        return f"{override!r} is no setting; settings are KEY=VALUE, such as detect=nano"
+        return f"{override!r} is not a setting; settings are KEY=VALUE, such as detect=nano"
     return (
         f"{override}: cannot be read; a list is [a,b], a map {{a: b}}, and a text with brackets, commas or quotes "
         "stands in quotes of its own: 'KEY=\"TEXT\"'"
@@ -47,7 +47,7 @@ def refuse_unfit(given: str, override: Override, choices: Collection[str], *, sw
     value = override.value()
     if value is None:
         instead = f"for none of them, {key}=[]" if key in NAMED else nearest("null", choices)
-        raise ConfigError(f"{given}: null is no choice of {key}; {instead}")
+        raise ConfigError(f"{given}: null is not a choice of {key}; {instead}")
     if isinstance(value, list) and len(value) > 1 and key not in NAMED:  # Hydra would mix their settings
         each = f"; for one run each: label -m {key}={','.join(map(str, value))}" if sweeps else ""
         raise ConfigError(f"{given}: there is one choice of {key} at a time{each}")

@@ -351,7 +351,7 @@ def say_run(root: str) -> None:
     if root and run is not None:
         shown = printable(shlex.quote(str(run)))
         sys.stderr.write(
-            f"source: {printable(root)} is in the run directory {shown} of autolabel: the pictures that it exported are labelled, as a new run "
+            f"source: {printable(root)} is in the run directory {shown} of autolabel: labelling its exported pictures as a new run "
             f"(to look at that one: autolabel report {shown})\n"
         )
 

@@ -189,7 +189,7 @@ def _check_names(
         for name in prompter.names_in(image_id):
             if labels is None or name not in rows:
                 raise ConfigError(
-                    f"prompt.file {prompter.file!r}: {image_id!r} has no annotation {name!r}; mend the id, or use "
+                    f"prompt.file {prompter.file!r}: {image_id!r} has no annotation {name!r}; correct the id, or use "
                     "detect=none for objects of no annotation"
                 )
             row = rows[name]

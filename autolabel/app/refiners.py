@@ -99,7 +99,7 @@ def require_own_calibration(
     named = any(key_of(override) == "refine" or "calibration" in override for override in overrides)
     if not named and CALIBRATION in before.keys() & now.keys() and before[CALIBRATION] != now[CALIBRATION]:
         raise StoreMismatch(
-            f"{printable(str(directory))}: the calibration that its quality was read from is another one now (sha256 "
+            f"{printable(str(directory))}: the calibration that its quality was read from has changed (sha256 "
             f"{before[CALIBRATION][:12]} -> {now[CALIBRATION][:12]}), so what it keeps might change; give the file with "
             "refine.quality.calibration=PATH, or say refine.quality.calibration=default for the one of this version"
         )

@@ -59,7 +59,7 @@ def require_none_lost(directory: Path, records: Sequence[ImageRecord]) -> None:
     held, given = _noted(directory), _pictures(records)
     if held is None:
         raise ExportError(
-            f"{directory} holds an export of which is not noted whose labels it has (its save was killed, or it is from "
+            f"{directory} holds an export that does not say whose labels it has (its save was killed, or it is from "
             "elsewhere), and they would be lost; delete it if nobody needs it, or choose another directory"
         )
     if lost := [name for key, name in held.items() if key not in given]:

@@ -32,7 +32,7 @@ def plain_settings(run: RunStore | RunReader) -> dict[str, Any]:
             raise ValueError("it holds YAML aliases")  # a short text of them can stand for a long one
         found = parse_yaml("config", text)
         if not isinstance(found, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
     except (yaml.YAMLError, SourceError, ValueError, RecursionError) as error:
         raise _damaged(run, error) from error
     return {str(key): value for key, value in found.items()}
@@ -80,7 +80,7 @@ def stored_refiners(
     known = _classes_of(configs_dir()) | (_classes_of(Path(config_dir).expanduser()) if config_dir else set())
     for name, entry in its.items():
         if entry is not None and not isinstance(entry, dict):
-            raise ConfigError(_refused(name, "which is no section"))
+            raise ConfigError(_refused(name, "which is not a section"))
         for key, value in _leaves(entry):
             if isinstance(value, str) and "${" in value:
                 raise ConfigError(_refused(name, f"with a reference, {value!r}, which is not looked up for a run"))

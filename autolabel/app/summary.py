@@ -22,7 +22,7 @@ LISTED_FAILURES = 20
 """Failures spelled out on the screen; `summary.json` has them all."""
 SIEVE = "prompt.min_predicted_iou"
 """A setting that is there where the answers to a prompt are sifted before they become candidates."""
-_SKIPPED = {UNLABELLED: "[has|have] no labels in the source, not even that nothing is in [it|them]"}
+_SKIPPED = {UNLABELLED: "[has|have] no labels in the source, not even that [it is|they are] empty"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class Summary:
             lines.append(
                 counted(
                     holds.limited,
-                    "limited    {} picture[ has|s have] as many objects as max_det lets the model find: what is beyond is "
-                    "not labelled",
+                    "limited    {} picture[ has|s have] as many objects as max_det lets the model find: further "
+                    "objects are not labelled",
                 )
             )
         if holds.sifted:
@@ -171,7 +171,9 @@ class Summary:
         ]
         for name in self.outdated:
             command = f"autolabel export {printable(shlex.quote(self.run))} export={printable(shlex.quote(name))}"
-            lines.append(f"outdated   {run}/export/{printable(name)}: of other records than now; again: {command}")
+            lines.append(
+                f"outdated   {run}/export/{printable(name)}: written from other records; again: {command}"
+            )
         if self.invocation:
             lines.append(f"next       {self._next()}")
         return lines
@@ -180,7 +182,7 @@ class Summary:
         if self.unfinished:
             return "the same command continues where this one stopped"
         if not self.holds.labels:
-            return "no picture is labelled: put right what is said above, then the same command again"
+            return "no picture is labelled: correct what is said above, then run the same command again"
         if "overlay" not in self.exports:
             # Without brackets: zsh would look for files called like that.
             return f"autolabel export {printable(shlex.quote(self.run))} export=overlay    (pictures of the masks)"
@@ -219,7 +221,7 @@ def _speed(invocation: Invocation) -> Iterator[str]:
     if invocation.labelled:
         yield (
             f"speed      {invocation.labelled / max(invocation.seconds, 1e-9):.2f} pictures a second "
-            f"({invocation.labelled} in {invocation.seconds:.1f} s, models loaded in it)"
+            f"({invocation.labelled} in {invocation.seconds:.1f} s, including model loading)"
         )
     elif invocation.committed:
         yield counted(invocation.committed, "speed      none: {} picture[|s] failed or [was|were] skipped")

@@ -202,7 +202,7 @@ class Detections:
     with a reason. `masks[i]` is an existing mask that must be kept as it is, `polygons[i]` its polygons in
     upright pixels if the source had polygons, `source_ids[i]` the annotation id in the source, `extras[i]` its
     other fields. `replaced[i]` is an existing mask that is to be made anew, kept here to say what changed.
-    `unlabelled`: the source has no labels for the picture, not even that nothing is in it. `notes` are short stable
+    `unlabelled`: the source has no labels for the picture, not even that it is empty. `notes` are short stable
     words such as MAX_DET, which the picture's record gets too.
     """
 

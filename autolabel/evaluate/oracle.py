@@ -50,7 +50,7 @@ def pairs_of(record: ImageRecord, labels: Labels, classes: Classes) -> Pairs:
             x0, y0, x1, y1 = (float(v) for v in boxes[row])
             same = box_ious([one.box_xyxy], [(x0, y0, x1, y1)], np.zeros(1, np.bool_))[0, 0]
             if same < SAME_BOX_IOU:
-                return Pairs({}, f"object {one.index} has another box than its annotation")
+                return Pairs({}, f"object {one.index} has a different box from its annotation")
     return pairs
 
 

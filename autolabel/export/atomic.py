@@ -223,12 +223,12 @@ def _refuse_strangers(directory: Path) -> None:
     if not directory.exists():
         return
     if not directory.is_dir() or directory.is_symlink():
-        raise ExportError(f"{directory} is no folder; export to another place")
+        raise ExportError(f"{directory} is not a folder; export to another place")
     if not any(directory.iterdir()):
         return
     if not is_export(directory):
         raise ExportError(
-            f"{directory} holds files that are no export of autolabel; export to another place, or empty it"
+            f"{directory} holds files that autolabel did not export; export to another place, or empty it"
         )
 
 

@@ -59,14 +59,14 @@ FILES: dict[str, str] = {"": _ALL, **{side: f"instances_{side}.json" for side in
 
 _NOTES = {
     **EMPTY_NOTES,
-    "renamed": "{} [picture has|pictures have] another name in images/ than in the source: of characters that every reader takes, "
+    "renamed": "{} [picture is|pictures are] named differently in images/ than in the source: with characters that every reader takes, "
     "not hidden, with the suffix of [its|their] format",
     "keypoints_mirrored": "{} [object|objects] with keypoints in pictures that EXIF mirrors: where the labels were made on the "
     "stored picture, the names of left and right are exchanged",
-    "not_finite": "{} [score that is no finite number is|scores that are no finite number are] left out",
+    "not_finite": "{} non-finite [score is|scores are] left out",
     "not_utf8": "{} file [name is not UTF-8 and carries|names are not UTF-8 and carry] escaped bytes (Python's surrogateescape)",
     "id_zero": "{} [annotation keeps its|annotations keep their] id 0, which COCOeval takes for no match; ids=new numbers from 1",
-    "ids_changed": "{} [id of the source is|ids of the source are] there twice; the later [one is|ones are] new",
+    "ids_changed": "{} [id occurs|ids occur] twice in the source; the later [one is|ones are] new",
 }
 _ANNOTATION = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 

@@ -37,7 +37,7 @@ from autolabel.ops.settings import one_of
 FILE = "results.json"
 
 _NOTES = {
-    "not_finite": "{} [score that is no finite number is|scores that are no finite number are] written as 0",
+    "not_finite": "{} non-finite [score is|scores are] written as 0",
     "no_detections": "there is no detection: the list is empty, which pycocotools' loadRes refuses",
 }
 

@@ -85,8 +85,8 @@ def unknown_fields(text: str, own: Iterable[str], where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise ExportError(f"the source's fields of {where} are no JSON: {error}") from error
+        raise ExportError(f"the source's fields of {where} are not JSON: {error}") from error
     if not isinstance(found, Mapping):
-        raise ExportError(f"the source's fields of {where} are no JSON object: {text[:80]!r}")
+        raise ExportError(f"the source's fields of {where} are not a JSON object: {text[:80]!r}")
     ours = set(own)
     return {key: value for key, value in found.items() if key not in ours}

@@ -63,7 +63,7 @@ class EmptyImages:
         return listed
 
     def note(self, counts: Mapping[str, int]) -> list[str]:
-        """The line about images of which all objects were dropped, if there are any."""
+        """The line about images whose objects were all dropped, if there are any."""
         if not counts.get("images_emptied"):
             return []
         reasons = Counter({key.removeprefix(_REASON): n for key, n in counts.items() if key.startswith(_REASON)})
@@ -77,7 +77,7 @@ class EmptyImages:
         return [
             counted(
                 counts["images_emptied"],
-                f"{{}} [image of which all objects were dropped ({words}) is|images of which all objects were dropped "
+                f"{{}} [image whose objects were all dropped ({words}) is|images whose objects were all dropped "
                 f"({words}) are] {what}",
             )
         ]

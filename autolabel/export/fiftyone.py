@@ -54,7 +54,7 @@ METADATA, SAMPLES = "metadata.json", "samples.json"
 _TAKEN = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "media_type")
 _OURS = ("image_id", "source_id", "source_fields")
 _NOTES = {
-    "not_finite": "{} [score that is no finite number is|scores that are no finite number are] left out",
+    "not_finite": "{} non-finite [score is|scores are] left out",
     "not_utf8": "{} [name is not UTF-8; its|names are not UTF-8; their] stray bytes are written as %XX",
 }
 _CHUNK = 1 << 20

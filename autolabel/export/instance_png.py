@@ -155,4 +155,4 @@ def _json(value: object) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=True, allow_nan=False, indent=1).encode("ascii") + b"\n"
     except ValueError as error:
-        raise ExportError(f"a field of the source is no JSON: {error}") from error
+        raise ExportError(f"a field of the source is not JSON: {error}") from error

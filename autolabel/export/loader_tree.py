@@ -68,7 +68,7 @@ def side_folders(sides: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """The folder of each side, and a line for each that has no picture, or for all; the loader wants train and val."""
     if not sides:
         empty = {side: f"images/{side}" for side in ("train", "val")}
-        return empty, ["no picture is in it: nothing can be trained on it"]
+        return empty, ["it holds no picture: nothing can be trained on it"]
     found: dict[str, str] = {side: f"images/{side}" for side in SIDES if side in sides}
     notes = []
     for side, other in (("train", "val"), ("val", "train")):

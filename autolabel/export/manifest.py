@@ -33,7 +33,7 @@ def listed_files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:
     """Every file of an export of ours but the manifest, with its entry there, streamed. Raises ExportError when there
     is none, or when the manifest was damaged."""
     if not is_export(directory):
-        raise ExportError(f"{directory} is no export of autolabel: it has no {MANIFEST} of ours")
+        raise ExportError(f"{directory} is not an export of autolabel: it has no {MANIFEST} of ours")
     digest, first = hashlib.sha256(), HEAD.splitlines(keepends=True)[0]
     with (directory / MANIFEST).open("rb") as file:
         for line in file:

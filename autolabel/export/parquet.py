@@ -56,7 +56,7 @@ _GROUP_ROWS = 1000
 _Naming = Callable[[ImageRecord], str]
 _NOTES = {
     "not_utf8": "{} [name is not UTF-8; its|names are not UTF-8; their] stray bytes are written as %XX",
-    "not_finite": "{} [score that is no finite number is|scores that are no finite number are] null",
+    "not_finite": "{} non-finite [score is|scores are] null",
 }
 
 

@@ -170,7 +170,7 @@ def _check_same(record: ImageRecord, sha256: str) -> str:
     """What the record says of the file. Raises ImageError when that is something else."""
     assert record.info is not None, "only labelled images have a picture to write"
     if record.info.sha256 not in ("", sha256):
-        raise ImageError("changed", f"{record.path!r} has other bytes than when it was labelled")
+        raise ImageError("changed", f"{record.path!r} has changed since it was labelled")
     return record.info.sha256
 
 

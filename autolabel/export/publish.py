@@ -85,7 +85,7 @@ def publish(directory: Path, url: str) -> Published:
     except OSError as error:
         raise ExportError(
             f"{directory} cannot be published at {url}: {error.strerror or error}; what was current there still is, "
-            "the same command goes on"
+            "the same command continues"
         ) from error
     return Published(version, *sent)
 
@@ -96,7 +96,7 @@ def _files(directory: Path) -> Iterator[tuple[str, dict[str, object]]]:
             path.encode()
         except UnicodeEncodeError as error:
             raise ExportError(
-                f"{path!r} of {directory} is no UTF-8, and no name at a storage can be anything else"
+                f"{path!r} of {directory} is not UTF-8, as every name at a storage must be"
             ) from error
         yield path, entry
 

@@ -42,8 +42,8 @@ _NAMES: dict[Side, str] = {
 _NAMED = {side: re.compile(rf"(?:mini[-_]?)?{name}", re.IGNORECASE) for side, name in _NAMES.items()}
 
 _NOTES: dict[str, str] = {
-    "splits_unknown": "{} [picture has|pictures have] a split in the source whose name is none of train, val (valid, validation, "
-    "dev, eval) and test: val_fraction and test_fraction decide",
+    "splits_unknown": "{} [picture has|pictures have] a split in the source that is not called train, val (valid, validation, "
+    "dev, eval) or test: val_fraction and test_fraction decide",
     "groups_divided": "{} [picture is|pictures are] in another split than [its|their] group, since the source says so",
 }
 
@@ -209,7 +209,7 @@ def _pattern(group_by: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise SettingError(f"group_by is no regular expression: {error}: {group_by!r}") from error
+        raise SettingError(f"group_by is not a regular expression: {error}: {group_by!r}") from error
     if not pattern.groups:
         raise SettingError(f"group_by needs a group in parentheses that names the key, got {group_by!r}")
     return pattern

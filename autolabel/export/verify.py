@@ -22,7 +22,7 @@ def check_files(directory: Path) -> list[str]:
     The picture behind a link is compared too. Raises ExportError when `directory` is no export of ours.
     """
     if not is_export(directory):
-        raise ExportError(f"{directory} is no export of autolabel: it has no {MANIFEST} of ours")
+        raise ExportError(f"{directory} is not an export of autolabel: it has no {MANIFEST} of ours")
     try:
         entries = _entries((directory / MANIFEST).read_bytes())
     except ValueError as error:

@@ -28,7 +28,7 @@ def not_finite(stage: str) -> ImageError:
     """Of a model whose scores are NaN: no score is below or above a threshold then, and objects would go in silence."""
     return ImageError(
         "not_finite",
-        f"the model's scores are not numbers; its weights may be spoilt, else {stage}.precision=float32 may help",
+        f"the model's scores are not numbers; its weights may be damaged, else {stage}.precision=float32 may help",
     )
 
 

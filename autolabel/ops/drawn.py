@@ -164,7 +164,7 @@ def extra_text(fields: Mapping[str, Any]) -> str:
     try:
         return json.dumps(fields, allow_nan=False, separators=(",", ":"))
     except ValueError as e:
-        raise BadShape("an unknown field has a number out of any range") from e
+        raise BadShape("an unknown field has a number that is out of range") from e
 
 
 def is_crowd(value: object) -> bool:

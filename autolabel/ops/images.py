@@ -143,7 +143,7 @@ def upright_rgb(record: ImageRecord) -> UInt8:
         raise ImageError("changed", f"{record.path!r} is larger than when it was labelled") from error
     same = frame.info.sha256 == record.info.sha256 or not record.info.sha256
     if not same or frame.info.size_hw != record.info.size_hw:
-        raise ImageError("changed", f"{record.path!r} is another picture than when it was labelled")
+        raise ImageError("changed", f"{record.path!r} is not the picture that was labelled")
     return frame.image_rgb
 
 

@@ -54,7 +54,7 @@ def decode_index_png(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.in
         # The plugin's class, not Image.open: ultralytics replaces that function in the whole process.
         image = PngImageFile(io.BytesIO(data))
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "RGB"):
-            raise ImageError("unsupported", f"a PNG of mode {image.mode}; one number a pixel is needed")
+            raise ImageError("unsupported", f"a PNG of mode {image.mode}; one number per pixel is needed")
         numbers = np.asarray(image)
         if image.mode == "1":
             return numbers.astype(np.uint8)

@@ -172,7 +172,7 @@ def _mask(data: object, points: list[float], size_hw: tuple[int, int] | None) ->
     try:
         crop = decode_index_png(base64.b64decode(data, validate=True), size_hw[0] * size_hw[1])
     except (binascii.Error, ImageError) as e:
-        raise BadShape(f"the mask is no PNG that can be read: {e}") from e
+        raise BadShape(f"the mask is not a readable PNG: {e}") from e
     if crop.shape != (y1 - y0 + 1, x1 - x0 + 1):
         raise BadShape(f"the mask is a PNG of {crop.shape[::-1]} px in a box of {(x1 - x0 + 1, y1 - y0 + 1)}")
     if x0 < 0 or y0 < 0 or x1 >= size_hw[1] or y1 >= size_hw[0]:

@@ -124,7 +124,7 @@ def number_words(largest: int) -> tuple[UInt64, UInt8]:
     """The numbers up to `largest` and some more as text, each with a comma: eight bytes and how many of them count.
     Raises ValueError for one that does not fit."""
     if largest >= _LONGEST_SIDE:
-        raise ValueError(f"a mask with a side of {largest} px is no picture's")
+        raise ValueError(f"a mask with a side of {largest} px is larger than any picture's")
     return _number_words(1 << largest.bit_length())
 
 

@@ -78,7 +78,7 @@ def window_problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str
     x0, y0, x1, y1 = windows.T
     bad = ~((x0 >= 0) & (y0 >= 0) & (x0 < x1) & (y0 < y1) & (x1 <= w) & (y1 <= h))
     problems = {
-        row: f"bad_window: {windows[row].tolist()} is no part of the {w}x{h} image"
+        row: f"bad_window: {windows[row].tolist()} is not a part of the {w}x{h} image"
         for row in np.flatnonzero(bad).tolist()
     }
     if boxes is not None:

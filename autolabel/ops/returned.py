@@ -251,7 +251,7 @@ def _require_same(after: Sequence[Instance], before: Sequence[Instance]) -> None
     for one in after:
         was = of_index.pop(one.index, None)
         if was is None:
-            raise Malformed(f"instance {one.index!r} is none that it was given, or comes back twice")
+            raise Malformed(f"instance {one.index!r} was not given to it, or comes back twice")
         if one is not was:
             _require_fixed(one, was)
     if of_index:
@@ -290,7 +290,7 @@ def one_each(given: object, count: int) -> list[Any]:
     if len(found) != count:
         raise Malformed(
             counted(
-                count, "it was asked about {} picture[|s] and gave a list of {}: one each is wanted", len(found)
+                count, "it was asked about {} picture[|s] and gave a list of {}: one each is needed", len(found)
             )
         )
     return found

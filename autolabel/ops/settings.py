@@ -115,13 +115,13 @@ def read_fitted(
             raise SettingError(f"{key}: {shown} has version {document['version']!r}, this program reads {version}")
         return made(document), hashlib.sha256(data).hexdigest()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise SettingError(f"{key}: {shown} is no {kind} ({error!r})") from error
+        raise SettingError(f"{key}: {shown} is not a {kind} ({error!r})") from error
 
 
 def finite(value: object) -> float:
     """A number of such a file. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 
 
@@ -133,7 +133,7 @@ def _small_file(path: Path, *, key: str, instead: str) -> bytes:
 
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe waits for its writer then
-            raise refused("it is no regular file")
+            raise refused("it is not a regular file")
         with path.open("rb") as file:
             data = file.read(SMALL_BYTES + 1)
     except OSError as error:

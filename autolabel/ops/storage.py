@@ -94,7 +94,7 @@ def checked_url(url: str) -> str:
         raise ConfigError(f"{shown!r}: addresses of archives, caches and files of this machine are not read")
     if scheme in _WEB:
         raise ConfigError(
-            f"{shown!r} is an address of the web, which has neither folders nor checksums; copy the files to a storage "
+            f"{shown!r} is a web address, which has neither folders nor checksums; copy the files to a storage "
             "(s3://, gs://, hf://) or to this machine"
         )
     user, _, server = host.rpartition("@")

@@ -168,7 +168,7 @@ class CocoSource:
         # json names no position here; the first bare word is the one it stopped at.
         match = re.search(rf"(?<=[\[,:\s]){re.escape(name)}\b", text)
         line = text.count("\n", 0, match.start()) + 1 if match else 0
-        raise SourceError(f"{self._path!r} line {line}: {name} is no JSON number; write finite values")
+        raise SourceError(f"{self._path!r} line {line}: {name} is not a JSON number; write finite values")
 
     def _extra(self, row: Json, known: frozenset[str], where: str) -> str:
         try:
@@ -225,7 +225,7 @@ class CocoSource:
             if not isinstance(name, str) or not name or id_ < 0:
                 raise SourceError(f"{self._path!r}: category {id_} needs an id >= 0 and a name, got {shown(name)}")
             if not _is_unicode(name):
-                raise SourceError(f"{self._path!r}: category {id_}: {name!r} is half a character and no name")
+                raise SourceError(f"{self._path!r}: category {id_}: {name!r} is half a character, not a name")
             found[id_] = Category(id_, name, self._extra(row, _CATEGORY_FIELDS, f"category {id_}"))
         return tuple(found[id_] for id_ in sorted(found))
 
@@ -336,7 +336,7 @@ def _numbers(value: object, what: str, *, exactly: int | None = None) -> tuple[f
     if exactly is not None and len(value) != exactly:
         raise _BadLabel(f"{what} must have {exactly} numbers, got {len(value)}")
     if not all(abs(v) < 1e9 for v in value):  # 1e999 is JSON, and infinite
-        raise _BadLabel(f"{what} has a number out of any range")
+        raise _BadLabel(f"{what} has a number that is out of range")
     return tuple(value)  # whole numbers stay whole, so that they are written as they came
 
 
@@ -359,7 +359,7 @@ def _rle(rle: Json, size_hw: tuple[int, int] | None, where: str) -> Rle:
     size, counts = rle.get("size"), rle.get("counts")
     h, w = _numbers(size, f"{where}: RLE size", exactly=2)
     if h != int(h) or w != int(w) or h < 1 or w < 1:
-        raise _BadLabel(f"{where}: RLE size {size} is no image size")
+        raise _BadLabel(f"{where}: RLE size {size} is not an image size")
     if size_hw is not None and (h, w) != size_hw:
         raise _BadLabel(f"{where}: RLE size {size} differs from the image's [{size_hw[0]}, {size_hw[1]}]")
     shape = int(h), int(w)

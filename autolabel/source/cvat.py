@@ -100,7 +100,7 @@ class CvatSource:
             images.append(item)
             used |= {shape.label for shape in item.shapes}
         if not images and not stated:
-            raise SourceError(f"{self._file!r} has no <image> and no <labels>; it is no export of CVAT")
+            raise SourceError(f"{self._file!r} has no <image> and no <labels>; it is not a CVAT export")
         labels = {**stated, **dict.fromkeys(sorted(used - set(stated)), "")}
         categories = tuple(Category(id_, n, extra) for id_, (n, extra) in enumerate(labels.items(), 1))
         return _Parsed(images, self._namings(images, names), categories)

@@ -98,10 +98,10 @@ def read_label_bytes(path: str, max_bytes: int) -> bytes:
             data = file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
     except OSError as e:
         if e.errno == errno.EFBIG:
-            raise SourceError(f"{path!r} is larger than {max_bytes} bytes; that is no label file") from e
+            raise SourceError(f"{path!r} is larger than {max_bytes} bytes, too large for a label file") from e
         raise SourceError(f"{path!r} cannot be read: {e.strerror}") from e
     if len(data) > max_bytes:
-        raise SourceError(f"{path!r} is larger than {max_bytes} bytes; that is no label file")
+        raise SourceError(f"{path!r} is larger than {max_bytes} bytes, too large for a label file")
     return data
 
 

@@ -297,7 +297,7 @@ def _numbers(values: Any, what: str, count: int) -> tuple[float, ...]:
     if not isinstance(values, list) or len(values) != count:
         raise _BadLabel(f"{what} must have {count} numbers, got {values!r}")
     if not all(isinstance(v, int | float) and math.isfinite(v) and abs(v) < 1e9 for v in values):
-        raise _BadLabel(f"{what} has no finite number, or one out of any range: {values!r}")
+        raise _BadLabel(f"{what} has a number that is not finite or out of range: {values!r}")
     return tuple(values)
 
 

@@ -198,7 +198,7 @@ class PngMaskSource:
     def _labels(self, path: str, names: ClassNames) -> Labels:
         ids = decode_index_png(read_label_bytes(path, _MAX_PNG))
         if ids.ndim != 2:
-            raise SourceError(f"{path}: a PNG of colours; one number a pixel is needed")
+            raise SourceError(f"{path}: a colour PNG; one number per pixel is needed")
         objects = list(self._regions(ids, path, names) if self._semantic else self._instances(ids, path, names))
         masks = tuple(one.mask for one in objects)
         n = len(objects)

@@ -130,7 +130,7 @@ def _record_in(line: list[Any], rest: bytes, image_id: str, path: str) -> ImageR
     masks = _Masks(strings, None if info is None else info.size_hw, {i: (h, w) for i, h, w in sizes})
     candidates = tuple(_candidates_in(rows, masks, dict(rare)))
     if len(candidates) != count:
-        raise ValueError("it has another number of candidates than it says")
+        raise ValueError("it does not hold as many candidates as it says")
     verdicts = _verdicts_in(count, masks, told)
     if masks.at != len(strings):
         raise ValueError("its masks are not as long as it says")

@@ -54,7 +54,7 @@ def part_run(reader: RunReader | RunStore) -> PartRun:
     text = reader.meta("part")
     if not text:
         raise StoreMismatch(
-            f"{reader.directory} is no part of a run: parts are made with autolabel label part=K/N"
+            f"{reader.directory} is not a part of a larger run: parts are made with autolabel label part=K/N"
         )
     try:
         told = mapping_of(reader, "part")

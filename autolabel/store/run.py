@@ -472,7 +472,7 @@ def mapping_of(run: RunStore | RunReader, key: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StoreCorrupt(_damaged(run, key, str(error))) from error
     if not isinstance(found, dict):
-        raise StoreCorrupt(_damaged(run, key, "it is no mapping"))
+        raise StoreCorrupt(_damaged(run, key, "it is not a mapping"))
     return found
 
 

@@ -135,7 +135,7 @@ def _attempt(wanted: Wanted, partial: _Partial, transport: Transport, report: Pr
         error.close()
         if error.code == 416:  # what we have does not fit their file: forget it
             partial.discard()
-            raise _Interrupted("the server has another file than the part that was kept") from error
+            raise _Interrupted("the server has a different file from the part that was kept") from error
         raise _refused(wanted, error) from error
     except urllib.error.URLError as error:
         raise _unreachable(wanted, error) from error
@@ -271,7 +271,9 @@ def _total(wanted: Wanted, response: Any, start: int) -> int | None:
     length = response.headers.get("Content-Length")
     if length is None or not length.isdigit():
         if wanted.bytes is None and wanted.sha256 is None:
-            raise WeightsMissing("the server does not say how long the file is, so a cut file could not be told")
+            raise WeightsMissing(
+                "the server does not say how long the file is, so a truncated one would not be noticed"
+            )
         return wanted.bytes
     total = start + int(length)
     if wanted.bytes not in (None, total):

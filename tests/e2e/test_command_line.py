@@ -111,7 +111,7 @@ def test_what_a_run_exported_is_labelled_with_a_word(label, tmp_path, capsys):
     assert label("in", "run=r", "export=[yolo]") == 0
     assert "run directory of autolabel" not in capsys.readouterr().err
     assert label("r/export/yolo", "run=again") == 0
-    assert "/r of autolabel: the pictures" in capsys.readouterr().err
+    assert "/r of autolabel: labelling its exported pictures" in capsys.readouterr().err
     assert label("r", "run=other") == 1
     assert "export of autolabel: 1" in capsys.readouterr().err
 

@@ -151,7 +151,7 @@ def test_what_does_not_fit_together_is_refused_with_the_reason(label, tmp_path, 
         ("part 1", "part 3"): "1 of 3 parts is missing: 2/3",
         ("part 1", "part 2", "part 3", "again"): "are both part 2/3",
         ("part 1", "other", "part 3"): "prompt.pad: 0.0 | 0.1",
-        ("part 1", "whole"): "is no part of a run",
+        ("part 1", "whole"): "is not a part of a larger run",
     }
     for runs, said in refusals.items():
         assert merged(tmp_path, runs) == 1, runs

@@ -112,7 +112,7 @@ def from_python(source: object, *settings: str) -> list[Result]:
 def test_clicks_are_checked_from_python_as_by_the_command(labels, tmp_path, caplog):
     with pytest.raises(ConfigError, match=r"the 1 picture that prompt.file names is not in the source \('ghost"):
         from_python(labels, clicks(tmp_path, "ghost.png,1,1,1,1"))
-    with pytest.raises(ConfigError, match=r"'a b\.png' has no annotation '99'; mend the id"):
+    with pytest.raises(ConfigError, match=r"'a b\.png' has no annotation '99'; correct the id"):
         from_python(labels, clicks(tmp_path, "a b.png,99,30,40,1"))
     with pytest.raises(
         ConfigError, match=r"none of its clicks would be asked; 1 of its objects has a mask that stays"

@@ -273,7 +273,7 @@ def test_refining_an_earlier_versions_run_takes_no_other_calibration_unless_it_i
     capsys.readouterr()
     assert main(["refine", str(run)]) == 1
     error = capsys.readouterr().err
-    assert "calibration that its quality was read from is another one now" in error
+    assert "calibration that its quality was read from has changed" in error
     assert error.count("\n") == 1
     assert records(run) == before
     assert main(["refine", str(run), f"refine.quality.calibration={mine}"]) == 0

@@ -223,7 +223,7 @@ def test_formats_that_are_not_named_this_time_are_said_to_be_outdated(label, tmp
     next((tmp_path / "in").rglob("*.png")).unlink()
     assert label(tmp_path / "in", "export=[coco]") == 0
     command = f"autolabel export {tmp_path / 'run'} export=yolo"
-    assert f"outdated   {tmp_path / 'run'}/export/yolo: of other records than now; again: {command}\n" in (
+    assert f"outdated   {tmp_path / 'run'}/export/yolo: written from other records; again: {command}\n" in (
         capsys.readouterr().out
     )
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["outdated"] == ["yolo"]
@@ -239,7 +239,7 @@ def test_a_format_that_cannot_be_written_stops_no_other_and_not_the_summary(labe
     (run / "export" / "voc" / "mine.txt").write_text("somebody's own")
     assert label(tmp_path / "in", "export=[voc,coco]") == 2
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed ")]
-    assert line.startswith(f"failed     export=voc: {run}/export/voc holds files that are no export of autolabel;")
+    assert line.startswith(f"failed     export=voc: {run}/export/voc holds files that autolabel did not export;")
     assert line.endswith(f"(all labels are safe in {run})")
     summary = json.loads((run / "summary.json").read_text())
     assert (list(summary["exports"]), list(summary["unwritten"]), summary["exit_code"]) == (["coco"], ["voc"], 2)
@@ -626,7 +626,7 @@ def test_arguments_of_save_that_cannot_be_are_one_clear_line(arguments, said, re
     ("overrides", "said"),
     [("experiment=offline", r"^overrides must be a list of texts such as \["), (None, "overrides must be a list"),
      ({"experiment": "offline"}, "overrides must be a list"), ([1], r"overrides must be a list .*, got \[1\]"),
-     (["experiment=offline", "in/"], "'in/' is no setting; settings are KEY=VALUE")],
+     (["experiment=offline", "in/"], "'in/' is not a setting; settings are KEY=VALUE")],
 )  # fmt: skip
 def test_settings_that_are_none_are_one_clear_line_from_python(overrides, said):
     with pytest.raises(ConfigError, match=said):
@@ -722,7 +722,7 @@ def test_an_export_whose_pictures_are_not_known_is_not_replaced(results, tmp_pat
     (tmp_path / "out" / "coco").rename(tmp_path / "aside")
     (tmp_path / "elsewhere" / "coco").rename(tmp_path / "out" / "coco")
     with pytest.raises(
-        ExportError, match=r"out/coco holds an export of which is not noted .*; delete it if nobody"
+        ExportError, match=r"out/coco holds an export that does not say whose labels .*; delete it if nobody"
     ):
         first.save(tmp_path / "out", ["coco"])
     assert saved_names(tmp_path / "out") == ["b.png"]

@@ -293,7 +293,7 @@ def test_an_interrupted_export_leaves_the_old_one_and_no_litter(tmp_path):
 def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco" / "thesis.txt").write_text("mine")
-    with pytest.raises(ExportError, match="no export of autolabel"):
+    with pytest.raises(ExportError, match="autolabel did not export"):
         export(a_run(), tmp_path)
     assert (tmp_path / "coco" / "thesis.txt").read_text() == "mine"
 
@@ -385,7 +385,7 @@ def test_an_id_zero_is_kept_and_the_report_says_what_it_means(tmp_path):
 
 def test_a_field_of_the_source_that_is_no_json_is_an_error(tmp_path):
     bad = instance(shapes()["disc"], extra="{")
-    with pytest.raises(ExportError, match="no JSON"):
+    with pytest.raises(ExportError, match="are not JSON"):
         export(ListReader([record("a.jpg", [bad])]), tmp_path)
 
 
@@ -465,7 +465,7 @@ def test_copied_pictures_keep_their_names_but_for_those_that_no_reader_takes(tmp
     for name, item in zip(names, items, strict=True):
         assert (tmp_path / "coco" / "images" / name).read_bytes() == Path(item.path).read_bytes()
     assert (report.counts["renamed"], report.counts.get("not_utf8", 0)) == (3, 0)
-    assert any("3 pictures have another name" in note for note in report.notes)
+    assert any("3 pictures are named differently" in note for note in report.notes)
     assert exporter(images="copy").read_back(run, tmp_path / "coco").deviations == ()
 
 

@@ -63,8 +63,8 @@ def test_images_that_lost_all_objects_are_told_from_those_that_have_none(tmp_pat
     report = chosen.export(run, tmp_path / "out")
     everything = {"object", "nothing", "refined", "small", "both", "half"}
     assert pictures(tmp_path / "out") == {f"{stem}.png" for stem in everything - left_out}
-    told = "3 images of which all objects were dropped (2 min_quality, 2 min_area_px, 1 min_area) "
-    assert [note for note in report.notes if "all objects" in note] == [told + line.format(name)]
+    told = "3 images whose objects were all dropped (2 min_quality, 2 min_area_px, 1 min_area) "
+    assert [note for note in report.notes if "all dropped" in note] == [told + line.format(name)]
     assert report.counts["images_emptied"] == 3
     assert report.counts.get("images_empty", 0) == (choice == "drop")
     assert report.images == len(everything - left_out)
@@ -75,7 +75,7 @@ def test_images_that_lost_all_objects_are_told_from_those_that_have_none(tmp_pat
 def test_where_no_image_lost_its_objects_there_is_no_line(tmp_path, name):
     kept = [one for one in items(tmp_path) if one.image_id in ("object.png", "nothing.png", "half.png")]
     report = exporter(name).export(ListReader(kept), tmp_path / "out")
-    assert not any("all objects" in note for note in report.notes)
+    assert not any("all dropped" in note for note in report.notes)
     assert report.images == 3
 
 
@@ -91,9 +91,7 @@ def test_what_a_format_leaves_out_is_a_reason_too(policy, changes, reason):
     one = replace(instance(SHAPES["disc"]), **changes)
     empty, counts = EmptyImages("x", "keep", policy), Counter()
     assert empty.count(record("a.png", [one]), counts)
-    assert (
-        f"1 image of which all objects were dropped (1 {reason}) is written as an image" in empty.note(counts)[0]
-    )
+    assert f"1 image whose objects were all dropped (1 {reason}) is written as an image" in empty.note(counts)[0]
 
 
 def test_of_an_image_without_kept_objects_the_store_tells_what_was_dropped():

@@ -148,7 +148,7 @@ def test_a_split_that_is_named_after_no_side_is_dealt_and_said(tmp_path):
     report = CocoExporter(**COCO).export(ListReader(items), tmp_path / "out")
     assert report.counts["splits_unknown"] == 6
     assert any(
-        note.startswith("6 pictures have a split in the source whose name is none of") for note in report.notes
+        note.startswith("6 pictures have a split in the source that is not called") for note in report.notes
     )
 
 
@@ -157,7 +157,7 @@ def test_images_without_labels_take_no_part():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "words"), [("(cam", "is no regular expression"), ("cam", "needs a group in parentheses")]
+    ("pattern", "words"), [("(cam", "is not a regular expression"), ("cam", "needs a group in parentheses")]
 )
 def test_a_pattern_that_groups_nothing_is_refused(pattern, words):
     with pytest.raises(ConfigError, match=f"group_by {words}"):

@@ -93,7 +93,7 @@ def test_the_manifest_is_json_and_names_every_file_but_itself(exported):
 
 
 def test_a_folder_that_is_no_export_is_an_error(tmp_path):
-    with pytest.raises(ExportError, match="no export of autolabel"):
+    with pytest.raises(ExportError, match="not an export of autolabel"):
         check_files(tmp_path)
 
 
@@ -140,7 +140,7 @@ def test_what_is_no_regular_file_is_a_fault_and_is_never_opened(tmp_path):
 
 def test_a_manifest_that_is_a_pipe_is_no_export(tmp_path):
     os.mkfifo(tmp_path / "manifest.json")
-    with pytest.raises(ExportError, match="no export of autolabel"):
+    with pytest.raises(ExportError, match="not an export of autolabel"):
         check_files(tmp_path)
 
 

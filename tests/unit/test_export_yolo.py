@@ -201,7 +201,7 @@ def test_without_a_picture_the_report_says_once_that_nothing_can_be_trained(tmp_
     report = export([failed("a.png")], tmp_path / "yolo")
     content = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
     assert (content["train"], content["val"]) == ("images/train", "images/val")
-    assert report.notes[1:] == ("no picture is in it: nothing can be trained on it",)
+    assert report.notes[1:] == ("it holds no picture: nothing can be trained on it",)
 
 
 def test_the_splits_of_the_source_are_kept(tmp_path, make):

@@ -97,7 +97,7 @@ def test_many_masks_at_once_are_each_one_alone():
 def test_masks_of_several_sizes_and_of_no_pictures_size_are_refused():
     with pytest.raises(ValueError, match="several sizes"):
         centre_texts([encode(np.ones((4, w), np.uint8)) for w in (4, 5)], numbers(5), numbers(4))
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="larger than any picture"):
         outline(Rle((1, 10_000_000), b"0"))
 
 

@@ -114,7 +114,7 @@ def test_a_link_is_published_as_the_picture_it_leads_to(tmp_path, bucket):
 
 def test_a_name_that_no_storage_can_carry_is_refused_before_it_is_current(tmp_path, bucket):
     export(tmp_path / "e", **{"a\udcff": b"1"})
-    with pytest.raises(ExportError, match="no UTF-8"):
+    with pytest.raises(ExportError, match="is not UTF-8"):
         publish(tmp_path / "e", URL)
     assert not MemoryFileSystem().exists("/out/coco/current.json")
 

@@ -205,7 +205,7 @@ def test_the_known_objects_of_a_run_are_those_with_truth_and_a_mask_of_their_own
 def test_a_file_that_is_no_calibration_is_named_in_one_line(text, tmp_path):
     path = tmp_path / "quality.json"
     path.write_text(text, "latin-1")
-    with pytest.raises(ConfigError, match=r"calibration: .*quality.json is no calibration") as caught:
+    with pytest.raises(ConfigError, match=r"calibration: .*quality.json is not a calibration") as caught:
         scored([], str(path))
     assert "\n" not in str(caught.value)
 
@@ -233,9 +233,9 @@ def test_only_a_small_regular_file_is_read(tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(SMALL_BYTES + 1)
     for place, why in (
-        ("pipe", "no regular file"),
+        ("pipe", "not a regular file"),
         ("large", "more than 16 MiB"),
-        ("/dev/zero", "no regular file"),
+        ("/dev/zero", "not a regular file"),
     ):
         with pytest.raises(ConfigError, match=f"calibration: .* cannot be read .*{why}.*or default"):
             scored([], str(tmp_path / place))

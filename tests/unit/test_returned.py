@@ -255,7 +255,7 @@ def renumbered(some):
         (first(mask=np.ones(SIZE, np.uint8)), "a mask must be an Rle"),
         (first(mask=box_rle(np.array([0, 0, 4, 4]), SIZE[::-1])), r"has the size \(60, 40\), which must be \(40, 60\)"),
         (first(quality="good"), "quality must be a number or None"),
-        (first(index=7), "instance 7 is none that it was given"),
+        (first(index=7), "instance 7 was not given to it"),
         (renumbered, "instance 0 has another category_id"),
         (lambda some: (some[1:], []), "instance 0 is neither kept nor dropped"),
         (lambda some: ([*some, some[0]], []), "or comes back twice"),

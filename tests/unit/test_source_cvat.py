@@ -238,7 +238,7 @@ XXE = (
         ("", "not XML"),
         ('<?xml version="1.0" encoding="no-such"?><annotations/>', "not XML|encoding"),
         ("<annotation></annotation>", "not <annotations>"),
-        ("<annotations></annotations>", "no export of CVAT"),
+        ("<annotations></annotations>", "not a CVAT export"),
         ('<annotations><track id="0" label="x"></track></annotations>', "CVAT for video"),
         (xml(image(), image(id_="1")), r"image 2: the name 'a.png' was there before"),
         (project(*TWICE, *TWICE[:1]), r"image 3: the name 'Train/a.png' was there before"),

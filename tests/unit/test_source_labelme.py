@@ -203,7 +203,7 @@ def test_coordinates_are_upright_and_stored_ones_are_told_by_their_size(tmp_path
         (top(shape(TRIANGLE, kind="blob")), "'blob' is not known"),
         (top(shape([[1, 1], [1, 1]], "circle")), "radii"),
         (top(shape([[0, 0], [9e8, 0], [0, 9e8]])), "longer than"),
-        (top(shape([[3, 4], [5, 5]], "mask", mask="no base64!")), "no PNG"),
+        (top(shape([[3, 4], [5, 5]], "mask", mask="no base64!")), "not a readable PNG"),
         (top(shape([[3, 4], [5, 5]], "mask", mask=png(np.ones((9, 9), np.uint8)))), "in a box of"),
         (top(shape([[18, 8], [20, 9]], "mask", mask=png(np.ones((2, 3), np.uint8)))), "not inside"),
         (top(shape([[3, 4], [5, 5]], "mask", mask=png(np.zeros((2, 3), np.uint8)))), "no pixel"),

@@ -164,8 +164,8 @@ def test_a_row_without_objects_has_no_labels_or_an_empty_list(tmp_path):
     [
         ({"bbox": None}, "neither bbox nor segmentation"),
         ({"bbox": [1.0, 2.0, 3.0]}, "bbox must have 4 numbers"),
-        ({"bbox": [1.0, float("nan"), 3.0, 4.0]}, "no finite number"),
-        ({"bbox": [1.0, 1e300, 3.0, 4.0]}, "out of any range"),
+        ({"bbox": [1.0, float("nan"), 3.0, 4.0]}, "not finite or out of range"),
+        ({"bbox": [1.0, 1e300, 3.0, 4.0]}, "out of range"),
         ({"category": 2}, "no class 2 in the file"),
         ({"category": -1}, "no class -1 in the file"),
         ({"segmentation": {"size": [120, 161], "counts": "x"}}, r"RLE size .* differs"),

@@ -37,7 +37,7 @@ def lines_of(tmp_path, codes):
 @pytest.mark.parametrize(
     ("ends", "labelled", "line"),
     [
-        (["ok", "empty", "skipped", "failed"], 2, "1.00 pictures a second (2 in 2.0 s, models loaded in it)"),
+        (["ok", "empty", "skipped", "failed"], 2, "1.00 pictures a second (2 in 2.0 s, including model loading)"),
         (["skipped", "failed"], 0, "none: 2 pictures failed or were skipped"),
         (["failed"], 0, "none: 1 picture failed or was skipped"),
         ([], 0, "nothing to do: every picture was labelled before"),
@@ -62,7 +62,7 @@ def test_the_speed_is_that_of_pictures_that_were_labelled(tmp_path, ends, labell
         ([("ok", ""), ("failed", "corrupt")], "autolabel export "),
         (
             [("failed", "corrupt"), ("skipped", "unlabelled")],
-            "no picture is labelled: put right what is said above",
+            "no picture is labelled: correct what is said above",
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_records_are_counted_by_status_as_they_are_committed():
 def test_what_was_skipped_is_said_by_its_reason(tmp_path):
     lines, summary = lines_of(tmp_path, ["unlabelled", "too\nlarge", "unlabelled"])
     assert lines == [
-        "skipped    2 pictures have no labels in the source, not even that nothing is in them: exports leave them out",
+        "skipped    2 pictures have no labels in the source, not even that they are empty: exports leave them out",
         "skipped    1 picture was skipped (too\\nlarge): exports leave it out",
     ]
     assert summary.holds.skipped == {"unlabelled": 2, "too\nlarge": 1}
