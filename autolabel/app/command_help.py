@@ -45,7 +45,7 @@ def page(
     options: Sequence[str],
     config_dir: str | None = None,
 ) -> str:
-    """Of a command with a file `configs/<command>.yaml`, and of the choices among the `arguments`: `prompt=grid`."""
+    """Help for the command of `configs/<command>.yaml`, and for choices among the `arguments`: `prompt=grid`."""
     folders = folders_of(config_dir)
     file = described((configs_dir() / f"{command}.yaml").read_text("utf-8"), "")
     groups = [one for one in file.choices if one.key != "_self_"]

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from autolabel.report.compare import Changes, Comparison
 
 VERSION = 1
-"""Of `comparison.json`."""
+"""Format version of `comparison.json`."""
 SETTINGS_SHOWN = 20
 """Settings that differ on the screen; the page has them all."""
 LONGEST_VALUE = 60
 LEFT_OUT_SHOWN = 3
-"""Of the paths that are no runs, in the error where fewer than two are."""
+"""Paths that are not runs, listed in the error where fewer than two are."""
 RENAMED = (
     "{} picture[ has|s have] different image ids in the two runs; [it is|they are] matched by the bytes of [its file|their "
     "files] or by name."

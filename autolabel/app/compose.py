@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _GIVEN = "given"
 """A choice that is there for one composition."""
 _ALIKE = 0.8
-"""Of 1: from here on a key is taken for another one, misspelt (difflib)."""
+"""Similarity, at most 1 (difflib), from which on a key is taken for another one, misspelt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +523,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 @cache
 def _names() -> tuple[str, ...]:
-    """Of all our configuration files, relative to their folder."""
+    """The names of all our configuration files, relative to their folder."""
     return tuple(sorted(str(path.relative_to(configs_dir())) for path in configs_dir().rglob("*.yaml")))
 
 

@@ -122,7 +122,7 @@ def as_truth_settings(text: str) -> str:
 
 @cache
 def _source_settings() -> tuple[str, str]:
-    """Of all sources: the names of their settings, and their own; as alternatives of a pattern."""
+    """The names of the settings of all sources, and the sources' own names; as alternatives of a pattern."""
     from omegaconf import OmegaConf
 
     files = sorted((configs_dir() / "source").glob("*.yaml"))

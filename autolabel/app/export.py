@@ -24,7 +24,7 @@ from autolabel.store.lock import exclusive, shared
 from autolabel.store.run import RunReader, open_reader
 
 Settings = Mapping[str, Mapping[str, object]]
-"""Of each format, by its name."""
+"""The settings of each format, by its name."""
 LISTED = 20
 """Deviations spelled out for each format; the rest is counted."""
 

@@ -42,8 +42,8 @@ def fingerprint(
 
 
 def _entries(stage: str, settings: Any, identity: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Of one group: its settings, but for places of which the identity says what is there, and the identity. Raises
-    ConfigError for one that is not texts: read back from the run, it would be another."""
+    """The entries of one group: its settings, but for places of which the identity says what is there, and the
+    identity. Raises ConfigError for one that is not texts: read back from the run, it would be another."""
     texts(f"{stage}: the identity of {settings.get('_target_')}", identity)
     pairs = {key: repr(value) for key, value in leaves({stage: settings})}
     for name in PLACES & {key.partition(" ")[0] for key in identity}:

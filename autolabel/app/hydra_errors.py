@@ -27,7 +27,7 @@ NAMED = ("refine", "export")
 
 
 def unreadable(override: str) -> str:
-    """Of what Hydra's grammar cannot read."""
+    """Error text for an override that Hydra's grammar cannot read."""
     if "=" not in override and not override.startswith("~"):
         return f"{override!r} is not a setting; settings are KEY=VALUE, such as detect=nano"
     return (
@@ -95,7 +95,7 @@ def of_composing(error: Exception) -> str:
 
 
 def of_reading(error: OmegaConfBaseException, config: DictConfig) -> str:
-    """Of a value that is not there, or refers to what is not."""
+    """Error text for a value that is not there, or refers to what is not."""
     if isinstance(error, MissingMandatoryValue):
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
@@ -112,7 +112,7 @@ def key_of_building(error: InstantiationException) -> str:
 
 
 def of_building(error: InstantiationException, config: object) -> str:
-    """Of a class that cannot be loaded, does not take a setting, or fails."""
+    """Error text for a class that cannot be loaded, does not take a setting, or fails."""
     text = str(error)
     key = key_of_building(error)
     dot, colon = (f"{key}.", f"{key}: ") if key else ("", "")

@@ -147,7 +147,7 @@ def _stopped(command: str) -> int:
 
 
 def usage(config_dir: str | None = None) -> str:
-    """Of the program; the choices of a person's own folder are among the package's."""
+    """Help for the program; the choices of a person's own folder are among the package's."""
     commands = "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
     groups = "\n".join(f"  {group:<11} {_wrapped(names)}" for group, names in choices(config_dir).items())
     return USAGE.format(

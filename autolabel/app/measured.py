@@ -125,14 +125,14 @@ def run_figures(reader: RunReader) -> RunFigures:
 
 
 def _digest_of(record: ImageRecord) -> int:
-    """Of a picture: of its bytes, or of its file name where they could not be read. Their sum is one of them all."""
+    """Digest of a picture's bytes, or of its file name where they could not be read. Their sum is one of them all."""
     sha256 = record.info.sha256 if record.info else ""
     key = b"bytes:" + sha256.encode() if sha256 else b"name:" + os.fsencode(file_name(record.image_id))
     return int.from_bytes(hashlib.sha256(key).digest(), "big")
 
 
 class _Mean:
-    """Of the values that are there."""
+    """The mean of the values that are there."""
 
     def __init__(self) -> None:
         self._sum, self._count = 0.0, 0
@@ -160,7 +160,7 @@ def settings_of(reader: RunReader, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _as_set(value: Any) -> str:
-    """As a person would set it."""
+    """The value as a person would set it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

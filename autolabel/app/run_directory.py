@@ -23,7 +23,7 @@ from autolabel.store.place import free_bytes
 from autolabel.store.run import FILE_NAME, check_is_run, open_reader
 
 _SUFFIXES = frozenset((".txt", ".lst", ".json", ".yaml", ".yml", ".parquet"))
-"""Of files that list pictures; whether an address is a folder is not asked for a name."""
+"""Suffixes of files that list pictures; whether an address is a folder is not asked for a name."""
 MIN_FREE_BYTES = 256 << 20
 BYTES_A_PICTURE = 3 << 10
 """Room for a record: 2 KiB, measured with real detections, and half as much again for the log that SQLite keeps."""

@@ -114,7 +114,7 @@ class Prompter(Protocol):
     def prompt(
         self, frames: Sequence[Frame], detections: Sequence[Detections], asked: Sequence[Sequence[int]]
     ) -> list[Prompts]:
-        """Of image i, the detections `asked[i]` want a mask; their boxes are sound and clipped. The others are there
+        """The detections `asked[i]` of image i want a mask; their boxes are sound and clipped. The others are there
         to be taken into account; prompts for them are left out, as the source's masks stay."""
 
 
@@ -307,7 +307,7 @@ class SettingsReader(Protocol):
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """As in the exporter's configuration: plain values."""
+        """The settings as in the exporter's configuration: plain values."""
 
 
 LOST = ("images_missing", "images_changed")

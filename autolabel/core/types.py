@@ -121,8 +121,8 @@ FRAME_ASSUMED = "frame_assumed"
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """Of a decoded picture: upright size in pixels, the EXIF orientation (1..8) that was applied, sha256 of
-    the file's bytes, and notes such as `alpha_dropped`, `multi_frame` or MAX_DET."""
+    """What is known of a decoded picture: upright size in pixels, the EXIF orientation (1..8) that was applied,
+    sha256 of the file's bytes, and notes such as `alpha_dropped`, `multi_frame` or MAX_DET."""
 
     width: int
     height: int

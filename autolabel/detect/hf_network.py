@@ -20,8 +20,8 @@ from autolabel.weights.hub import hosted
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Raw:
-    """Of one picture, float32 on the CPU: `logits` (1, Q, C) and `pred_boxes` (1, Q, 4), centre and size in
-    fractions. Named as transformers names them, which post-processes this."""
+    """The network's answer for one picture, float32 on the CPU: `logits` (1, Q, C) and `pred_boxes` (1, Q, 4), centre
+    and size in fractions. Named as transformers names them, which post-processes this."""
 
     logits: Any
     pred_boxes: Any

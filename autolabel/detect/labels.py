@@ -36,7 +36,7 @@ class LabelsDetector:
 
     @property
     def hands_on(self) -> frozenset[str]:
-        """Of the annotations: their ids and keypoints, and masks that are to be made anew."""
+        """The annotations' ids and keypoints, and masks that are to be made anew."""
         return frozenset({"ids", "keypoints"} if self.keep_masks else {"ids", "keypoints", "masks"})
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:

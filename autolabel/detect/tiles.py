@@ -40,7 +40,7 @@ pixels."""
 COVERED = 0.8
 """The part of a cut box that must lie in a whole object for the box to be a part of it."""
 PAIRS_AT_ONCE = 1 << 20
-"""Of boxes that are compared: 40 MB or so."""
+"""Pairs of boxes that are compared at once: 40 MB or so."""
 
 
 class TiledDetector:
@@ -158,7 +158,7 @@ def joined(boxes: Boxes, views: Sequence[Window], match_iou: float) -> Detection
 
 
 def _box(boxes: Boxes, members: np.ndarray, sizes: Float32) -> Float32:
-    """Of an object: the whole box of the smallest view, of the highest score among equals; else around all parts."""
+    """The box of an object: the whole one of the smallest view, the best scored of equals; else around all parts."""
     whole = members[~boxes.cut[members]]
     if len(whole):
         best: Float32 = boxes.xyxy[whole[np.lexsort((-boxes.scores[whole], sizes[whole]))[0]]]

@@ -395,6 +395,6 @@ def failed(ref: ImageRef, code: str, detail: str, info: ImageInfo | None = None)
 
 
 def unlabelled(ref: ImageRef, info: ImageInfo) -> ImageRecord:
-    """Of a picture whose labels were to be taken and that has none: nobody said that nothing is in it, so exports must
-    not."""
+    """The record of a picture whose labels were to be taken and that has none: nobody said that it is empty, so
+    exports must not."""
     return replace(failed(ref, UNLABELLED, "the source has no labels for it", info), status="skipped")

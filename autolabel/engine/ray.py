@@ -112,7 +112,7 @@ class RayEngine:
         self._mine = False
 
     def run(self, labeler: Labeler, units: Iterable[Unit], sink: RecordSink) -> None:
-        """As every engine. The labeler is pickled: one that holds models must know how to be built elsewhere."""
+        """Run as every engine does. The labeler is pickled: one with models must know how to be built elsewhere."""
         task = Task(self, labeler, sink)
         waiting: dict[int, Unit] = {}
         fresh = iter(units)

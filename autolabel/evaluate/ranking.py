@@ -42,7 +42,7 @@ class Ranking:
 
 
 def ranking(scores: Sequence[float], ious: Sequence[float]) -> Ranking:
-    """Of masks with a score and an IoU in [0, 1] each."""
+    """The ranking of masks with a score and an IoU in [0, 1] each."""
     s, i = np.array(scores, np.float64), np.array(ious, np.float64)
     if not len(s):
         return Ranking(0, None, None, None, None, _bins(s, i))

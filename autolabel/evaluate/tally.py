@@ -167,7 +167,7 @@ class Tally:
                 self._confused[one.class_number, None] += 1
 
     def _confuse_pairs(self, scene: Scene, verdicts: Sequence[Verdict]) -> None:
-        """Of a run on the true boxes, where an object's class is given: right, or nothing."""
+        """Confusions of a run on the true boxes, where an object's class is given: right, or nothing."""
         for verdict in verdicts:
             number = None if verdict.truth is None else scene.truth[verdict.truth].class_number
             self._confused[number, number if verdict.kind == "matched" else None] += 1

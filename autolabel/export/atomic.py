@@ -96,7 +96,7 @@ class Draft:
         return self.sha256(path)
 
     def sha256(self, path: str) -> str:
-        """Of the file that was written last."""
+        """The sha256 of the file that was written last."""
         assert self._last is not None, "a file was written"
         assert self._last[0] == path, "only the last file is remembered"
         return str(self._last[1]["sha256"])

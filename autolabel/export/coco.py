@@ -332,7 +332,7 @@ class _Listed:
                 yield b",\n".join(rows)
 
     def _numbered(self, side: str) -> Iterator[tuple[int, int, bytes, bool]]:
-        """Of each image its id, the number of its annotations, its fields, and whether it is listed on that side."""
+        """The id of each image, the number of its annotations, its fields, and whether it is listed on that side."""
         number = self.image_ids.numbers()
         self.images.seek(0)
         for line, place in zip(self.images, self.places, strict=True):

@@ -53,7 +53,7 @@ _NOTES = {"renamed_images": "{} image [name holds|names hold] characters that XM
 
 @dataclass(slots=True)
 class _Seen:
-    """Of the first reading: how many images are there, which are not, and each class's attributes."""
+    """Findings of the first reading: how many images are there, which are not, and each class's attributes."""
 
     images: int = 0
     left_out: set[str] = field(default_factory=set)
@@ -240,7 +240,7 @@ def _own_label(category: Category) -> dict[str, Any]:
 
 
 def _label_attributes(category: Category, attributes: Mapping[int, set[str]]) -> list[dict[str, str]]:
-    """As in the XML: the values of a choice are lines."""
+    """The attributes as in the XML: the values of a choice are lines."""
     stated = fields_of(category.extra).get("attributes")
     rows = stated.get("attribute", []) if isinstance(stated, dict) else []
     own = [

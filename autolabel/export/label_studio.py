@@ -51,7 +51,7 @@ from autolabel.ops.studio_file import read_task, task_url
 CONFIG = "label_config.xml"
 LOCAL_FILES = "/data/local-files/?d="
 _DIGITS = 8
-"""Of percentages: a ten-thousandth of a pixel in any picture."""
+"""Decimals of percentages: a ten-thousandth of a pixel in any picture."""
 _REGION = ("id", "from_name", "to_name", "type", "origin", "original_width", "original_height", "image_rotation")
 _OWN = frozenset((*_REGION, "value", "score", "meta", "labels", "parts"))
 
@@ -150,7 +150,7 @@ class LabelStudioExporter:
         yield f'Label Studio shows the pictures with {around}, and a "Local files" storage of {str(folder)!r}'
 
     def _address(self, record: ImageRecord) -> str:
-        """Of a picture where it is."""
+        """The address of a picture where it is."""
         if self._root is not None:
             return self._root + quote(os.fsencode(record.image_id))
         if is_url(record.path):

@@ -47,7 +47,7 @@ def _escaped(char: str) -> str:
 
 
 def id_bytes(text: str) -> bytes:
-    """Of an id: stray bytes as they were; a lone surrogate that stands for none has bytes of its own, too."""
+    """The bytes of an id: stray ones as they were; a lone surrogate that stands for none has bytes of its own, too."""
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:

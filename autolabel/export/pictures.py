@@ -84,7 +84,7 @@ def pictured(
 
 
 def _bytes_below(directory: Path) -> int:
-    """Of files and of the links themselves, without the manifest."""
+    """The size of the files and of the links themselves, without the manifest."""
     return sum((directory / path).lstat().st_size for path in present_files(directory))
 
 

@@ -29,7 +29,7 @@ from autolabel.ops.settings import count, one_of
 T = TypeVar("T")
 
 WIDEST_PX = 100
-"""Of a border, and of the surroundings that a cutout shows."""
+"""The widest border, and the widest surroundings that a cutout shows."""
 
 RASTER_NOTES: dict[str, str] = {
     "renamed_for_a_shared_stem": "{} [picture|pictures] shared a name without suffix, or [its|their] label file one with a folder; "

@@ -47,7 +47,7 @@ def compare(
 
 
 def deviation(record: ImageRecord, instance: Instance, iou: float, words: Sequence[str]) -> Deviation:
-    """Of an object, with all that was done to it; expected when that says why it is not as it was."""
+    """The deviation of an object, with all that was done to it; expected when that says why it is not as it was."""
     expected = bool(words) and not {NOT_AS_WRITTEN, NOT_THERE} & set(words)
     return Deviation(record.image_id, instance.index, iou, "; ".join(words) or NOT_AS_WRITTEN, expected)
 

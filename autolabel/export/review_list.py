@@ -27,7 +27,7 @@ from autolabel.ops.settings import count, fraction, optional
 COLUMNS = (
     "image", "object", "source_id", "class", "origin", "reason", "box_iou", "replaced_iou", "mask_px", "detail",
 )  # fmt: skip
-"""Of the CSV, and the keys of the JSON's rows. `object` is the position in the image's record, `origin` says
+"""Columns of the CSV, and the keys of the JSON's rows. `object` is the position in the image's record, `origin` says
 whether the mask is the source's (`label`) or a model's."""
 
 NOTES: dict[str, str] = {

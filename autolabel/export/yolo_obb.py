@@ -29,7 +29,7 @@ from autolabel.ops.masks import area_px
 from autolabel.ops.turned_boxes import Float64, hull_xy, rectangle_area, rectangles_around
 
 _OUTSIDE = 0.009
-"""Of the picture; the loader's own tolerance is 0.01."""
+"""The part of the picture that a box may reach beyond it; the loader's own tolerance is 0.01."""
 _ROUNDING_PX = 0.01
 """What the loader's float32 fractions may cost in a large picture."""
 _NOTES = {
@@ -126,7 +126,7 @@ def _fractions(box: Float64, size_hw: tuple[int, int]) -> Float64:
 
 
 def _is_taken(corners: Float64) -> bool:
-    """As the loader asks: centre and size of the corners' box, each between 0 and 1, with its tolerance."""
+    """Whether the loader takes the corners' box: centre and size each between 0 and 1, with its tolerance."""
     low, high = corners.min(axis=0), corners.max(axis=0)
     values = np.concatenate([(low + high) / 2, high - low])
     return bool(values.min() >= -_OUTSIDE and values.max() <= 1 + _OUTSIDE)

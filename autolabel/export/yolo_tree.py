@@ -268,7 +268,7 @@ class _Matching:
         return np.flatnonzero(self._read.classes == self._numbers[at]).tolist()
 
     def _nearest(self, at: int) -> int | None:
-        """Of the rows of its class that with the box most like its own; the first of several that are."""
+        """The row of its class with the box most like its own; the first of several such rows."""
         rows, mask = self._of_class(at), mask_of(self._objects[at])
         if not rows:
             return None

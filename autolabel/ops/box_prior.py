@@ -40,7 +40,7 @@ from autolabel.ops.settings import finite, read_fitted
 
 VERSION = 2
 REACH = 0.25
-"""Of the box's width and height, on each side."""
+"""The part of the box's width and height that a mask may reach beyond it, on each side."""
 RISE_FROM = 0.9
 MODEL_TO_MAP = 4
 """Low-resolution maps have a quarter of the model's side."""

@@ -59,7 +59,7 @@ def box_problem(box_xyxy: Sequence[float] | NDArray[np.floating], size_hw: tuple
 
 
 def are_sound(boxes_xyxy: Float32, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """Of each box (N, 4), whether `box_problem` finds nothing."""
+    """Whether `box_problem` finds nothing, for each box (N, 4)."""
     h, w = size_hw
     x0, y0, x1, y1 = boxes_xyxy.T
     sound = np.isfinite(boxes_xyxy).all(axis=1)

@@ -34,7 +34,7 @@ def changed(
 
 
 def _rows(settings: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """Of what not all have, or have alike, in the order that it is there."""
+    """The rows of what not all have, or have alike, in the order that it is there."""
     keys = dict.fromkeys(key for one in settings for key in one)
     rows = [(key, [one.get(key, NOT_SET) for one in settings]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]

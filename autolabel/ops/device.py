@@ -25,7 +25,7 @@ NO_ROOM = "one picture or prompt does not fit on the device; a smaller model, or
 
 
 def not_finite(stage: str) -> ImageError:
-    """Of a model whose scores are NaN: no score is below or above a threshold then, and objects would go in silence."""
+    """The error of a model whose scores are NaN: no threshold holds for them, and objects would go in silence."""
     return ImageError(
         "not_finite",
         f"the model's scores are not numbers; its weights may be damaged, else {stage}.precision=float32 may help",

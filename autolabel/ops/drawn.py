@@ -23,7 +23,7 @@ _MAX_PIXELS = 1 << 28
 _MAX_NESTING = 50
 _LARGEST = 1e9
 _LONGEST_PX = 1 << 23
-"""Of an outline: what fills it takes memory for every pixel of its length, inside the picture or not."""
+"""The longest outline: what fills it takes memory for every pixel of its length, inside the picture or not."""
 _ROUNDNESS_PX = 0.05
 """How far the outline of an ellipse may lie inside the true one."""
 
@@ -133,7 +133,7 @@ def joined(shapes: Sequence[Drawn], size_hw: tuple[int, int] | None) -> list[Dra
 def labels_of(
     shapes: Sequence[Drawn], ids: Mapping[str, int], size_hw: tuple[int, int] | None, crowd: str = "iscrowd"
 ) -> Labels:
-    """As Labels, the shapes being objects. A true `extra[crowd]` makes an object a crowd."""
+    """The Labels, the shapes being objects. A true `extra[crowd]` makes an object a crowd."""
     return Labels(
         np.array([shape.box_xyxy for shape in shapes], np.float32).reshape(-1, 4),
         np.array([ids[shape.label] for shape in shapes], np.int64),

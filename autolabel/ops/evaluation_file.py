@@ -16,7 +16,7 @@ from autolabel.core.text import printable
 from autolabel.ops.export_mark import RECORDS
 
 FOLDER = "evaluate"
-"""Of a run directory."""
+"""The folder for evaluations in a run directory."""
 FIGURES, OBJECTS = "evaluation.json", "objects.jsonl"
 """What says how good the records are: in numbers, and object by object."""
 VERSION = 2

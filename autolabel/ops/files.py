@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def file_sha256(path: Path) -> str:
-    """Of the file's bytes, lower-case hex; about 1 s for 1 GB."""
+    """The sha256 of the file's bytes, lower-case hex; about 1 s for 1 GB."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -37,8 +37,8 @@ def guided_filter(guide_rgb: UInt8, values: Float32, radius: int, eps: float) ->
 
 
 def _coefficients(guide: Float32, values: Float32, radius: int, eps: float) -> tuple[list[Float32], Float32]:
-    """Of the linear function around each pixel, averaged over the squares that hold it (equations 10 to 12 of the
-    paper): the 3 x 3 covariance of the guide, plus `eps`, is inverted by its adjugate."""
+    """Coefficients of the linear function around each pixel, averaged over the squares that hold it (equations 10 to
+    12 of the paper): the 3 x 3 covariance of the guide, plus `eps`, is inverted by its adjugate."""
 
     def mean(plane: Float32) -> Float32:
         return np.asarray(cv2.blur(plane, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT), np.float32)

@@ -437,7 +437,7 @@ def _bmp(data: bytes) -> Header:
 
 
 _PNM_WHITES = (255, 4095, 65535)
-"""Of 8, 12 and 16 bits; the decoder hands the values of others on as they are, so they would come out too dark."""
+"""White at 8, 12 and 16 bits; the decoder hands the values of others on as they are, which would be too dark."""
 
 
 def _pnm(data: bytes) -> Header:

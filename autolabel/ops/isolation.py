@@ -32,7 +32,7 @@ DEATHS = 2
 """A picture that ended this many processes is given up; the first may have been somebody else's doing."""
 
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 26), "MALLOC_TRIM_THRESHOLD_": str(1 << 27)}
-"""Of glibc: what a picture needed is kept for the next one, up to this. Taking and giving back each picture's
+"""Settings of glibc: what a picture needed is kept for the next one, up to this. Taking and giving back each picture's
 pages costs as much as decoding a small one."""
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "

@@ -53,7 +53,7 @@ def _root(parent: Int64, i: Any) -> Any:
 
 @njit(nogil=True, cache=True)
 def _components(column: Int64, y: Int64, reach: Any) -> tuple[Any, Any]:
-    """Of each interval the first one of its component, and the edges that intervals of neighbouring columns have
+    """For each interval the first one of its component, and the edges that intervals of neighbouring columns have
     in common. `reach` 1 also joins what touches at a corner, 0 does not."""
     parent = np.arange(len(column))
     common, first = np.int64(0), 0

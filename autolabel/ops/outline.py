@@ -38,8 +38,8 @@ _LONGEST_SIDE = 1 << 23
 
 
 class Outline(NamedTuple):
-    """Of one mask: pixels inside, tight half-open box (zeros when empty), and the rings `[x, y, ...]` of its parts,
-    holes keyholed."""
+    """The outline of one mask: pixels inside, tight half-open box (zeros when empty), and the rings `[x, y, ...]` of
+    its parts, holes keyholed."""
 
     area_px: int
     bounds_xyxy: tuple[int, int, int, int]
@@ -386,7 +386,7 @@ def annotation_text(mask: Rle) -> bytes:
 
 
 def outline(rle: Rle) -> Outline:
-    """Of one mask. Raises ValueError when its run lengths do not cover the image exactly."""
+    """The outline of one mask. Raises ValueError when its run lengths do not cover the image exactly."""
     found = json.loads(b"{%b}" % annotation_text(rle))
     x, y, w, h = map(int, found["bbox"])
     return Outline(found["area"], (x, y, x + w, y + h), found["segmentation"])
@@ -485,7 +485,7 @@ def _centre_texts(
 
 
 def centre_texts(masks: Sequence[Rle], x_words: UInt64, y_words: UInt64) -> list[str | None]:
-    """Of masks of one size, each of one part without holes, the points where the border turns, as text `x y x y ...`.
+    """The points where the border turns, as text `x y x y ...`, of masks of one size, each of one part without holes.
 
     A column's or row's number is written as that word of its list, eight characters each. The points are those that
     cv2.findContours finds, in its order, but the first one last; at least three, if need be by repeating them.

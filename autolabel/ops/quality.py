@@ -36,7 +36,7 @@ VERSION = 1
 NUM_GIVEN = 5
 """The first SIGNALS came with the object."""
 DIGITS = 4
-"""Of an expected IoU: what lies behind them differs between processors."""
+"""Decimals of an expected IoU: those behind them differ between processors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def signals(instances: Sequence[Instance]) -> Float64:
 
 
 def expected_iou(rows: Float64, calibration: Calibration) -> list[float]:
-    """Of every row of `signals`; in (0, 1), rounded."""
+    """The expected IoU of every row of `signals`; in (0, 1), rounded."""
     total = _totals(np.ascontiguousarray(rows), calibration.bias, *calibration.table)
     # math.exp: numpy's own differs between processors in the last digits.
     return [round(1 / (1 + math.exp(-max(min(t, 30.0), -30.0))), DIGITS) for t in total.tolist()]

@@ -15,7 +15,7 @@ from autolabel.core.types import Int64, Rle, UInt8
 from autolabel.ops.masks import decode_crop, from_changes
 
 _MOST_CHANGES = 20_000_000
-"""Of a mask down its columns: twelve megapixels of noise have six million, and what a file states may be a lie."""
+"""Most changes of a mask down its columns: twelve megapixels of noise have six million, and a file may lie."""
 
 
 def image_runs(rle: Rle) -> Int64:

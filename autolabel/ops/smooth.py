@@ -52,7 +52,7 @@ def open_close(mask: UInt8, radius: int) -> UInt8:
 
 
 def _half_widths(radius: int) -> list[int]:
-    """Of cv2's disc, whose rows are centred runs: how far each reaches to a side, from its middle row to its last."""
+    """Half widths of the rows of cv2's disc, which are centred runs, from its middle row to its last."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return [int(row.sum()) // 2 for row in disc[radius:]]
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 THREADS = 16
 """Small files of a storage that are asked for at the same time."""
 _BLOCK_BYTES = 1 << 22
-"""Of an open file that are fetched at a time; some drivers take 50 MB."""
+"""Bytes of an open file that are fetched at a time; some drivers take 50 MB."""
 PAUSES_S = (0.05, 0.5)
 _TRANSIENT = frozenset(
     {errno.ESTALE, errno.EIO, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.EBUSY}
@@ -259,7 +259,7 @@ def size_of(url: str) -> int | None:
 
 
 def sha256_of(url: str) -> str:
-    """Of a file at an address, fetched piece by piece. Raises OSError."""
+    """The sha256 of a file at an address, fetched piece by piece. Raises OSError."""
     fs, path = _opened(url)
 
     def fetched() -> str:

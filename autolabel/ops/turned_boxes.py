@@ -52,7 +52,7 @@ def rectangles_around(hull: Float64) -> list[Float64]:
 
 
 def rectangle_area(corners_xy: Float64) -> float:
-    """Of (4, 2) corners in order."""
+    """The area of a rectangle given by its (4, 2) corners in order."""
     sides = corners_xy[1:3] - corners_xy[:2]
     return float(np.linalg.norm(sides[0]) * np.linalg.norm(sides[1]))
 

@@ -16,7 +16,7 @@ WIDTH = 340
 HEIGHT = 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 38
 _AXIS_NAME = 16
-"""Of the room below a chart, what only the name of its axis needs."""
+"""The part of the room below a chart that only the name of its axis needs."""
 
 
 @dataclass(frozen=True, slots=True)

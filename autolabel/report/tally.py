@@ -16,7 +16,7 @@ from autolabel.report.sampling import Lowest, lot
 
 FINE_BINS = 1000
 SIZE_EDGES = tuple(round(2 ** (i / 2), 1) for i in range(2, 25))
-"""Of the histogram of object sizes: the square root of the area in pixels, from 2 to 4096."""
+"""Edges of the histogram of object sizes: the square root of the area in pixels, from 2 to 4096."""
 SMALL_PX, LARGE_PX = 32**2, 96**2
 """COCO's limits between small, medium and large objects."""
 SCORES = ("quality", "predicted_iou", "detector_score", "stability", "object_score", "agreement")

@@ -62,7 +62,7 @@ class Decoded:
         return scores
 
     def scored(self) -> Any:
-        """Of one mask a prompt: predicted IoU, object score and stability (N, 3); NaN where the map is not finite."""
+        """Scores (N, 3) of one mask per prompt: predicted IoU, object score, stability; NaN where the map is not finite."""
         import torch
 
         values = [self.iou.float(), self.object_logit.float().sigmoid(), stability(self.logits)]
@@ -136,7 +136,7 @@ def prompted(
 
 
 def stability(logits: Any) -> Any:
-    """Of logits (N, M, h, w): the IoU (N, M) of the masks above +1 and above -1; 0 where both are empty."""
+    """Stability of logits (N, M, h, w): the IoU (N, M) of the masks above +1 and above -1; 0 where both are empty."""
     inner = (logits > STABILITY_OFFSET).flatten(2).sum(dim=2)
     outer = (logits > -STABILITY_OFFSET).flatten(2).sum(dim=2)
     return inner / outer.clamp(min=1)

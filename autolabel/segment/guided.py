@@ -48,7 +48,7 @@ class GuidedSegmenter:
         return self._inner.identity
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
-        """As the inner segmenter's, with filtered masks. Everything is asked of it in one call."""
+        """The inner segmenter's answers, with filtered masks. Everything is asked of it in one call."""
         twice = [i for i, asked in enumerate(prompts) if self._mirror and asked.sieve is None and len(asked)]
         answers = answers_of(
             self._inner,

@@ -23,7 +23,7 @@ WAYS = ("auto", "torch", "onednn")
 FEWEST_ROWS = 64
 """Fewer than that stay with torch, which is quicker at them."""
 MOST_ERROR = 1e-5
-"""Of the mean absolute output of a layer."""
+"""Largest error, as a fraction of the mean absolute output of a layer."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 

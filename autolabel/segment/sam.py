@@ -39,8 +39,8 @@ _STD_RGB = (0.229, 0.224, 0.225)
 _MASK_INPUT_LIMIT = 32.0
 
 ARITHMETIC: Mapping[Precision, str] = {"float32": "3", "bfloat16": "4"}
-"""Of our own computing, from pixels to logits. It counts up whenever the last digits of an answer may change, so that a
-run of before is not continued with others."""
+"""Version of our own computing, from pixels to logits. It counts up whenever the last digits of an answer may change,
+so that an earlier run is not continued with others."""
 
 F = TypeVar("F")
 """What a network keeps of one encoded picture."""
@@ -102,7 +102,7 @@ class SamSegmenter(ABC, Generic[F]):
         """The answer to N prompts of one shape, with one mask each or `three`; `mask_input` is (N, h, w) or None."""
 
     def _prepared(self, features: F, groups: Sequence[Inputs]) -> F:
-        """Of one picture, before all its prompts are asked."""
+        """The features of one picture, made ready before all its prompts are asked."""
         return features
 
     def _answer(self, features: F, prompts: Prompts, size_hw: tuple[int, int]) -> list[PromptedMask]:

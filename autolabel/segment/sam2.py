@@ -177,7 +177,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
         return self.begin(frames, prompts)()
 
     def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
-        """As every SAM; what fits into buckets is computed there, and may be asked for later."""
+        """Begin as every SAM does; what fits into buckets is computed there, and may be asked for later."""
         fits = [self._buckets is not None and len(one) > 0 and fits_buckets(one) for one in prompts]
         pairs = list(zip(frames, prompts, fits, strict=True))
         apart = super().segment([f for f, _, fit in pairs if not fit], [p for _, p, fit in pairs if not fit])

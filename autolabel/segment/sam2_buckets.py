@@ -34,7 +34,7 @@ from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 CHOICES = ("single", "best_iou", "most_stable")
 """Ways to one mask that look at the maps alone, and so need not leave the device."""
 _WAITING_BYTES = 256 * 2**20
-"""Of maps that wait for a thread."""
+"""Most bytes of maps that wait for a thread."""
 _PIECE = 16
 """Maps that a thread makes into masks at once."""
 _KINDS_OF_PROMPTS = 16
@@ -222,7 +222,7 @@ class BucketSegmenter:
         raise torch.OutOfMemoryError("a prompt has no room beside so many pictures")
 
     def _bucket(self, images: ImageSide, asked: Asked) -> tuple[Any, ...]:
-        """Of each prompt its map (N, h, w) and its scores (N, 3). Only what is compiled pays for few sizes."""
+        """The maps (N, h, w) of the prompts and their scores (N, 3). Only what is compiled pays for few sizes."""
         columns = [upload(a, self._device) for a in (asked.image, asked.xy, asked.labels)]
         if self._compiles:
             columns = [padded(column, bucket_of(len(asked), self._prompts.size)) for column in columns]
@@ -321,7 +321,7 @@ class Threads:
         self._room = threading.Condition()
 
     def submit(self, call: Callable[[], None], num_bytes: int) -> Future[None]:
-        """As soon as there is room for it."""
+        """Run the call in a thread, as soon as there is room for it."""
         with self._room:
             self._room.wait_for(lambda: not self._held or self._held + num_bytes <= _WAITING_BYTES)
             self._held += num_bytes

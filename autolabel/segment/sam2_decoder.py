@@ -31,8 +31,8 @@ from autolabel.segment.in_place import activated, added
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSide:
-    """Of I images, before any prompt: `keys` (I, K, C), and `placed`, the same with the code of their places, in the
-    type in which products read it.
+    """The decoder's side of I images, before any prompt: `keys` (I, K, C), and `placed`, the same with the code of
+    their places, in the type in which products read it.
 
     `stride_8` (I, K, C) and `stride_4` (I, 4K, C/2) are what masks are drawn with, in nested squares. Prompts that
     bring a mask have keys of their own, (N, K, C).
@@ -94,7 +94,7 @@ class MaskDecoder:
         return sparse, dense
 
     def image_side(self, embedding: Any, high_res: tuple[Any, Any]) -> ImageSide:
-        """Of `embedding` (I, C, h, w) and features of strides 4 and 8, for prompts without a mask."""
+        """The image side of `embedding` (I, C, h, w) and features of strides 4 and 8, for prompts without a mask."""
         up_to_8, _, _, up_to_4, _ = self._decoder.output_upscaling
         stride_4, stride_8 = high_res
         no_mask = self._prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)

@@ -22,10 +22,10 @@ from autolabel.ops.device import runs_bf16, type_of_products
 from autolabel.segment.in_place import activated, added
 
 _ROWS_AT_ONCE = 512
-"""Of queries; 128 to 4096 made no clear difference where it was measured."""
+"""Queries at once; 128 to 4096 made no clear difference where it was measured."""
 _AT_ONCE_BYTES = 16 << 20
-"""Of the widest array of a block on a CPU. A larger block is computed strip by strip: the widest of SAM 2.1 tiny
-has 151 MB, in new pages each time and far beyond every cache."""
+"""Most bytes of the widest array of a block on a CPU. A larger block is computed strip by strip: the widest of SAM
+2.1 tiny has 151 MB, in new pages each time and far beyond every cache."""
 _STRIP_BYTES = 4 << 20
 
 

@@ -109,7 +109,7 @@ class Sam3Model:
         return self._images_at_once.run(len(frames), run)
 
     def _read(self, tokenizer: Any) -> tuple[Any, Any]:
-        """Of every phrase its features (P, T, C), and which tokens count (P, T). They are the same for all pictures."""
+        """The phrases' features (P, T, C), and which tokens count (P, T): the same for all pictures."""
         import torch
 
         longest = int(self._network.config.text_config.max_position_embeddings)
@@ -125,7 +125,7 @@ class Sam3Model:
             return self._network.get_text_features(input_ids=ids, attention_mask=mask).pooler_output, mask
 
     def _encoded(self, frames: Sequence[Frame]) -> list[Any]:
-        """Of every picture its levels of features, as the model's forward pass takes them."""
+        """The levels of features of every picture, as the model's forward pass takes them."""
         import torch
 
         pixels = torch.cat([self._hosted.seen(f.image_rgb)["pixel_values"] for f in frames]).to(self._device)

@@ -29,7 +29,7 @@ _IS_THERE = 10.0  # the object logit of a model that does not ask; sam2's consta
 
 
 Levels = list[Any]
-"""Of one picture, finest first; the last is the embedding."""
+"""Levels of features of one picture, finest first; the last is the embedding."""
 
 
 class SamHfSegmenter(SamSegmenter[Levels]):

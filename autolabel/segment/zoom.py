@@ -51,7 +51,7 @@ class ZoomSegmenter:
         return self._inner.identity
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
-        """As the inner segmenter's, with the masks of small boxes from their crops."""
+        """The inner segmenter's answers, with the masks of small boxes from their crops."""
         return self.begin(frames, prompts)()
 
     def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:

@@ -41,7 +41,7 @@ _CLASS_LISTS = frozenset(("data.yaml", "data.yml", "classes.json", "classes.yaml
 _OURS = ("manifest.json", "labels.json")
 _PEEK = 1 << 16
 _FEW = 20
-"""Of many files of a kind the first ones are looked into."""
+"""The first files of a kind that are looked into, where there are many."""
 _ROW = re.compile(rb"^[ \t]*\d[\d.]*(?:[ \t,]+[-+.\deE]+){4,}[ \t]*\r?$", re.MULTILINE)
 """Five numbers or more. Whether they are right says the reader, line by line: a folder of wrong rows must fail."""
 _SHAPES = re.compile(rb'"shapes"\s*:\s*\[')

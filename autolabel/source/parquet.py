@@ -236,7 +236,7 @@ def _own_head(stated: Row) -> _Head:
 
 
 def _class_names(objects: Any) -> list[str]:
-    """Of the ClassLabel `category`, in any of the forms that `datasets` has for a list of objects."""
+    """The class names of the ClassLabel `category`, in any of the forms that `datasets` has for a list of objects."""
     if isinstance(objects, list):
         objects = objects[0]
     objects = objects.get("feature", objects)

@@ -30,7 +30,7 @@ from autolabel.source.walk import extension, files_below
 _BATCH = 1024
 """Rows that are in memory together."""
 _BUFFER_BYTES = 1 << 20
-"""Of a column that are in memory together, however large its row group is."""
+"""Bytes of a column that are in memory together, however large its row group is."""
 
 
 class ParquetListSource:

@@ -29,10 +29,10 @@ MAX_BLOB_BYTES = 1 << 30
 """A record that unpacks to more than this is an attack or damage, not a picture."""
 
 _ROW = struct.Struct("<q 4d d 4d B i")
-"""Of a candidate: class, box, detector score, the four scores of `_SCORES`, which of them there are (a bit each), and
-the length of its mask's string (-1 without one)."""
+"""The row of a candidate: class, box, detector score, the four scores of `_SCORES`, which of them there are (a bit
+each), and the length of its mask's string (-1 without one)."""
 _COLUMNS = struct.Struct("<q 32x d d 24x B i")
-"""Of the same row what `Columns` say, and the length."""
+"""The part of the same row that `Columns` say, and the length."""
 _SCORES = ("predicted_iou", "object_score", "stability", "agreement")
 _RARE = {
     one.name: one.default

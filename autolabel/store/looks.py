@@ -86,7 +86,7 @@ def look_again(db: sqlite3.Connection, refs: Mapping[str, ImageRef]) -> Iterator
 
 
 def _labelled_sha256(image_id: bytes, path: bytes, data: bytes | None) -> str:
-    """Of the file that was labelled; empty where that is not known."""
+    """The sha256 of the file that was labelled; empty where that is not known."""
     info = data and decode_columns(data, os.fsdecode(image_id), os.fsdecode(path))[0].info
     return info.sha256 if info else ""
 

@@ -205,7 +205,7 @@ def _fill(
 
 
 class Digest:
-    """Of a whole run: of what is the same in all its parts, and of every picture with its record, as they pass."""
+    """Digest of a whole run: of what all its parts share, and of every picture with its record, as they pass."""
 
     def __init__(self, shared: Mapping[str, str]) -> None:
         self._hash = hashlib.sha256(json.dumps(shared, sort_keys=True).encode())

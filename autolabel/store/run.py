@@ -69,7 +69,7 @@ PRESENT = "ordinal NOT IN gone"
 
 
 Row = tuple[Any, ...]
-"""Of two tables; SQLite keeps any type in any column."""
+"""A row of two tables together; SQLite keeps any type in any column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Synced:
     added: int
     changed: int
     vanished: int
-    """Of all that were ever listed, how many are not there now."""
+    """How many of all that were ever listed are not there now."""
     away: int
     others: bool
     """Whether readers see other pictures than before: one vanished since the last time, or is back."""
@@ -94,7 +94,7 @@ class RunStore:
         self.directory = directory
         self._commits = 0
         self._turn = threading.Lock()
-        """Of `pending` and `commit` at the connection."""
+        """The turn of `pending` or `commit` at the connection."""
 
     # -- what the run is made with -----------------------------------------------------------------
 
