@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from autolabel.engine.labeler import FrameLabeler
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-"""What file systems say that know no locks: a run is not for them, an export is."""
+"""Errors of file systems without locks: a run is not for them, an export is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +251,7 @@ def _checked_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[st
         return os.fsdecode(paths)
     try:
         given = list(paths)
-    except TypeError:  # what is no list, or an array without a length
+    except TypeError:  # what is not a list, or an array without a length
         given = [paths]  # type: ignore[list-item]
     for one in given:
         if not isinstance(one, str | bytes | os.PathLike):

@@ -134,7 +134,7 @@ def _usual(name: str) -> DictConfig:
 def compose_from(
     group: str, settings: Mapping[str, Any], name: str, overrides: Sequence[str], config_dir: str | None = None
 ) -> DictConfig:
-    """As `compose`, with `settings` as what is chosen of `group`, unless an override chooses."""
+    """Like `compose`, with `settings` as what is chosen of `group`, unless an override chooses."""
     if any(key_of(override) == group for override in overrides):
         return compose(name, overrides, config_dir)
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +199,7 @@ def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
         try:
             with initialize_config_dir(str(configs_dir()), version_base="1.3", job_name="autolabel"):
                 return hydra_compose(name, overrides=[*extra, *map(as_hydra, overrides)])
-        # The last five: a configuration file of somebody's own that is no YAML, or no configuration.
+        # The last five: a configuration file of somebody's own that is not YAML, or not a configuration.
         except (
             HydraException,
             OmegaConfBaseException,
@@ -214,7 +214,7 @@ def _composed(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
 
 def _read(name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
     """The overrides but for `experiment=null` and those before it, where nothing is what is chosen anyway. Raises
-    ConfigError for what cannot be read, or is no choice."""
+    ConfigError for what cannot be read, or is not a choice."""
     kept: list[str] = []
     for given in overrides:
         override = parsed(given)
@@ -407,7 +407,7 @@ def _swept(override: Override, given: str) -> Iterator[str]:
 
 
 def _as_sweep(override: str) -> str:
-    """As `as_hydra`, with the values between the commas of what Hydra cannot read quoted one by one."""
+    """Like `as_hydra`, with the values between the commas of what Hydra cannot read quoted one by one."""
     readable = as_hydra(override)
     key, _, value = override.partition("=")
     if readable == override or "," not in value:
@@ -449,7 +449,7 @@ METHODS = {
     "engine": "run",
     "export": "export",
 }
-"""What the components of a group are called for (`core/protocols.py`)."""
+"""The method for which a group's components are called (`core/protocols.py`)."""
 ATTRIBUTES = {
     "source": ("categories", "ignored", "document"),
     "labeler": ("categories", "identity"),
@@ -457,11 +457,11 @@ ATTRIBUTES = {
     "prompt": ("identity",),
     "segment": ("identity",),
 }
-"""What they say about themselves."""
+"""The attributes by which they describe themselves."""
 
 
 def build_of(group: str, config: DictConfig, key: str | None = None) -> Any:
-    """As `build`, and ConfigError for what is no component of this group; `key` is where it is set."""
+    """Like `build`, and ConfigError for what is not a component of this group; `key` is where it is set."""
     return fitting(build(config), group, key or group)
 
 
@@ -484,7 +484,7 @@ def fitting(component: Any, group: str, key: str) -> Any:
 
 def build_all(group: str, configs: DictConfig | None) -> dict[str, Any]:
     """The named components of a group in the order they are written; a null entry is switched off. ConfigError for one
-    that is no section, has settings but names no class, or does not fit."""
+    that is not a section, has settings but names no class, or does not fit."""
     built = {}
     for name, config in (configs or {}).items():
         key = f"{group}.{name}"

@@ -262,7 +262,7 @@ def _parsed(text: str) -> list[dict[str, Any]]:
 
 
 def imports(lines: Sequence[Mapping[str, Any]], ended: str) -> list[Finding]:
-    """What importing the heavy packages showed. `ended` says how the child stopped early."""
+    """Findings of importing the heavy packages. `ended` says how the child stopped early."""
     done = {line["step"]: line for line in lines}
     findings: list[Finding] = []
     for step in probe.STEPS:

@@ -105,7 +105,7 @@ def read_truth(source: Source, path: str) -> Truth:
 
 @contextmanager
 def truth_settings() -> Iterator[None]:
-    """What a source advises names its settings as they are called here."""
+    """A context in which a source's advice names its settings as they are called here."""
     try:
         yield
     except SourceError as error:

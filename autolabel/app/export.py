@@ -91,7 +91,7 @@ def verify(reader: RunReader, exporters: Mapping[str, Any], settings: Settings, 
 def verified(
     reader: RunReader, name: str, exporter: Any, settings: Mapping[str, object], directory: Path
 ) -> tuple[str, bool]:
-    """What there is to say of one format, and whether that is good."""
+    """The lines about one format, and whether all of it is well."""
     from autolabel.export.manifest import SETTINGS, origin_of
     from autolabel.export.verify import check_files
     from autolabel.ops.drawn import BadShape

@@ -37,7 +37,7 @@ def unreadable(override: str) -> str:
 
 
 def refuse_unfit(given: str, override: Override, choices: Collection[str], *, sweeps: bool) -> None:
-    """ConfigError for several values in the place of one, and for what is no choice of a group: of one that has any,
+    """ConfigError for several values in place of one, and for what is not a choice of a group: of one that has any,
     `choices` are its own. `sweeps`: the command takes -m."""
     key = override.key_or_group
     if override.is_sweep_override():
@@ -58,7 +58,7 @@ def refuse_unfit(given: str, override: Override, choices: Collection[str], *, sw
 
 
 def _one_value(given: str, override: Override, is_group: bool, *, sweeps: bool) -> str:
-    """What to write in the place of values with commas between them."""
+    """What to write in place of values with commas between them."""
     key, _, text = given.partition("=")
     ways = []
     if not override.is_discrete_sweep() or not text or "(" in text:

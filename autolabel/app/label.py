@@ -159,7 +159,7 @@ def label(config: DictConfig) -> Summary:
 
 
 def _label(config: DictConfig) -> Summary:
-    """As `label`; writes into `config` what `precision=auto` became."""
+    """Like `label`; writes into `config` what `precision=auto` became."""
     from autolabel.engine.labeler import PipelineLabeler
 
     values = plain(config)
@@ -309,7 +309,7 @@ def attempt_of(
 def labeler_for(
     engine: Engine, config: DictConfig, source_categories: Sequence[Category], refs: Mapping[str, ImageRef]
 ) -> tuple[FrameLabeler | RemoteLabeler, tuple[Category, ...]]:
-    """As `build_labeler`; for an engine that labels in other processes, one that they build."""
+    """Like `build_labeler`; for an engine that labels in other processes, one that they build."""
     if isinstance(engine, RemoteEngine):
         return remote_labeler(engine, config, source_categories, refs)
     return build_labeler(config, source_categories, refs.values())

@@ -78,7 +78,7 @@ def build_labeler(
 
 
 def of_all_labelers(config: DictConfig, categories: Sequence[Category]) -> dict[str, Any]:
-    """What any FrameLabeler is made of."""
+    """The parts that any FrameLabeler is made of."""
     return {
         "refiners": build_refiners(config.refine, categories),
         "batch_size": config.batch_size,

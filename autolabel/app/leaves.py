@@ -9,7 +9,7 @@ from typing import Any
 def leaves(
     settings: Mapping[Any, Any], without: Collection[str] = (), prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """`a.b.c` and its value, for everything that is no section with something in it; `without` settings of these names.
+    """`a.b.c` and its value, for everything but sections with something in them; `without` settings of these names.
     An entry of a map that a person fills (`labels.rename`) is none of them, whatever its name."""
     for key, value in settings.items():
         if key in without and "_target_" in settings:

@@ -180,7 +180,7 @@ def _usage_of(command: str, arguments: Sequence[str]) -> str:
 
 
 def _config_dir(arguments: Sequence[str]) -> str | None:
-    """What `--config-dir` names. Raises ConfigError where that is no folder."""
+    """What `--config-dir` names. Raises ConfigError where that is not a folder."""
     following = [*arguments, ""][1:]
     named = [
         argument.partition("=")[2] or after

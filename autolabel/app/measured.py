@@ -33,7 +33,7 @@ TRUTH_FIGURES = {
     "boundary IoU": ("matched", "boundary_iou"),
     "PQ": ("panoptic", "pq"),
 }
-"""What a table calls it, and where `evaluation.json` has it."""
+"""Measures by their names in a table, and where `evaluation.json` has them."""
 GUESSERS = ("segment._target_", "segment (weights", "segment (architecture")
 """The settings that say whose guess a predicted IoU is."""
 LEFT_OUT = ("run",)
@@ -82,7 +82,7 @@ class RunFigures:
         }
 
     def guesses_as(self, measure: str) -> tuple[str, ...]:
-        """What a score of masks rests on: runs that differ in it cannot be ranked by the score."""
+        """The settings that a score of masks rests on: runs that differ in it cannot be ranked by the score."""
         prefixes = GUESSERS if measure == PREDICTED else (*GUESSERS, "refine.quality", "refine (")
         return tuple(f"{key}={value}" for key, value in sorted(self.settings.items()) if key.startswith(prefixes))
 
@@ -153,7 +153,7 @@ def settings_of(reader: RunReader, config: Mapping[str, Any]) -> dict[str, str]:
     fingerprint, versions = mapping_of(reader, "fingerprint"), mapping_of(reader, "versions")
     return {
         **{key: _as_set(value) for key, value in leaves(config) if key not in LEFT_OUT},
-        # Those with a space are no keys of the configuration: `segment (weights sha256)`.
+        # Those with a space are not keys of the configuration: `segment (weights sha256)`.
         **{key: str(value) for key, value in fingerprint.items() if " " in key or key == "classes"},
         **{f"version of {name}": str(value) for name, value in versions.items()},
     }

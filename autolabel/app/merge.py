@@ -76,7 +76,7 @@ def _allow_open_files(more: int) -> None:
 
 
 def whole_settings(part: Path, out: Path) -> dict[str, str]:
-    """What the whole run's settings are, from those of a part: where it lies, and that it is no part."""
+    """What the whole run's settings are, from those of a part: where it lies, and that it is not a part."""
     from omegaconf import OmegaConf
 
     with open_reader(part) as reader:
@@ -90,7 +90,7 @@ def whole_settings(part: Path, out: Path) -> dict[str, str]:
 
 
 def total_cost(parts: Iterable[Path]) -> Cost:
-    """What the parts took, one after the other."""
+    """The total cost of the parts, one after the other."""
     total = Cost(0, 0.0, {})
     for cost in filter(None, map(read_cost, parts)):
         names = dict.fromkeys((*total.stages, *cost.stages))

@@ -41,7 +41,7 @@ class RemoteEngine(Protocol):
         """Whether they are given GPUs. May start what `close` ends, as `ask` does."""
 
     def ask(self, question: Callable[[], T]) -> T:
-        """What one of them answers; both are pickled."""
+        """One worker's answer to the question; both are pickled."""
 
     def close(self) -> None:
         """End what `ask` started."""
@@ -50,7 +50,7 @@ class RemoteEngine(Protocol):
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """All that the labeler of a configuration is made of: the settings as YAML, the source's classes, the folder that
-    relative paths count from, and the source's path (empty: it is no file or folder)."""
+    relative paths count from, and the source's path (empty: it is not a file or folder)."""
 
     config: str
     categories: tuple[Category, ...]

@@ -129,7 +129,7 @@ def require_same_refining(store: RunStore, fingerprint: Mapping[str, str]) -> No
 
 
 def _as_settings(keys: Sequence[str], entries: Mapping[str, str]) -> str | None:
-    """`refine.area.min_px=3`, for a shell; None where some are no plain values that are set one by one."""
+    """`refine.area.min_px=3`, for a shell; None where some are not plain values that are set one by one."""
     found = []
     for key in keys:
         try:

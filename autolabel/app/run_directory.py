@@ -60,7 +60,7 @@ def default_run(source_path: str) -> Path:
 
 
 OWN_FILES = (LOCK, LOG, FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm", "config.yaml")
-"""What a run directory may hold before the first record."""
+"""Files that a run directory may hold before the first record."""
 KEPT_CALIBRATION = "quality-{}.json"
 """The run's own copy of a calibration that it was judged with, by the start of its sha256."""
 

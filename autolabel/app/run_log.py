@@ -1,4 +1,4 @@
-"""What a run says while it works: everything in its log file, warnings also on the screen."""
+"""The messages of a run while it works: everything in its log file, warnings also on the screen."""
 
 from __future__ import annotations
 

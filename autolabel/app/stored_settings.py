@@ -39,7 +39,7 @@ def plain_settings(run: RunStore | RunReader) -> dict[str, Any]:
 
 
 def stored_settings(run: RunStore | RunReader) -> DictConfig:
-    """As `plain_settings`, to compose from."""
+    """Like `plain_settings`, to compose from."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -115,7 +115,7 @@ def _take_out(its: dict[str, Any], override: str) -> None:
 
 
 def _without(there: Any, new: Any) -> Any:
-    """What stays of `there` when `new` is merged into it, null where `new` has a value."""
+    """The part of `there` that stays when `new` is merged into it, null where `new` has a value."""
     if not isinstance(there, dict):
         return None
     if not isinstance(new, Mapping):
@@ -136,7 +136,7 @@ def _classes_of(folder: Path) -> set[str]:
 
 
 def _leaves(value: Any, key: object = "") -> Iterator[tuple[object, Any]]:
-    """Every value that is no container, with the last key on the way to it; `_target_` with whatever it has."""
+    """Every value that is not a container, with the last key on the way to it; `_target_` with whatever it has."""
     if isinstance(value, Mapping) and key != "_target_":
         for inner_key, inner in value.items():
             yield from _leaves(inner, inner_key)

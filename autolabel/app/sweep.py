@@ -43,7 +43,7 @@ def jobs(overrides: Sequence[str]) -> list[Job]:
 
 
 def folder_name(swept: Sequence[str]) -> str:
-    """`detect.conf=0.2,segment=nano`, and where that is no good name, what is left of it and a digest."""
+    """`detect.conf=0.2,segment=nano`, and where that does not make a good name, what is left of it and a digest."""
     return fitting(",".join(map(_legible, swept)), ",".join(swept))
 
 

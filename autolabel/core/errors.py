@@ -118,7 +118,7 @@ class MissingExtra(AutolabelError):
 
 
 def told(error: AutolabelError | OSError) -> str:
-    """What went wrong, for the line that says so; of an error of the system with the file."""
+    """The line that says what went wrong; for an error of the system, with the file."""
     if not isinstance(error, OSError):
         return str(error)
     where = "" if error.filename is None else f"{error.filename}: "
@@ -134,7 +134,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def exit_code_of(error: AutolabelError | OSError | MemoryError) -> int:
-    """What a command ends with for it."""
+    """The exit code of a command that ends with it."""
     if is_disk_full(error):
         return StoreFull.exit_code
     return error.exit_code if isinstance(error, AutolabelError) else AutolabelError.exit_code

@@ -95,7 +95,7 @@ class HandsOn(Protocol):
 
     @property
     def hands_on(self) -> frozenset[str]:
-        """What that is: some of `ids`, `keypoints` and `masks`."""
+        """The kinds that are handed on: some of `ids`, `keypoints` and `masks`."""
 
 
 About = Literal["boxes", "masks", "keypoints", "names", "everything"]
@@ -161,7 +161,7 @@ class Segmenter(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """As `Detector.identity`."""
+        """Like `Detector.identity`."""
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]: ...
 
@@ -175,7 +175,7 @@ class LateSegmenter(Segmenter, Protocol):
     """One that need not be waited for: its device computes while the next pictures are looked at."""
 
     def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
-        """As `segment`, whose answers come with the call of what is returned. ImageErrors are raised here."""
+        """Like `segment`, whose answers come with the call of what is returned. ImageErrors are raised here."""
 
 
 class Refiner(Protocol):
@@ -199,7 +199,7 @@ class Identified(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """As `Detector.identity`."""
+        """Like `Detector.identity`."""
 
 
 class InstanceModel(Protocol):
@@ -211,7 +211,7 @@ class InstanceModel(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """As `Detector.identity`."""
+        """Like `Detector.identity`."""
 
     def find(self, frames: Sequence[Frame]) -> list[Instances]:
         """The objects of each image; `index` is their position. One with a box but no usable mask has none."""
@@ -290,7 +290,7 @@ class ColumnReader(Protocol):
     """A RecordReader that can leave out the making of objects."""
 
     def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
-        """As `records`. A record with columns has its kept objects there, one at least, and no candidates."""
+        """Like `records`. A record with columns has its kept objects there, one at least, and no candidates."""
 
 
 @runtime_checkable

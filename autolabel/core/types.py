@@ -309,7 +309,7 @@ class Prompts:
     """What is asked about one image: a table of N prompts, each a box, signed points, a mask that is roughly right,
     or a combination.
 
-    `boxes_xyxy` (N, 4) and `points_xy` (N, P, 2) are in pixels of the upright image. A row of NaN is no box.
+    `boxes_xyxy` (N, 4) and `points_xy` (N, P, 2) are in pixels of the upright image. A row of NaN stands for no box.
     `point_signs` (N, P) is 1 for inside, 0 for outside, -1 for padding. `masks[i]` is at the image's size.
 
     `objects` (N,) says which object each prompt asks for: the detection of that number, one of the `added` objects
@@ -448,7 +448,7 @@ class Instances:
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Kept objects of an image in columns of length N, where these say all there is to write of each: it has a mask of
-    the image's size, is no crowd, and nothing came with the source. Scores are in [0, 1]; the model's own guess may
+    the image's size, is not a crowd, and nothing came with the source. Scores are in [0, 1]; the model's own guess may
     be unknown. `counts` are the masks' run-length strings. Reading them costs a fraction of what `Instance`s cost."""
 
     category_ids: Sequence[int]

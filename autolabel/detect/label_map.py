@@ -1,7 +1,7 @@
 """Which of a detector's classes are labelled, and under which names and ids: the `labels=` setting.
 
 A map is a pure function from the classes that there are to the classes of the run; `MappedDetector` applies it to
-what any detector finds, existing labels too. A class that is left out is not looked for: its boxes are no detections
+what any detector finds, existing labels too. A class that is left out is not looked for: its boxes are not detections
 and get no record, as with a detector that never knew the class. What is left out is said once, when a run starts.
 """
 

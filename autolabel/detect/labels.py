@@ -1,7 +1,7 @@
 """Boxes that already exist, as a Detector: the annotations of the source, turned upright. Imports no model.
 
 Nothing is mended: a reversed or empty box comes out as it is, so that the labeler drops it with its reason.
-Only an object that has a mask and no box gets the box of its mask. A crowd region is no object that a box could
+Only an object that has a mask and no box gets the box of its mask. A crowd region is not an object that a box could
 ask for: its mask stays, whatever the settings, and a crowd of a box alone comes out without a mask. How existing
 masks are rasterised and turned: ops/annotations.py.
 """

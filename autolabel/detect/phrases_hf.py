@@ -19,7 +19,7 @@ from autolabel.ops.settings import count, fraction
 
 
 class _PhraseDetector:
-    """What both have in common: settings, and boxes of which the likeliest class is taken."""
+    """The base of both: settings, and boxes of which the likeliest class is taken."""
 
     _CLASSES: Mapping[str, str]
     _FORBIDDEN = ""

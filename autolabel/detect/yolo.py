@@ -303,8 +303,9 @@ def letterbox(
 
 
 def above(output: Any, conf: float, score_count: int) -> list[Any]:
-    """Those of the proposals (B, 4 + scores, A) that NMS looks at, whose best score is above `conf`, or not a number: for each
-    picture (1, 4 + scores, k) on the host, in their order. The device is waited for three times, whatever the batch."""
+    """Those of the proposals (B, 4 + scores, A) that NMS looks at, whose best score is above `conf`, or not a number:
+    for each picture (1, 4 + scores, k) on the host, in their order. The device is waited for three times, whatever
+    the batch."""
     from torch.nn.functional import pad
 
     wanted = ~(output[:, 4 : 4 + score_count].amax(dim=1) <= conf)

@@ -44,7 +44,7 @@ MISSING = "engine=ray needs Ray: pip install autolabel-sam2[ray]"
 QUEUED = 1
 """Units that wait at an actor beside those in its hands, so that it never waits for us."""
 HOPELESS = 3
-"""So many units in a row that raise are no bad pictures: the run ends with what was raised."""
+"""So many units in a row that raise are not bad pictures: the run ends with what was raised."""
 LOOK_EVERY_S = 5.0
 """How often the size of the cluster is asked for."""
 LONGEST_REST_S = 1.0
@@ -570,7 +570,7 @@ class Relay:
         self._rows = rows(pipeline)
 
     def next(self) -> tuple[int, bytes | None] | None:
-        """What is done next; None after the last."""
+        """The next finished unit; None after the last."""
         with quiet():
             return next(self._rows, None)
 
@@ -608,7 +608,7 @@ def answered(cores: int, question: Callable[[], T]) -> T:
 
 
 def alive_nodes() -> list[dict[str, float]]:
-    """What each node of the cluster has in all."""
+    """The total resources of each node of the cluster."""
     return [node["Resources"] for node in imported().nodes() if node["Alive"]]
 
 

@@ -115,7 +115,7 @@ class Behind:
             self._waiting.popleft().result()
 
     def close(self) -> None:
-        """As `wait`, and no thread stays; raises nothing."""
+        """Like `wait`, and no thread stays; raises nothing."""
         self._pool.shutdown(wait=True)
 
     def _work(self, unit: Unit, finish: Finish) -> None:

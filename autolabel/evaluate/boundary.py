@@ -5,7 +5,7 @@ the pixels within `d` of the contour, inside each mask; `d` is 2 % of the pictur
 authors' code (a pixel's neighbours are eight). The picture's border is contour.
 
 Boundary F: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation"
-(DAVIS), CVPR 2016: contour pixels count as found within 0.8 % of the diagonal. The picture's border is no contour.
+(DAVIS), CVPR 2016: contour pixels count as found within 0.8 % of the diagonal. The picture's border is not a contour.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def by_iou(scene: Scene, iou: float) -> list[Verdict]:
                 kinds[i] = Verdict(kind, i, t, float(scene.ious[i, t]))
 
     def free() -> NDArray[np.bool_]:
-        """(N, M): neither is taken, and the true one is no region."""
+        """(N, M): neither is taken, and the true one is not a region."""
         open_found = np.array([i not in kinds and i not in absorbed for i in range(len(match))], np.bool_)
         open_truth = ~ignored
         open_truth[[v.truth for v in kinds.values() if v.kind != "duplicate" and v.truth is not None]] = False

@@ -1,5 +1,5 @@
 """Panoptic quality: Kirillov, He, Girshick, Rother, Dollar, "Panoptic Segmentation", CVPR 2019, as COCO's panopticapi
-counts it, for things alone: background is no segment and no void.
+counts it, for things alone: background is neither a segment nor void.
 
 A pixel belongs to one object. Among the found ones that of the higher rank owns it, among equals the smaller one;
 among the true ones the smaller one. Ignored regions own what no true object owns; a found object that matches

@@ -143,7 +143,7 @@ def is_ignored(extra: str) -> bool:
 def found_objects(
     instances: Sequence[Instance], classes: Classes, names: dict[int, str], *, score: str, box: str
 ) -> tuple[FoundObject, ...]:
-    """The kept instances of classes that are judged; a crowd that came from labels is no finding."""
+    """The kept instances of classes that are judged; a crowd that came from labels is not a finding."""
     return tuple(
         _found(one, classes.run[one.category_id], names[one.category_id], score, box)
         for one in instances

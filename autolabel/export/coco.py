@@ -397,7 +397,7 @@ def image_fields(record: ImageRecord, name: str) -> dict[str, Any]:
     fields: dict[str, Any] = {"file_name": name, "width": record.info.width, "height": record.info.height}
     if record.split is not None:
         fields["split"] = record.split
-    # A `split` of the source that is no text is one of its other fields.
+    # A `split` of the source that is not text is one of its other fields.
     return fields | unknown_fields(record.extra, ("id", *fields), repr(record.image_id))
 
 

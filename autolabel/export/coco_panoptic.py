@@ -1,7 +1,7 @@
 """COCO panoptic: `panoptic.json` and one PNG an image in `panoptic/`, as panopticapi reads them.
 
-A pixel is one object's: its number in the image is R + 256 G + 65536 B, 0 is no object. So overlaps cannot stay,
-and who owns a shared pixel is a setting; what is hidden is counted. Crowd regions lie below everything. The
+A pixel is one object's: its number in the image is R + 256 G + 65536 B, 0 stands for no object. So overlaps cannot
+stay, and who owns a shared pixel is a setting; what is hidden is counted. Crowd regions lie below everything. The
 PNGs are upright, of the size that the labels have; no pictures are written.
 """
 

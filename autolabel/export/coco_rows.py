@@ -79,7 +79,7 @@ def json_array(items: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def unknown_fields(text: str, own: Iterable[str], where: str) -> dict[str, Any]:
-    """The fields of an `extra` that are none of ours. Raises ExportError when it is no JSON object."""
+    """The fields of an `extra` that are none of ours. Raises ExportError when it is not a JSON object."""
     if not text:
         return {}
     try:

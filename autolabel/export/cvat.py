@@ -258,7 +258,7 @@ def _label_attributes(category: Category, attributes: Mapping[int, set[str]]) ->
 def _constructor(
     categories: Sequence[Category], labels: Mapping[int, str], attributes: Mapping[int, set[str]]
 ) -> bytes:
-    """What CVAT's label constructor takes as "Raw"."""
+    """The text that CVAT's label constructor takes as "Raw"."""
     rows = [
         {
             "name": labels[category.id],

@@ -228,14 +228,14 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def _array(mask: dict[str, Any]) -> UInt8:
-    """As fiftyone.core.utils.deserialize_numpy_array."""
+    """Like fiftyone.core.utils.deserialize_numpy_array."""
     data = zlib.decompress(base64.b64decode(mask["$binary"]["base64"], validate=True))
     found: UInt8 = np.load(io.BytesIO(data), allow_pickle=False).astype(np.uint8)
     return found
 
 
 def _drawn_xyxy(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """As `Detection.to_segmentation`: fiftyone.utils.eta.to_detected_object, then BoundingBox.coords_in."""
+    """Like `Detection.to_segmentation`: fiftyone.utils.eta.to_detected_object, then BoundingBox.coords_in."""
     x, y, w, h = box_xywh
     height, width = size_hw
     return int(width * x), int(height * y), int(width * (x + w)), int(height * (y + h))

@@ -23,7 +23,7 @@ SETTINGS = "settings"
 over."""
 
 _RECORDS_LINE = f'"{RECORDS}":"'.encode()
-"""How its line begins; no file's does, whose entry is no text."""
+"""How its line begins; no file's does, whose entry is not text."""
 _CACHE = ".cache"
 _LITTER = (".DS_Store", "Thumbs.db")
 _CACHE_FOLDER = "__pycache__"
@@ -90,7 +90,7 @@ def present_files(directory: Path, onerror: Callable[[OSError], None] | None = N
 
 def edited_files(directory: Path) -> list[str]:
     """What somebody changed or added since the export was written; the manifest where that cannot be told. A missing
-    file is no work of anybody's, and neither is what a link leads to.
+    file is not anybody's work, and neither is what a link leads to.
 
     An unchanged file costs an lstat: only what is not older than the manifest is read. Memory grows with the folders
     and with what is found.

@@ -64,7 +64,7 @@ _HEAD_BYTES = 512
 def pictured(
     directory: Path, run: RecordReader, counts: Counter[str], *, written: str = "images"
 ) -> Iterator[Draft]:
-    """As `replaced`, for formats that leave out pictures which cannot be read; `written` is their count of the others.
+    """Like `replaced`, for formats that leave out unreadable pictures; `written` is their count of the others.
 
     Raises ExportError, and leaves the folder as it is, when no picture at all could be written and the folder
     holds more than that.
@@ -175,7 +175,7 @@ def _check_same(record: ImageRecord, sha256: str) -> str:
 
 
 def _check_picture_file(path: Path) -> None:
-    """Raises ImageError for what is no regular file: opening a pipe waits for ever, and a device has no end."""
+    """Raises ImageError for what is not a regular file: opening a pipe waits for ever, and a device has no end."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate, no file can have this name

@@ -94,7 +94,7 @@ def prepared(record: ImageRecord, policy: Policy, counts: Counter[str]) -> list[
 
 
 def explained(record: ImageRecord, policy: Policy) -> tuple[list[Instance], Mapping[int, list[str]]]:
-    """As `prepared`, and in words what was done to each object that was changed or left out, by its index."""
+    """Like `prepared`, and in words what was done to each object that was changed or left out, by its index."""
     log = _Log(Counter())
     return _applied(record, policy, log), log.reasons
 
@@ -197,7 +197,7 @@ def _without_overlaps(instances: list[Instance], rule: str, log: _Log) -> list[I
 
 
 def _precedence(instance: Instance, rule: str) -> float:
-    """The higher, the later painted. A score that is no number goes first."""
+    """The higher, the later painted. A score that is not a number goes first."""
     if rule == "smallest":
         return -area_px(mask_of(instance))
     return -np.inf if np.isnan(instance.detector_score) else instance.detector_score

@@ -153,7 +153,7 @@ def picture_path(record: ImageRecord, pictures: Pictures) -> str:
 
 
 def with_suffix(path: PurePosixPath, suffix: str) -> str:
-    """The path with another suffix; a dot in a folder's name is no suffix."""
+    """The path with another suffix; a dot in a folder's name does not begin a suffix."""
     return str(path.with_name(path.stem + suffix))
 
 
@@ -230,5 +230,5 @@ def utf8(name: str) -> str:
 
 
 def fields_of(extra: str) -> Mapping[str, Any]:
-    """The fields of an `extra` text. Raises ExportError when it is no JSON object."""
+    """The fields of an `extra` text. Raises ExportError when it is not a JSON object."""
     return unknown_fields(extra, (), "an image or object")

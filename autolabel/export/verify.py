@@ -19,7 +19,7 @@ from autolabel.ops.files import file_sha256
 def check_files(directory: Path) -> list[str]:
     """What is missing, extra or changed against the manifest, one line each; [] when all is as it was written.
 
-    The picture behind a link is compared too. Raises ExportError when `directory` is no export of ours.
+    The picture behind a link is compared too. Raises ExportError when `directory` is not an export of ours.
     """
     if not is_export(directory):
         raise ExportError(f"{directory} is not an export of autolabel: it has no {MANIFEST} of ours")

@@ -199,7 +199,7 @@ def _numbers(size: int) -> tuple[NDArray[np.uint64], Float32]:
 
 
 def _written_exactly(ring: YoloRing, mask: Rle) -> tuple[str, float]:
-    """As `_written`, for points at the centres of pixels; a ring of one part is exact and is not measured."""
+    """Like `_written`, for points at the centres of pixels; a ring of one part is exact and is not measured."""
     pixels = ring.points_xy.astype(np.int64)
     (x_words, x_read), (y_words, y_read) = _numbers(mask.size_hw[1]), _numbers(mask.size_hw[0])
     words = np.stack([x_words[pixels[:, 0]], y_words[pixels[:, 1]]], axis=1).ravel().view("S8")

@@ -25,7 +25,7 @@ _PIECES, _LENGTHS = literal_words(
 )  # fmt: skip
 _MILLION = 1_000_000
 _ROOM = 300
-"""What stands around the geometry of a row, with numbers of up to twenty digits."""
+"""Bytes around the geometry of a row, with numbers of up to twenty digits."""
 
 
 class AnnotationRows:

@@ -41,7 +41,7 @@ def _rows(settings: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
 
 
 def _outermost(components: Iterable[str]) -> list[str]:
-    """Those that are no part of another one of them."""
+    """Those that are not part of another one of them."""
     found: list[str] = []
     for one in sorted(components, key=len):
         if not any(one.startswith(f"{outer}.") for outer in found):

@@ -159,7 +159,7 @@ def _shape(element: Element, size_hw: tuple[int, int] | None, ignored: Counter[s
 
 
 def _group(element: Element) -> str:
-    """CVAT numbers groups from 1: 0 is no group. Its own exports leave it out, those of others may not."""
+    """CVAT numbers groups from 1: 0 is not a group. Its own exports leave it out, those of others may not."""
     group = element.get("group_id", "")
     return "" if group == "0" else group
 

@@ -40,7 +40,7 @@ class Shared:
         self._map: mmap.mmap | None = None
 
     def get(self, size: int) -> bytes:
-        """What the other side wrote at the start."""
+        """The first bytes that the other side wrote."""
         return os.pread(self._descriptor, size, 0)
 
     def put(self, image_rgb: UInt8) -> int:

@@ -18,7 +18,7 @@ from autolabel.ops.export_mark import RECORDS
 FOLDER = "evaluate"
 """The folder for evaluations in a run directory."""
 FIGURES, OBJECTS = "evaluation.json", "objects.jsonl"
-"""What says how good the records are: in numbers, and object by object."""
+"""The files that say how good the records are: in numbers, and object by object."""
 VERSION = 2
 _VERSIONS = (1, 2)
 """In 1 the confusions are a matrix, which is no longer read."""

@@ -119,7 +119,7 @@ def load_frame(ref: ImageRef, *, max_pixels: int, min_side: int) -> Frame:
 
 
 def read_ref(ref: ImageRef) -> bytes:
-    """As `read_bytes`."""
+    """Like `read_bytes`."""
     return read_bytes(ref.path, None if ref.stamp is None else ref.stamp[0])
 
 

@@ -43,7 +43,7 @@ def encode_index_png(ids: Ids, palette: UInt8 | None = None) -> bytes:
 
 def decode_index_png(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.integer] | UInt8:
     """(H, W) of the numbers as they stand in the file (palette indices, not colours), or (H, W, 3) colours of an
-    RGB file. Raises ImageError: `unsupported` when it is no PNG or has another form, `too_large` before
+    RGB file. Raises ImageError: `unsupported` when it is not a PNG or has another form, `too_large` before
     anything is allocated, `corrupt`."""
     header = read_header(data)
     if header.kind != "PNG":

@@ -27,7 +27,7 @@ from autolabel.ops.storage import is_url
 
 MESSAGE_BYTES = 1 << 16
 READY = b"ready"
-"""What a process says first."""
+"""The first message of a process."""
 DEATHS = 2
 """A picture that ended this many processes is given up; the first may have been somebody else's doing."""
 
@@ -49,7 +49,7 @@ class DecoderPool:
         self._finalizer = weakref.finalize(self, _close_all, self._idle)
 
     def load_frame(self, ref: ImageRef, *, max_pixels: int, min_side: int, timeout_s: float) -> Frame:
-        """As `ops.images.load_frame`, from any thread. Raises ImageError also with `decoder_crash` and
+        """Like `ops.images.load_frame`, from any thread. Raises ImageError also with `decoder_crash` and
         `decoder_hang`, and AutolabelError where no process can be started, which is no picture's fault."""
         if ref.problem is not None:
             raise ImageError(ref.problem.code, ref.problem.detail)

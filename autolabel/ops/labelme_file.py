@@ -58,7 +58,7 @@ def is_labelme(top: object) -> bool:
 
 
 def survey_labelme(text: str) -> tuple[str, frozenset[str]] | None:
-    """The picture's name as the file states it, and the labels in it; None for JSON that is no LabelMe file.
+    """The picture's name as the file states it, and the labels in it; None for JSON that is not a LabelMe file.
     Raises BadShape for what is not JSON."""
     top = _json(text)
     if not is_labelme(top):
@@ -127,7 +127,7 @@ def _shape(row: object, size_hw: tuple[int, int] | None, ignored: Counter[str]) 
 
 
 def _kind(row: Mapping[str, Any]) -> str:
-    """Files before 4.0 have no type; what is no text is no type that is known."""
+    """Files before 4.0 have no type; what is not text is not a known type."""
     stated = row.get("shape_type") or "polygon"
     return stated if isinstance(stated, str) else type(stated).__name__
 

@@ -138,7 +138,7 @@ def _shape(counts: UInt8, height: Any, width: Any, x0: Any, y0: Any, x1: Any, y1
         if left <= column[k] < right:
             inside += max(min(bottom, last) - max(top, first), 0)
     holes, hole_px = _holes(column, y, highest, lowest)
-    # Each interval has two ends, each pixel two sides; what neighbours have in common is no outline.
+    # Each interval has two ends, each pixel two sides; what neighbours have in common is not outline.
     outline = 2 * len(column) + 2 * (area - common)
     found[:6] = area, column[0], highest, column[-1] + 1, lowest, outline
     found[6:] = parts, part.max(), holes, hole_px, border, inside

@@ -161,7 +161,7 @@ def _check_lengths(polygons: tuple[Polygon, ...], size_hw: tuple[int, int]) -> N
         points = np.array(polygon, np.float64).reshape(-1, 2)
         steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1)
         length = float(steps.sum() + np.abs(points).max())
-        if not length <= limit:  # not a number is no length either
+        if not length <= limit:  # NaN is not a length either
             h, w = size_hw
             raise ValueError(f"a polygon's outline is {length:.3g} px long, the picture is {w}x{h}")
 

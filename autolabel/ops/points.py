@@ -71,7 +71,7 @@ def prompt_problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str
 
 
 def window_problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str]:
-    """Why the windows of prompts are no part of a picture of `size_hw`, or their boxes not in them, by their row."""
+    """Why the windows of prompts are not parts of a picture of `size_hw`, or their boxes not in them, by their row."""
     windows, boxes, (h, w) = prompts.windows_xyxy, prompts.boxes_xyxy, size_hw
     if windows is None:
         return {}
@@ -83,7 +83,7 @@ def window_problems(prompts: Prompts, size_hw: tuple[int, int]) -> dict[int, str
     }
     if boxes is not None:
         low, high = np.maximum(boxes[:, :2], windows[:, :2]), np.minimum(boxes[:, 2:], windows[:, 2:])
-        apart = (low >= high).any(axis=1) & ~bad  # never true of NaN, which is no box
+        apart = (low >= high).any(axis=1) & ~bad  # never true of NaN, which is not a box
         problems |= {
             row: f"bad_window: the box is not in {windows[row].tolist()}" for row in np.flatnonzero(apart).tolist()
         }

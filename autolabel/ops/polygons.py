@@ -149,7 +149,7 @@ def _keyholes(crop: UInt8, rings: list[Ring], parents: Int64) -> dict[int, list[
         background = np.flatnonzero(crop[y, : x + first] == 0)
         stop = int(background[-1]) if len(background) else -1
         target = ring_of.get(int(regions[y + 1, stop + 1]), -1)
-        # A region that is no hole of this part is what lies around it.
+        # A region that is not a hole of this part is what lies around it.
         target = target if target >= 0 and parents[target] == parents[hole] else int(parents[hole])
         wanted.append((hole, target, (stop + 1, y), (x, y)))
     at = _positions(rings, [(target, point) for _, target, point, _ in wanted], width + 1, height + 1)

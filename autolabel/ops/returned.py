@@ -274,7 +274,7 @@ def _require_fixed(one: Instance, was: Instance) -> None:
 
 
 def require_mask(mask: object, size_hw: tuple[int, int], what: str) -> None:
-    """Raises Malformed for what is no mask of this size."""
+    """Raises Malformed for what is not a mask of this size."""
     if not isinstance(mask, Rle) or type(mask.counts) is not bytes:
         raise Malformed(
             f"{what}: a mask must be an Rle with counts in bytes (autolabel.ops.masks.encode makes one of an array), "

@@ -44,7 +44,7 @@ def from_crop_runs(runs: Int64, box_xywh: tuple[int, int, int, int], size_hw: tu
 
 
 def from_crop_changes(changes: Int64, box_xywh: tuple[int, int, int, int], size_hw: tuple[int, int]) -> Rle:
-    """As `from_crop_runs`, from where each run of pixels inside the mask begins and ends in the box, row by row."""
+    """Like `from_crop_runs`, from where each run of pixels inside the mask begins and ends in the box, row by row."""
     x, y, w, _ = box_xywh
     # A pixel differs from the one above it where a row and the one before it, laid over each other, differ.
     differ = np.sort(np.concatenate([changes, changes + w]))

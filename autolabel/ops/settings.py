@@ -27,7 +27,7 @@ _NO = {"", "0", "false", "no", "off"}
 
 
 def environment_flag(name: str, environment: Mapping[str, str]) -> bool:
-    """What an environment variable says; no where it is not set."""
+    """Whether an environment variable says yes; no where it is not set."""
     value = environment.get(name, "").strip().lower()
     if value not in _YES | _NO:
         raise ConfigError(f"{name} must be 1 or 0, got {environment[name]!r}")

@@ -51,13 +51,13 @@ _PACKAGES = {
     "gcs": "'autolabel-sam2[gs]'",
     "hf": "huggingface_hub",
 }
-"""What brings a driver; for the others fsspec says what it misses."""
+"""Packages that bring a driver; for the others fsspec says what it misses."""
 _SERVERS = frozenset(("sftp", "ssh", "smb", "hdfs", "webhdfs"))
 """Their addresses may hold a port."""
 _USERS = frozenset(("abfs", "abfss", "sftp", "ssh", "smb"))
 """There `name@host` is a container or a user, no secret."""
 _VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "LastModified", "mtime", "modified", "created")
-"""What drivers call that which changes with a file's content, the surest first."""
+"""Drivers' names for a value that changes with a file's content, the surest first."""
 _KINDS: dict[type[OSError], int] = {
     FileNotFoundError: errno.ENOENT,
     IsADirectoryError: errno.EISDIR,

@@ -23,7 +23,7 @@ from autolabel.core.types import UInt8
 from autolabel.ops.headers import PILLOW_ERRORS, Header, jpeg_is_complete
 
 _UNKNOWN = (*PILLOW_ERRORS, KeyError, TypeError, AttributeError, ZeroDivisionError)
-"""What Pillow raises where it does not know a form of TIFF, or expects another type of a tag."""
+"""Errors that Pillow raises where it does not know a form of TIFF, or expects another type of a tag."""
 _HEADER_BYTES = 8
 _SAMPLES = 277
 _NONE = 1

@@ -43,7 +43,7 @@ def children_json(element: Element, without: Iterable[str] = (), depth: int = 0)
 
 def add_json(parent: Element, tag: str, value: Json) -> bool:
     """Append what `json_of` made, or any JSON value: one element, or one for each entry of a list. False, and
-    nothing is appended, where `tag` is no possible name of an element."""
+    nothing is appended, where `tag` is not a possible name of an element."""
     if not _TAG.fullmatch(tag) or value is None:
         return False
     for one in value if isinstance(value, list) else [value]:
@@ -56,7 +56,7 @@ def add_json(parent: Element, tag: str, value: Json) -> bool:
 
 
 def xml_text(text: str) -> str:
-    """What XML can hold: control characters and stray bytes become %XX, everything else stays."""
+    """The text as XML can hold it: control characters and stray bytes become %XX, everything else stays."""
     return _IMPOSSIBLE.sub(lambda found: _escaped(found[0]), text)
 
 

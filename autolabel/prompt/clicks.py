@@ -114,7 +114,7 @@ def _json_object(where: str, image: str, at: int, one: Any) -> list[Row]:
 
 
 def _number(value: object) -> float:
-    """NaN for what is no number: that click's object is refused, not the file."""
+    """NaN for what is not a number: that click's object is refused, not the file."""
     try:
         return float(value) if isinstance(value, str | int | float) else float("nan")
     except (ValueError, OverflowError):

@@ -175,7 +175,7 @@ def _classes(e: Document) -> Html:
 
 
 def _confusions(e: Document) -> Html:
-    """The pairs that are mixed up most; a matrix of many classes is no picture. What has one class alone is missed
+    """The pairs that are mixed up most; a matrix of many classes cannot be read. What has one class alone is missed
     or false, and stands among the errors."""
     pairs: list[tuple[int, str, str]] = []
     for row in e.rows("confusion"):

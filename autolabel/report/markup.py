@@ -40,7 +40,7 @@ def escape(text: object) -> Html:
 
 
 def escape_lines(text: str) -> Html:
-    """As `escape`, with line ends kept and no limit: for a whole file in a `pre`."""
+    """Like `escape`, with line ends kept and no limit: for a whole file in a `pre`."""
     return Html("\n".join(html.escape(printable(line), quote=True) for line in text.split("\n")))
 
 

@@ -62,7 +62,7 @@ class Decoded:
         return scores
 
     def scored(self) -> Any:
-        """Scores (N, 3) of one mask per prompt: predicted IoU, object score, stability; NaN where the map is not finite."""
+        """Predicted IoU, object score and stability (N, 3) of one mask per prompt; NaN where the map is not finite."""
         import torch
 
         values = [self.iou.float(), self.object_logit.float().sigmoid(), stability(self.logits)]
@@ -84,7 +84,7 @@ class View:
         return logits_rle(logits_hw, self.size_hw, self.fused)
 
     def rle_of_box(self, logits_hw: Float32, box_xyxy: Float32) -> Rle:
-        """With what the prior says of the box (4,), where it says something; NaN is no box."""
+        """With what the prior says of the box (4,), where it says something; NaN is not a box."""
         if self.prior is None or np.isnan(box_xyxy).any():
             return self.rle(logits_hw)
         found = self.prior.rle(logits_hw, box_xyxy, self.size_hw, fused=bool(self.fused))

@@ -87,7 +87,7 @@ class SamSegmenter(ABC, Generic[F]):
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """What every forward pass runs in."""
+        """The context that every forward pass runs in."""
         import torch
 
         with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):

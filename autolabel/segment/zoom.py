@@ -55,7 +55,7 @@ class ZoomSegmenter:
         return self.begin(frames, prompts)()
 
     def begin(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> Later:
-        """As `segment`; masks come late where the inner segmenter's do."""
+        """Like `segment`; masks come late where the inner segmenter's do."""
         plans = [self._views(i, prompts[i], frame.info.size_hw) for i, frame in enumerate(frames)]
         given = ask_views(
             self._inner,

@@ -19,7 +19,7 @@ _BACKGROUND = "background"
 @dataclass(frozen=True, slots=True)
 class ClassNames:
     """`names` is by class id. `mapping` says which class id a number in the file stands for, where the two
-    differ (255: not labelled). `background` are class ids that are no object."""
+    differ (255: not labelled). `background` are class ids that stand for no object."""
 
     names: Mapping[int, str]
     background: frozenset[int]

@@ -1,9 +1,9 @@
 """A table of pictures in Parquet: one column holds paths or addresses, all other columns travel with the pictures.
 
 What becomes of a value in `ImageRef.extra` (JSON): truth values, whole numbers and text stay what they are, a missing
-value is null. A float that is no finite number is null too: JSON has no NaN. Dates and times are text as ISO 8601
+value is null. A non-finite float is null too: JSON has no NaN. Dates and times are text as ISO 8601
 writes them, to the last digit; durations are whole numbers of the column's unit; decimals are text, so that no
-digit is lost. Lists and structs are arrays and objects of such values. Columns of bytes are no fields of a label
+digit is lost. Lists and structs are arrays and objects of such values. Columns of bytes are not fields of a label
 file: they are left out, and counted in `ignored`. Reads no labels. Needs the extra `parquet`.
 """
 

@@ -112,7 +112,7 @@ class _Index:
 
     @cached_property
     def _by_upload(self) -> dict[str, list[str]]:
-        """As `_by_name`, and by the names under which the tool stores uploads."""
+        """Like `_by_name`, and by the names under which the tool stores uploads."""
         found: dict[str, list[str]] = {}
         for name, paths in self._by_name.items():
             for stored in {name, _NOT_STORED.sub("", name.replace(" ", "_"))}:
@@ -133,7 +133,7 @@ def path_of(address: str) -> str:
     """The path in an address, clean and relative, for names of pictures that are not there."""
     try:
         split = urlsplit(address)
-    except ValueError:  # brackets that are no IPv6 address
+    except ValueError:  # brackets that are not an IPv6 address
         return address.replace("/", "_")
     given = parse_qs(split.query).get("d") if split.path.endswith("local-files/") else None
     path = given[0] if given else unquote(split.path) or address

@@ -53,9 +53,9 @@ class PngMaskSource:
     one folder: then a PNG that has a picture's name is its mask, and no picture.
 
     Category ids are the class ids of the PNGs, one higher where the classes count from 0. `background` are the
-    values that are no object; null: 0 where no class has it, and a class called background, except where a JSON beside
-    object ids says which class an object has: whatever that is called, it is an object. `ignore` is a
-    value that is not labelled at all (null: 255 for class ids). A PNG that cannot be read, has a class without
+    values that stand for no object; null: 0 where no class has it, and a class called background, except where a JSON
+    beside object ids says which class an object has: whatever that is called, it is an object. `ignore` is a value
+    that is not labelled at all (null: 255 for class ids). A PNG that cannot be read, has a class without
     name or no picture, or may be of several pictures (the `image` of a JSON beside it tells) makes a `failed` record.
     """
 

@@ -75,7 +75,7 @@ def pictures_below(root: str, wanted: Callable[[str], bool], ignored: Counter[st
 
 
 def files_below(root: str, ignored: Counter[str]) -> Iterator[File]:
-    """As `walk`, one after the other. At a storage no more is held than the folders on the way to the next file."""
+    """Like `walk`, one after the other. At a storage no more is held than the folders on the way to the next file."""
     if is_url(root):
         yield from _remote_files(root, ignored)
         return
@@ -156,7 +156,7 @@ def walk(root: str) -> Tree:
 
 
 def _ours(names: set[str], folder: str) -> str | None:
-    """What of ours the folder is, which has these names in it: its pictures are copies. None for somebody else's."""
+    """The kind of folder of ours that has these names in it: its pictures are copies. None for somebody else's."""
     if any(needed <= names for needed in _RUNS):
         return "run directory of autolabel"
     if MANIFEST in names and (_is_remote_export(folder) if is_url(folder) else is_export(Path(folder))):
@@ -215,7 +215,7 @@ def extension(name: str) -> str:
 
 
 def count_ignored(tree: Tree, used: frozenset[str]) -> Counter[str]:
-    """Files of the tree that are no pictures and not in `used`, counted by extension, beside what the walk
+    """Files of the tree that are not pictures and not in `used`, counted by extension, beside what the walk
     itself left out."""
     counts = Counter(tree.ignored)
     for name in tree.files:

@@ -33,7 +33,7 @@ def parse_yaml(path: str, text: str) -> Any:
 
 
 def class_name(path: str, number: object, value: object) -> str:
-    """A class's name as text. Raises SourceError, naming the file, for what is no name: a list can be short in the
+    """A class's name as text. Raises SourceError, naming the file, for what is not a name: a list can be short in the
     file and endless as text."""
     try:
         name = str(value) if isinstance(value, _SCALAR) else None

@@ -61,7 +61,7 @@ class Counterparts:
         self._pairs: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def label(self, image: str) -> str | None:
-        """As `label_path`, of a relative path; None where no folder of labels is beside the last one of pictures."""
+        """Like `label_path`, of a relative path; None where no folder of labels is beside the last one of pictures."""
         swapped = self._swapped(image, 0)
         return None if swapped is None else posixpath.splitext(swapped)[0] + ".txt"
 

@@ -99,7 +99,7 @@ def decode_record(blob: bytes, image_id: str, path: str) -> ImageRecord:
 
 
 def decode_columns(blob: bytes, image_id: str, path: str) -> tuple[ImageRecord, Columns | None]:
-    """As `decode_record`, with the kept objects in columns where these say all of them. Raises StoreCorrupt."""
+    """Like `decode_record`, with the kept objects in columns where these say all of them. Raises StoreCorrupt."""
     return _decoded(_columns_in, blob, image_id, path)
 
 

@@ -31,7 +31,7 @@ STAGING = ".merging"
 CHUNK = 1 << 14
 """Pictures in a transaction; the log of the database is emptied after each."""
 SHARED = ("fingerprint", "categories", "document", "root")
-"""What must be the same in all parts, and is the whole run's."""
+"""Keys whose values must be the same in all parts, and are the whole run's."""
 DIGEST = "merged_digest"
 LOGS = ("-wal", "-journal")
 """What SQLite appends to the name of a database; a log that is found beside it is taken for its own."""

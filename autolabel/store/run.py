@@ -37,7 +37,7 @@ CHECKPOINT_EVERY = 64
 """Units between two checkpoints; automatic ones hide I/O errors, so they are off."""
 
 VANISHED = Problem("vanished", "the picture is no longer in the source")
-"""What a picture gets that left the source before it was labelled."""
+"""The problem of a picture that left the source before it was labelled."""
 FLOOR_BYTES = 64 << 20
 """No unit is committed with less room on the disk: SQLite itself still needs some to close the run."""
 
@@ -350,7 +350,7 @@ class RunReader:
             yield _record_of(image_id, path, data)
 
     def columns(self) -> Iterator[tuple[ImageRecord, Columns | None]]:
-        """As `records`. A record with columns has its kept objects there, one at least, and no candidates."""
+        """Like `records`. A record with columns has its kept objects there, one at least, and no candidates."""
         for image_id, path, data in self._db.execute(f"{RECORDS}{self._present('WHERE')} ORDER BY ordinal"):
             yield decode_columns(*_checked(image_id, path, data))
 
@@ -594,7 +594,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
             raise StoreCorrupt(
                 f"{path} is damaged ({error}); use a copy of the run, or label again with run=..."
             ) from error
-        # A failed write is never tried again: a later success is no proof that the data is there.
+        # A failed write is never tried again: a later success does not prove that the data is there.
         raise StoreError(
             f"{path}: {error}; is the disk full, read-only or damaged? what was committed is safe"
         ) from error

@@ -74,7 +74,7 @@ def cells(rng: Rng, size: int, texture: Texture) -> Drawn:
         image[window] = image[window] * (1 - alpha) + tone * alpha
     if soft > 0.4:
         image = cv2.GaussianBlur(image, (0, 0), soft)
-    for _ in range(int(rng.integers(0, 12))):  # crumbs that are no cells
+    for _ in range(int(rng.integers(0, 12))):  # crumbs that are not cells
         crumb = tuple(rng.integers(0, size, 2).tolist())
         cv2.circle(image, crumb, int(rng.integers(1, 3)), _colour(rng).tolist(), -1, cv2.LINE_AA)
     return _finish(rng, image, masks)
