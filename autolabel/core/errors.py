@@ -46,7 +46,8 @@ class SettingError(ConfigError):
 
     def at(self, key: str) -> ConfigError:
         """The same of the setting below `key`, such as `detect.inner`."""
-        return ConfigError(f"{key}.{self}")
+        whole = str(self)
+        return ConfigError(whole if whole.startswith(f"{key}.") else f"{key}.{whole}")
 
 
 class ComponentError(AutolabelError):

@@ -42,7 +42,9 @@ def choose_device(device: str, *, key: str = "device") -> Any:
     if not isinstance(device, str) or kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise SettingError(f"{key} must be auto, cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise SettingError(f"{key} is {device}, but torch sees {torch.cuda.device_count()} CUDA devices; use auto")
+        raise SettingError(
+            f"{key} is {device}, but torch sees {torch.cuda.device_count()} CUDA devices; device=auto takes what there is"
+        )
     return torch.device(device)
 
 

@@ -3,9 +3,9 @@
 There are two, of 64 bits each. dHash (Krawetz, "Kind of Like That", 2013): a grey picture of 9 x 8 pixels, one bit for
 each pixel that is brighter than its left neighbour. pHash (Zauner, "Implementation and Benchmarking of Perceptual Image
 Hash Functions", 2010): a grey picture of 32 x 32 pixels, one bit for each of its frequencies 1 to 8, across and down,
-that is above their median. Two pictures are alike when both hashes differ in `max_bits` bits at most. One alone is
-not enough: on a plain background most bits of dHash are 0, whatever stands on it. Flat pictures have no hash: noise
-decides their bits. Reads files only.
+that is clearly above their median (in a symmetric picture half of them are only noise). Two pictures are alike when
+both hashes differ in `max_bits` bits at most. One alone is not enough: on a plain background most bits of dHash are 0,
+whatever stands on it. Flat pictures have no hash: noise decides their bits. Reads files only.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ UInt64 = NDArray[np.uint64]
 _THREADS = 4
 _FLAT = 2.0
 """Standard deviation of the small grey picture below which there is nothing to compare."""
+_CLEARLY = 0.02
+"""Of the strongest frequency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def perceptual_hashes(grey: UInt8) -> tuple[int, int] | tuple[()]:
     if float(steps.std()) < _FLAT:
         return ()
     waves = cv2.dct(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))[1:9, 1:9]
-    return _bits(steps[:, 1:] > steps[:, :-1]), _bits(waves > np.median(waves))
+    return _bits(steps[:, 1:] > steps[:, :-1]), _bits(waves > np.median(waves) + _CLEARLY * np.abs(waves).max())
 
 
 def _bits(set_: NDArray[np.bool_]) -> int:

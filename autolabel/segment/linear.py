@@ -41,7 +41,7 @@ def choose_linear(model: Any, way: str, *, device_kind: str, precision: str) -> 
     if way == "onednn":
         if not fits:
             raise SettingError(
-                f"linear=onednn is for float32 on a CPU, this is {precision} on {device_kind}; use torch"
+                f"linear=onednn is for float32 on a CPU, this is {precision} on {device_kind}; set linear=torch"
             )
         use_onednn(model)
         return "onednn"
@@ -85,11 +85,11 @@ def use_onednn(model: Any) -> None:
         error = check(largest)
     except (AttributeError, RuntimeError) as failure:  # the operator has no public name, so its form may change
         largest.__class__ = torch.nn.Linear
-        raise SettingError("linear=onednn: this torch has no such linear layers; use torch") from failure
+        raise SettingError("linear=onednn: this torch has no such linear layers; set linear=torch") from failure
     if not error <= MOST_ERROR:
         largest.__class__ = torch.nn.Linear
         raise SettingError(
-            f"linear=onednn: its numbers differ by {error:.0e} here, more than float32's; use torch"
+            f"linear=onednn: its numbers differ by {error:.0e} here, more than float32's; set linear=torch"
         )
     for layer in layers:
         layer.__class__ = by_onednn()

@@ -241,7 +241,7 @@ def chosen_batching(batching: str, compile_mode: str, *, masks: str, refine_step
         batching, instead = "image", f"masks of {', '.join(CHOICES)}"
     if compile_mode != "none" and batching != "bucket":
         raise SettingError(
-            f"compile_mode={compile_mode} needs inputs of fixed sizes; use {instead}, or compile_mode=none"
+            f"compile_mode={compile_mode} needs inputs of fixed sizes: set {instead} beside it, or compile_mode=none"
         )
     return batching
 

@@ -104,8 +104,8 @@ class YoloSource:
     @cached_property
     def _yaml(self) -> dict[str, Any]:
         top = _read_yaml(self._path)
-        if "kpt_shape" in top:
-            raise SourceError(f"{self._path!r} describes keypoints (kpt_shape); only boxes and polygons are read")
+        if not any(split in top for split in _SPLITS):
+            raise SourceError(f"{self._path!r} is not a YOLO data.yaml: it has none of train, val and test")
         if top.get("download"):
             logger.warning("%r: its `download:` is passed over; nothing in a data.yaml is run", self._path)
         return top
@@ -122,9 +122,12 @@ class YoloSource:
                     lines = [line.strip() for line in read_label_text(file, _MAX_YAML).splitlines()]
                     named = enumerate(itertools.takewhile(bool, lines))
                     return {index: class_name(file, index, line) for index, line in named}
-            if yaml := yaml_inside(place):
-                logger.warning("of %r only the names of the classes are used, not its splits", yaml)
-                return _yaml_names(yaml, _read_yaml(yaml))
+            yamls = _yamls_inside(place)
+            if len(yamls) == 1:
+                logger.warning("of %r only the names of the classes are used, not its splits", yamls[0])
+                return _yaml_names(yamls[0], _read_yaml(yamls[0]))
+            if yamls:
+                logger.warning("no class is named: of %s only one could be read", " and ".join(map(repr, yamls)))
         return self._guessed_names()
 
     def _is_label(self, name: str) -> bool:
@@ -275,21 +278,26 @@ def yaml_files(names: Iterable[str]) -> list[str]:
 
 def yaml_inside(path: str) -> str | None:
     """The data.yaml in a folder. Raises SourceError where there are several, or the folder cannot be listed."""
+    found = _yamls_inside(path)
+    if len(found) > 1:
+        names = " and ".join(map(posixpath.basename, found))
+        raise SourceError(f"{path!r} has {names}; give the one that describes the data set as the path")
+    return found[0] if found else None
+
+
+def _yamls_inside(path: str) -> list[str]:
     try:
-        found = yaml_files(names_in(path)) if is_folder(path) else []
+        return [posixpath.join(path, name) for name in yaml_files(names_in(path))] if is_folder(path) else []
     except OSError as e:
         raise SourceError(f"cannot list the folder {path!r}: {e.strerror}") from e
-    if len(found) > 1:
-        raise SourceError(
-            f"{path!r} has {' and '.join(found)}; give the one that describes the data set as the path"
-        )
-    return posixpath.join(path, found[0]) if found else None
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
     top = parse_yaml(path, read_label_text(path, _MAX_YAML))
-    if not isinstance(top, dict) or not any(split in top for split in _SPLITS):
+    if not isinstance(top, dict):
         raise SourceError(f"{path!r} is not a YOLO data.yaml: it has none of train, val and test")
+    if "kpt_shape" in top:
+        raise SourceError(f"{path!r} describes keypoints (kpt_shape); only boxes and polygons are read")
     return top
 
 

@@ -468,8 +468,8 @@ NESTED = {"_target_": "autolabel.refine.area.AreaRefiner", "min_px": [{"_target_
         (NESTED, "'builtins.open'"),
         ({"a": {"_target_": "builtins.open", "_args_": ["made", "w"], "_partial_": False}}, "'builtins.open'"),
         ({"_target_": "autolabel.refine.area.AreaRefiner", "min_px": "${oc.env:HOME}"}, "a reference"),
-        ("${oc.env:HOME}", "no section"),
-        (["/detect/nano"], "no section"),
+        ("${oc.env:HOME}", "not a section"),
+        (["/detect/nano"], "not a section"),
     ],
 )  # fmt: skip
 def test_nothing_of_a_run_is_built_or_looked_up(entry, said, label, tmp_path, monkeypatch, capsys):

@@ -58,6 +58,16 @@ def test_different_things_on_a_plain_background_are_not_alike(tmp_path):
     assert names(find_alike(records, 8)) == [["03.jpg", "small.jpg"]]
 
 
+@pytest.mark.parametrize("radius", [40, 80, 120])
+def test_a_symmetric_picture_is_found_again(radius, tmp_path):
+    """Half of its frequencies are nothing but noise."""
+    disc = cv2.circle(np.full((400, 600, 3), 255, np.uint8), (300, 200), radius, (60, 40, 200), -1)
+    small = cv2.resize(disc, (300, 200), interpolation=cv2.INTER_AREA)
+    records = [written(tmp_path / "a.png", disc), written(tmp_path / "b.png", small)]
+    records.append(written(tmp_path / "c.jpg", disc, 1, 90))
+    assert names(find_alike(records, 8)) == [["a.png", "b.png", "c.jpg"]]
+
+
 def test_flat_gone_and_changed_pictures_are_left_out_and_counted(tmp_path):
     flat = [written(tmp_path / f"flat{i}.png", np.full((64, 64, 3), 9 + i, np.uint8)) for i in range(2)]
     gone, changed = written(tmp_path / "gone.png", scene(1)), written(tmp_path / "changed.png", scene(1))

@@ -327,13 +327,13 @@ def test_how_it_is_computed_is_part_of_the_identity(alone, together):
     ],
 )
 def test_compiling_what_is_asked_picture_by_picture_is_refused(small, setting, way_out):
-    with pytest.raises(ConfigError, match=rf"compile_mode=default needs .*; use {way_out}.* or comp"):
+    with pytest.raises(ConfigError, match=rf"compile_mode=default needs .*: set {way_out}.* or comp"):
         in_buckets(small, compile_mode="default", **setting)
     assert in_buckets(small, **setting).identity["batching"] == "image"  # which is what there is
 
 
 def test_compiling_needs_fixed_sizes(small):
-    with pytest.raises(ConfigError, match=r"compile_mode=default .* use batching=bucket"):
+    with pytest.raises(ConfigError, match=r"compile_mode=default .* set batching=bucket"):
         segmenter(small, "nano_segmenter", compile_mode="default", batching="image")
     for setting in ("batching", "compile_mode"):
         with pytest.raises(ConfigError, match=f"^{setting} "):

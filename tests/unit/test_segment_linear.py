@@ -65,7 +65,7 @@ def test_numbers_of_another_precision_are_refused(monkeypatch):
     use_onednn(model)
     assert check(model[0]) <= MOST_ERROR
     monkeypatch.setattr(linear, "check", lambda layer: 3e-3)
-    with pytest.raises(ConfigError, match=r"linear=onednn: its numbers differ by 3e-03 .* use torch"):
+    with pytest.raises(ConfigError, match=r"linear=onednn: its numbers differ by 3e-03 .* set linear=torch"):
         use_onednn(two_layers())
 
 
@@ -92,7 +92,7 @@ def of_another_form():
 @pytest.mark.parametrize("found", [absent, of_another_form])
 def test_a_torch_without_it_is_one_line(monkeypatch, found):
     monkeypatch.setattr(linear, "by_onednn", found)
-    with pytest.raises(ConfigError, match=r"linear=onednn: this torch has no such .* use torch"):
+    with pytest.raises(ConfigError, match=r"linear=onednn: this torch has no such .* set linear=torch"):
         use_onednn(two_layers())
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autolabel.core.errors import ConfigError
+from autolabel.core.errors import ConfigError, SettingError
 from autolabel.ops.settings import count, flag, fraction, number, one_of, optional, text
 
 
@@ -54,3 +54,9 @@ def test_what_does_not_fit_is_named_with_what_would(made, words):
     with pytest.raises(ConfigError) as caught:
         made()
     assert str(caught.value).startswith(words)
+
+
+def test_a_setting_that_is_named_whole_is_not_placed_twice():
+    """Components of one's own may name the whole key in their messages."""
+    assert str(SettingError("conf must be in [0, 1]").at("detect.inner")) == "detect.inner.conf must be in [0, 1]"
+    assert str(SettingError("detect.conf must be in [0, 1]").at("detect")) == "detect.conf must be in [0, 1]"

@@ -382,6 +382,20 @@ def test_a_data_yaml_in_the_folder_names_the_classes_and_splits_the_pictures(
     assert ("not its splits" in caplog.text) == (split is None)
 
 
+@pytest.mark.parametrize(("path", "images_dir"), [("labels", None), ("", "images")])
+def test_beside_folders_a_data_yaml_needs_no_splits_and_describes_no_keypoints(tmp_path, path, images_dir, caplog):
+    write(tmp_path, {"data.yaml": "names: [cat]\n", "images/a.jpg": "", "labels/a.txt": BOX})
+    given = {"images_dir": images_dir and str(tmp_path / images_dir)}
+    assert [c.name for c in read(tmp_path / path, **given)[1].categories] == ["cat"]
+    (tmp_path / "dataset.yaml").write_text("names: [dog]\n")
+    assert [c.name for c in read(tmp_path / path, **given)[1].categories] == ["class_0"]
+    assert "only one could be read" in caplog.text
+    (tmp_path / "dataset.yaml").unlink()
+    (tmp_path / "data.yaml").write_text("names: [cat]\nkpt_shape: [2, 2]\n")
+    with pytest.raises(SourceError, match="keypoints"):
+        read(tmp_path / path, **given)
+
+
 def test_of_two_data_yamls_the_person_says_which(tmp_path):
     write(tmp_path, {"data.yaml": "train: .\nnames: [a]\n", "dataset.yml": "train: .\nnames: [b]\n", "a.jpg": ""})
     with pytest.raises(SourceError, match=r"has data\.yaml and dataset\.yml; give the one"):
