@@ -163,11 +163,8 @@ def _label(config: DictConfig) -> Summary:
     from autolabel.engine.labeler import PipelineLabeler
 
     values = plain(config)
-    unit_size, directory, root = (
-        count("unit_size", values["unit_size"], 1),
-        run_path(values["run"]),
-        root_of(values),
-    )
+    unit_size = count("unit_size", values["unit_size"], 1)
+    directory, root = run_path(values["run"]), root_of(values)
     if str(directory.resolve()) == root:
         raise ConfigError(f"run={directory} is the folder of pictures itself; choose another directory")
     exporters, address = build_all("export", config.get("export")), address_of(values["export_to"])
@@ -331,8 +328,9 @@ def listed(source: Source, directory: Path | None = None) -> Listing:
     refs = Listing(entries(source.images()), directory)
     if not refs:
         refs.close()
-        ignored = f"ignored: {kinds(source.ignored)}" if source.ignored else None
-        seen = "; ".join(filter(None, (getattr(source, "reason", None), ignored)))
+        ignored = f"ignored: {kinds(source.ignored)}" if source.ignored else ""
+        reason = source.reason if isinstance(source, Inferred) else ""
+        seen = "; ".join(filter(None, (reason, ignored)))
         raise SourceError(f"there is no picture in the source{f' ({seen})' if seen else ''}")
     return refs
 

@@ -177,6 +177,10 @@ def _classes(e: Document) -> Html:
 def _confusions(e: Document) -> Html:
     """The pairs that are mixed up most; a matrix of many classes cannot be read. What has one class alone is missed
     or false, and stands among the errors."""
+    if e.rows("per_class") and not isinstance(e.fields.get("confusion"), list):
+        return note(
+            "Which classes are mixed up is not read from an evaluation of an earlier autolabel: evaluate again."
+        )
     pairs: list[tuple[int, str, str]] = []
     for row in e.rows("confusion"):
         count, truth, found = row.whole("objects") or 0, row.text("truth"), row.text("found")

@@ -136,15 +136,8 @@ PROMPTERS: list[type[Prompter]] = [
     NegativesPrompter,
     PointsPrompter,
 ]
-ASK_ABOUT: list[type[AsksAbout]] = [
-    BoxPrompter,
-    BoxPointPrompter,
-    GridPrompter,
-    JitterPrompter,
-    MaskPrompter,
-    NegativesPrompter,
-    PointsPrompter,
-]
+# The others are among those that ask about annotations, which includes it.
+ASK_ABOUT: list[type[AsksAbout]] = [BoxPrompter, BoxPointPrompter, GridPrompter, JitterPrompter, NegativesPrompter]
 ASK_ANNOTATIONS: list[type[AsksAnnotations]] = [MaskPrompter, PointsPrompter]
 ASK_NAMES: list[type[AsksNames]] = [PointsPrompter]
 EARLIER_MASKS: list[type[EarlierMasks]] = [EarlierRun]

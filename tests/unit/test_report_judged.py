@@ -21,3 +21,9 @@ def test_the_strongest_confusion_is_shown_wherever_its_class_stands():
     page = _confusions(Document({"confusion": rows}))
     assert page.index("last") < page.index(">7<") < page.index("c0<")
     assert ">9<" not in page
+
+
+def test_confusions_of_an_earlier_version_are_not_passed_over():
+    earlier = {"per_class": [{"name": "cat"}], "confusion": {"names": ["cat"], "matrix": [[1]]}}
+    assert "evaluate again" in _confusions(Document(earlier))
+    assert "evaluate again" not in _confusions(Document(earlier | {"confusion": []}))
