@@ -23,6 +23,7 @@ import logging
 import math
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Phase:
     start: float
     size_px: int
     batch: int
-    boxes: int  # an image
+    boxes: int  # an image, on average
     clicks: int
     mosaic_rate: float
 
@@ -77,7 +78,8 @@ PHASES = (
 # From weights that already know what a prompt means. Small objects are learnt at 512 px and lost again below.
 CONTINUED_PHASES = (
     Phase(start=0.0, size_px=384, batch=6, boxes=8, clicks=3, mosaic_rate=0.5),
-    Phase(start=0.5, size_px=512, batch=4, boxes=9, clicks=3, mosaic_rate=0.55),
+    # Decoding 12 prompts a picture and correcting them took three times as long as encoding it.
+    Phase(start=0.5, size_px=512, batch=6, boxes=5, clicks=3, mosaic_rate=0.55),
 )
 SMOKE_PHASES = (
     Phase(start=0.0, size_px=128, batch=2, boxes=2, clicks=1, mosaic_rate=0.3),
@@ -90,6 +92,7 @@ NEAR_SIDE = 64  # points a side of the grid around an object
 FILLED_LOGIT = 8.0
 MASK_LESSON_RATE = 0.15  # of the steps: first clicks that bring nearly the true mask
 NO_NEW_CLICK_RATE = 0.15  # of the further rounds, as SAM was trained: the same points, and the mask that they gave
+SMALL_PX = 64  # of 512: the long side under which an object is asked for twice as often
 _TOKENS = ("token.weight", "tokens.weight")
 
 
@@ -156,14 +159,15 @@ def make_batches(rng: np.random.Generator, maker: SceneMaker, phase: Phase, devi
     quarters = [_quarter(scene.masks) for scene in scenes]
 
     boxes, clicks = _Prompts(), _Prompts()
-    for b, (scene, coverage) in enumerate(zip(scenes, quarters, strict=True)):
-        solid = scene.masks >= 128
-        order = _each_before_again(rng, len(solid), phase.boxes + phase.clicks)
-        for i in order[: phase.boxes]:
-            box = jittered_box(rng, solid[i], phase.size_px)
-            boxes.add(b, coverage[i], scene.masks[i], box.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
-        for i in order[phase.boxes :]:
-            clicks.add(b, coverage[i], scene.masks[i], first_click(rng, solid[i])[None], [POSITIVE])
+    asked = objects_to_ask(rng, [scene.masks for scene in scenes], (phase.boxes + phase.clicks) * phase.batch)
+    for nth, (b, i) in enumerate(asked):
+        mask, coverage = scenes[b].masks[i], quarters[b][i]
+        if nth < phase.boxes * phase.batch:
+            box = jittered_box(rng, mask >= 128, phase.size_px)
+            boxes.add(b, coverage, mask, box.reshape(2, 2), [TOP_LEFT, BOTTOM_RIGHT])
+        else:
+            clicks.add(b, coverage, mask, first_click(rng, mask >= 128)[None], [POSITIVE])
+    for b, scene in enumerate(scenes):
         if scene.complete_labels and rng.random() < EMPTY_BOX_RATE:
             nothing = empty_box(rng, scene)
             if nothing is not None:
@@ -199,9 +203,25 @@ def _quarter(masks: np.ndarray) -> np.ndarray:
     return blocks.mean(axis=(2, 4), dtype=np.float32) / np.float32(255)
 
 
-def _each_before_again(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
-    rounds = [rng.permutation(count) for _ in range(math.ceil(wanted / count))]
-    return np.concatenate(rounds)[:wanted].tolist()
+def objects_to_ask(
+    rng: np.random.Generator, masks_of_scenes: Sequence[np.ndarray], wanted: int
+) -> list[tuple[int, int]]:
+    """`wanted` pairs of a scene and one of its objects, drawn by weight and mostly each before any again.
+
+    An object weighs less among many, so that a crowd does not displace the others, and twice as much where it is small:
+    small ones are rarer in scenes than in what people label.
+    """
+    pairs, weights = [], []
+    for b, masks in enumerate(masks_of_scenes):
+        solid = masks >= 128
+        long_sides = np.maximum(*(solid.any(axis).sum(1) for axis in (1, 2)))
+        pairs += [(b, i) for i in range(len(masks))]
+        weights += [(1 + (side * 512 < SMALL_PX * masks.shape[1])) / math.sqrt(len(masks)) for side in long_sides]
+    again = np.arange(math.ceil(wanted / len(pairs)) + 2)[:, None]
+    # Drawing without replacement by weight (Efraimidis and Spirakis, 2006); a second time counts a quarter, and so on.
+    keys = np.log(rng.random((len(again), len(pairs)))) / (np.array(weights) * 0.25**again)
+    drawn = rng.permutation(np.argsort(-keys, axis=None)[:wanted])
+    return [pairs[i % len(pairs)] for i in drawn.tolist()]
 
 
 # --- loss ------------------------------------------------------------------------------------------------
@@ -301,9 +321,11 @@ def corrected(batch: Batch, decoded: Decoded, rng: np.random.Generator) -> tuple
     mask_input = mask[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT)
     if rng.random() < NO_NEW_CLICK_RATE:
         return batch, mask_input
-    click, label = _click_on_error(
-        mask > 0, batch.targets_Nhw > 0.5, innermost=bool(rng.random() < INNERMOST_RATE)
-    )
+    click = _click_on_error(mask > 0, batch.targets_Nhw > 0.5, innermost=bool(rng.random() < INNERMOST_RATE))
+    # By the object's own pixels: among quarters, a thin object has none.
+    x, y = click.round().long().unbind(1)
+    there = batch.fine_NSS[torch.arange(len(click), device=click.device), y, x] >= 128
+    label = torch.where(there, POSITIVE, NEGATIVE)[:, None]
     asked = dataclasses.replace(
         batch,
         points_NT2=torch.cat([batch.points_NT2, click[:, None]], 1),
@@ -329,21 +351,20 @@ def nearly_true_masks(targets_Nhw: Tensor, rng: np.random.Generator) -> Tensor:
     return float(rng.uniform(4, 16)) * (2 * masks - 1)
 
 
-def _click_on_error(masks_Nhw: Tensor, truths_Nhw: Tensor, *, innermost: bool) -> tuple[Tensor, Tensor]:
-    """Points (N, 2) of the input, of which the masks have a quarter, and their signs (N, 1)."""
+def _click_on_error(masks_Nhw: Tensor, truths_Nhw: Tensor, *, innermost: bool) -> Tensor:
+    """Points (N, 2) of the input, of which the masks have a quarter."""
     device, w = masks_Nhw.device, masks_Nhw.shape[2]
     wrong = (masks_Nhw != truths_Nhw).flatten(1).float()
     # A mask without errors gets a click anywhere; it is then told what it knows.
     weights = torch.where(wrong.sum(1, keepdim=True) > 0, wrong, torch.ones_like(wrong))
     at = torch.multinomial(weights, 1)
-    clicks = torch.cat([at % w, at // w], 1) * 4 + torch.rand(len(at), 2, device=device) * 4 - 0.5
-    labels = torch.where(truths_Nhw.flatten(1).gather(1, at), POSITIVE, NEGATIVE)
+    clicks = torch.cat([at % w, at // w], 1) * 4 + torch.rand(len(at), 2, device=device) * 3.99 - 0.49
     if innermost:
         masks, truths = masks_Nhw.cpu().numpy(), truths_Nhw.cpu().numpy()
         for i in wrong.any(1).nonzero()[:, 0].tolist():
-            (x, y), labels[i] = corrective_click(masks[i], truths[i])
+            (x, y), _ = corrective_click(masks[i], truths[i])
             clicks[i, 0], clicks[i, 1] = 4 * x + 1.5, 4 * y + 1.5
-    return clicks, labels
+    return clicks
 
 
 def filled_boxes(boxes: Batch) -> Tensor:

@@ -19,6 +19,7 @@ from scripts.train_nano_segmenter import (
     first_click,
     mask_losses,
     nearly_true_masks,
+    objects_to_ask,
     points_around,
     read_at,
     real_ious,
@@ -132,7 +133,7 @@ def test_a_further_click_lies_where_the_believed_mask_is_wrong(innermost, monkey
         images_B3SS=torch.empty(0),
         image_of_prompt_N=torch.zeros(1, dtype=torch.long),
         targets_Nhw=truth,
-        fine_NSS=torch.zeros(1, 64, 64, dtype=torch.uint8),
+        fine_NSS=truth.repeat_interleave(4, 1).repeat_interleave(4, 2).mul(255).to(torch.uint8),
         has_object_N=torch.ones(1, dtype=torch.bool),
         points_NT2=torch.tensor([[[20.0, 20.0]]]),
         labels_NT=torch.tensor([[POSITIVE]]),
@@ -203,3 +204,49 @@ def test_a_first_click_is_on_the_object():
     clicks = [first_click(np.random.default_rng(seed), mask) for seed in range(20)]
     assert all(mask[int(y), int(x)] for x, y in clicks)
     assert len({tuple(click) for click in clicks}) > 5
+
+
+def test_every_object_of_a_batch_is_asked_for_and_small_ones_twice_as_often():
+    def scene(*long_sides: int) -> np.ndarray:
+        masks = np.zeros((len(long_sides), 128, 128), np.uint8)
+        for mask, side in zip(masks, long_sides, strict=True):
+            mask[:5, :side] = 255
+        return masks
+
+    scenes = [scene(100), scene(8, 100, 100, 100)]
+    asked = [objects_to_ask(np.random.default_rng(seed), scenes, 8) for seed in range(400)]
+    assert all(len(pairs) == 8 for pairs in asked)
+    whole = [objects_to_ask(np.random.default_rng(seed), scenes, 40) for seed in range(20)]
+    assert all(set(pairs) == {(0, 0), (1, 0), (1, 1), (1, 2), (1, 3)} for pairs in whole)
+    first = [objects_to_ask(np.random.default_rng(seed), scenes, 1)[0] for seed in range(4000)]
+    alone, small, large = (first.count(pair) / 4000 for pair in ((0, 0), (1, 0), (1, 1)))
+    assert small / large == pytest.approx(2, rel=0.25)
+    assert alone / large == pytest.approx(2, rel=0.25)  # its scene has a quarter as many
+
+
+def test_a_further_click_on_a_thin_object_says_that_it_is_there(monkeypatch):
+    """One pixel of four: a quarter of the input has no place where it covers more than half."""
+    monkeypatch.setattr(train_nano_segmenter, "NO_NEW_CLICK_RATE", 0.0)
+    monkeypatch.setattr(train_nano_segmenter, "INNERMOST_RATE", 0.0)
+    fine = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    fine[0, ::4] = 255
+    logits = torch.full((1, 4, 16, 16), 5.0)
+    one = torch.ones(1, dtype=torch.long)
+    once = Batch(
+        torch.empty(0),
+        one - 1,
+        torch.full((1, 16, 16), 0.25),
+        fine,
+        one > 0,
+        one[:, None, None] * torch.zeros(1, 1, 2),
+        one[:, None],
+    )
+    clicks = [
+        corrected(once, Decoded(logits, torch.zeros(1, 4), torch.zeros(1)), np.random.default_rng(seed))[0]
+        for seed in range(60)
+    ]
+    for asked in clicks:
+        x, y = asked.points_NT2[0, 1].round().long().tolist()
+        assert asked.labels_NT[0, 1] == (POSITIVE if fine[0, y, x] else NEGATIVE)
+    signs = {int(asked.labels_NT[0, 1]) for asked in clicks}
+    assert signs == {POSITIVE, NEGATIVE}
