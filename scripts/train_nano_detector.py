@@ -42,6 +42,7 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.loss import v8DetectionLoss
+from ultralytics.utils.tal import TaskAlignedAssigner
 
 from autolabel.ops.device import Precision, autocast, runs_bf16
 from scripts.nano.compose import Composer, Example
@@ -51,7 +52,14 @@ WEIGHT_DECAY = 0.02
 WARMUP_STEPS = 200
 EMA_DECAY, EMA_RAMP_STEPS = 0.9985, 600
 SIDE_JITTER_PX = 32
+LEVEL_RANGE = (2.0, 8.0)  # an object of a level is so many strides large: the root of its box's area
 FINISHING = 0.88  # share of the budget after which most pictures are no longer composed
+COARSEST = (
+    "model.20.",
+    "model.22.",
+    "model.23.cv2.2.",
+    "model.23.cv3.2.",
+)  # yolo11: stride 32 alone goes through them
 
 
 class WeightedBackground(nn.Module):
@@ -64,17 +72,42 @@ class WeightedBackground(nn.Module):
         return torch.where(targets > 0, loss, loss * self.weights)
 
 
+class AssignerBySize(TaskAlignedAssigner):
+    """Task-aligned (Feng et al. 2021, TOOD), but an object belongs to the levels whose stride fits its size.
+
+    Else the level whose boxes happen to fit at the start keeps all objects. Untrained boxes of ultralytics are 15
+    strides large: at stride 32 larger than these pictures, so that none was ever assigned and its head never learnt.
+    """
+
+    anchor_strides: torch.Tensor  # (anchors,) of the batch at hand
+
+    def select_candidates_in_gts(
+        self, xy_centers: torch.Tensor, gt_bboxes: torch.Tensor, mask_gt: torch.Tensor, eps: float = 1e-9
+    ) -> torch.Tensor:
+        inside = super().select_candidates_in_gts(xy_centers, gt_bboxes, mask_gt, eps)
+        sizes = (gt_bboxes[..., 2:] - gt_bboxes[..., :2]).clamp_min(0).prod(-1, keepdim=True).sqrt()
+        strides = self.anchor_strides
+        low = torch.where(strides > min(self.stride), LEVEL_RANGE[0] * strides, 0)
+        high = torch.where(strides < max(self.stride), LEVEL_RANGE[1] * strides, math.inf)
+        return inside & (sizes >= low) & (sizes <= high)
+
+
 class PartlyLabelledLoss(v8DetectionLoss):
     """The loss of YOLO11, for pictures of which only `batch["weights"]` (B, H, W) says where labels are complete."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.bce = WeightedBackground()
+        self.assigner = AssignerBySize(
+            topk=10, num_classes=self.nc, alpha=0.5, beta=6.0, stride=self.stride.tolist()
+        )
 
     def loss(self, preds: dict[str, Any], batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, Any]]:
         weights = batch["weights"][:, None]
         levels = [nn.functional.adaptive_avg_pool2d(weights, feature.shape[2:]) for feature in preds["feats"]]
         self.bce.weights = torch.cat([level.flatten(1) for level in levels], 1)[..., None]
+        counts = torch.tensor([level[0].numel() for level in levels], device=self.device)
+        self.assigner.anchor_strides = self.stride.to(self.device).repeat_interleave(counts)
         return super().loss(preds, batch)
 
 
@@ -96,6 +129,9 @@ class Clock:
 def build_model(architecture: str) -> DetectionModel:
     model = DetectionModel(architecture, nc=1, verbose=False)
     model.names = {0: "object"}
+    with torch.no_grad():  # boxes start about four strides large, not fifteen
+        for head in model.model[-1].cv2:
+            head[-1].bias.copy_((-0.4 * torch.arange(model.model[-1].reg_max)).repeat(4))
     model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)  # the gains of ultralytics' default.yaml
     return model
 
@@ -179,6 +215,8 @@ class Trainer:
         from safetensors.torch import load_file
 
         state = load_file(weights)
+        if self.args.restart_coarsest:  # weights before AssignerBySize: their stride 32 has seen no object
+            state |= {k: v for k, v in self.model.state_dict().items() if k.startswith(COARSEST)}
         self.model.load_state_dict(state)
         self.ema.load_state_dict(state)
         about = json.loads(weights.with_suffix(".json").read_text("utf-8"))
@@ -392,6 +430,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     budget.add_argument("--until", metavar="HH:MM", help="local time; evaluation comes after it")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path, help="weights of an earlier run to go on from, e.g. the shipped ones")
+    parser.add_argument("--restart-coarsest", action="store_true", help="with --init: stride 32 from scratch")
     parser.add_argument(
         "--smoke", action="store_true", help="four small steps on one data set, then everything else"
     )

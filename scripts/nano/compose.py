@@ -89,7 +89,7 @@ class Composer:
         """One augmented square picture. Every fifth is a mosaic, until `finishing`."""
         rng = self.rng
         mosaic_share = 0.05 if self.finishing else 0.2
-        canvas = self._mosaic(side) if rng.random() < mosaic_share else self._scene(side, side)
+        canvas = self._mosaic(side) if rng.random() < mosaic_share else self._framed(side)
         boxes, weights = self._labels(canvas)
         return Example(_photometric(canvas.image_rgb, rng), boxes, weights)
 
@@ -117,6 +117,19 @@ class Composer:
                 whole.drawn_px += part.drawn_px
         return whole
 
+    def _framed(self, side: int) -> Canvas:
+        """A scene, at times with grey on two sides as at inference, so that what a picture's edge cuts ends there."""
+        rng = self.rng
+        if rng.random() < 0.6:
+            return self._scene(side, side)
+        band = 2 * int(rng.integers(2, max(3, side // 5)))
+        h, w = (side - band, side) if rng.random() < 0.6 else (side, side - band)
+        whole, part = _empty_canvas(side, side), self._scene(h, w)
+        area = slice((side - h) // 2, (side + h) // 2), slice((side - w) // 2, (side + w) // 2)
+        whole.image_rgb[area], whole.ids[area], whole.weights[area] = part.image_rgb, part.ids, part.weights
+        whole.full_area_px, whole.drawn_px = part.full_area_px, part.drawn_px
+        return whole
+
     def _scene(self, h: int, w: int, crowd: bool = True) -> Canvas:
         """A base picture, and on most of them pasted objects."""
         rng = self.rng
@@ -128,7 +141,7 @@ class Composer:
         style = rng.random()
         if style < 0.4 and crowd:
             self._paste_row_of_people(canvas, behind=rng.random() < 0.6)
-        elif style < 0.66:
+        elif 0.4 <= style < 0.66:
             self._paste_half_bodies(canvas)
         else:
             for _ in range(int(rng.integers(1, 8 if crowd else 4))):
@@ -163,7 +176,8 @@ class Composer:
                 )
         crop = slice(y0, y0 + crop_h), slice(x0, x0 + crop_w)
         image = _resize(picture.image_rgb[crop], out_h, out_w)
-        ids = cv2.resize(ids[crop], (out_w, out_h), interpolation=cv2.INTER_NEAREST)
+        # INTER_NEAREST takes the upper left pixel: boxes were half a pixel too low.
+        ids = cv2.resize(ids[crop], (out_w, out_h), interpolation=cv2.INTER_NEAREST_EXACT)
         if rng.random() < 0.5:
             image, ids = cv2.flip(image, 1), cv2.flip(ids, 1)
 
