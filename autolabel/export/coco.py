@@ -28,27 +28,21 @@ from typing import IO, Any, Literal
 from autolabel.core.protocols import ColumnReader, ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Columns, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft
-from autolabel.export.coco_rows import Ids, json_array, json_bytes, unknown_fields
+from autolabel.export.classes import check_classes
+from autolabel.export.coco_ids import Ids
 from autolabel.export.empty_images import EMPTY_NOTES, EmptyImages
+from autolabel.export.image_names import apart, picture_path
+from autolabel.export.json_rows import json_array, json_bytes
+from autolabel.export.listing import LISTING_NOTES, is_labelled
+from autolabel.export.outlines import OUTLINE_NOTES, Outlines
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    POLICY_NOTES,
-    Policy,
-    explained,
-    is_labelled,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-    reported,
-)
-from autolabel.export.raster import apart, check_classes, picture_path
+from autolabel.export.policy import POLICY_NOTES, Policy, explained, policy_of, prepared
 from autolabel.export.reading import compare, in_turn
+from autolabel.export.reporting import noted, reported
+from autolabel.export.source_fields import unknown_fields
 from autolabel.export.splits import SIDES, SplitPlan, Splits
-from autolabel.export.tools import OUTLINE_NOTES, Outlines
 from autolabel.ops.annotation_rows import AnnotationRows
-from autolabel.ops.masks import area_px, bounds_xyxy, run_lengths
+from autolabel.ops.masks import area_px, bounds_xyxy, mask_of, run_lengths
 from autolabel.ops.orientation import is_mirrored
 from autolabel.ops.outline import annotation_text
 from autolabel.ops.settings import flag, one_of

@@ -20,24 +20,18 @@ from numpy.typing import NDArray
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft, replaced
+from autolabel.export.classes import class_number
 from autolabel.export.coco import category_fields, image_fields
-from autolabel.export.coco_rows import Ids, json_array, json_bytes
+from autolabel.export.coco_ids import Ids
+from autolabel.export.json_rows import json_array, json_bytes
+from autolabel.export.listing import LISTING_NOTES, labelled
 from autolabel.export.names import TreeNames, safe_path
+from autolabel.export.painting import paint, regions
 from autolabel.export.pictures import png_bytes
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    POLICY_NOTES,
-    explained,
-    labelled,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-    reported,
-)
-from autolabel.export.raster import class_number, paint, regions
+from autolabel.export.policy import POLICY_NOTES, explained, policy_of, prepared
 from autolabel.export.reading import compare
-from autolabel.ops.masks import decode_crop
+from autolabel.export.reporting import noted, reported
+from autolabel.ops.masks import decode_crop, mask_of
 from autolabel.ops.settings import one_of
 
 FILE = "panoptic.json"

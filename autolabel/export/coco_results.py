@@ -17,21 +17,14 @@ from typing import Literal
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.export.atomic import replaced
-from autolabel.export.coco_rows import Ids, json_array, json_bytes
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    POLICY_NOTES,
-    explained,
-    labelled,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-    reported,
-)
-from autolabel.export.raster import class_number
+from autolabel.export.classes import class_number
+from autolabel.export.coco_ids import Ids
+from autolabel.export.json_rows import json_array, json_bytes
+from autolabel.export.listing import LISTING_NOTES, labelled
+from autolabel.export.policy import POLICY_NOTES, explained, policy_of, prepared
 from autolabel.export.reading import compare, in_turn
-from autolabel.ops.masks import bounds_xyxy
+from autolabel.export.reporting import noted, reported
+from autolabel.ops.masks import bounds_xyxy, mask_of
 from autolabel.ops.settings import one_of
 
 FILE = "results.json"

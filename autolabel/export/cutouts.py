@@ -26,20 +26,26 @@ from autolabel.core.errors import ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft
-from autolabel.export.coco_rows import json_array
+from autolabel.export.classes import class_number, utf8
 from autolabel.export.csv_rows import csv_line, csv_text
-from autolabel.export.names import safe_path
+from autolabel.export.image_names import NAME_NOTES, named
+from autolabel.export.json_rows import json_array
+from autolabel.export.listing import LISTING_NOTES
+from autolabel.export.names import safe_path, with_suffix
 from autolabel.export.pictures import PICTURE_NOTES, pictured, png_bytes
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
-from autolabel.export.raster import RASTER_NOTES, WIDEST_PX, class_number, named, utf8, with_suffix
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
 from autolabel.export.reading import NOT_THERE, compare
+from autolabel.export.reporting import noted, reported
 from autolabel.ops.images import upright_rgb
-from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop
+from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop, mask_of
 from autolabel.ops.settings import count, one_of
 
 _COLUMNS = ("file", "image", "index", "category_id", "category", "score", "x0", "y0", "width", "height", "area_px")
 
 _CROP = re.compile(r"_\d+\.png$")
+
+_WIDEST_PX = 100
+"""The widest surroundings that a cutout shows."""
 
 CUTOUT_NOTES: dict[str, str] = {
     "too_small": "{} [object has|objects have] a shorter side under min_side_px and [is|are] left out",
@@ -66,7 +72,7 @@ class CutoutsExporter:
         min_area_px: int,
         crowd: Literal["keep", "drop"],
     ) -> None:
-        self._padding_px = count("padding_px", padding_px, 0, WIDEST_PX)
+        self._padding_px = count("padding_px", padding_px, 0, _WIDEST_PX)
         self._min_side_px = count("min_side_px", min_side_px, 1)
         self._clear = one_of("outside", outside, ("clear", "keep")) == "clear"
         self._index = f"index.{one_of('index', index, ('csv', 'json'))}"
@@ -82,7 +88,7 @@ class CutoutsExporter:
             # The index is written while the crops are: one row at a time, whatever the size of the run.
             rows = self._rows(run, folders, names, draft, counts)
             draft.write(self._index, _csv(rows) if self._index.endswith(".csv") else _json(rows))
-        notes = noted(counts, LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, CUTOUT_NOTES)
+        notes = noted(counts, LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, CUTOUT_NOTES)
         return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:

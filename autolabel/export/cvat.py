@@ -21,23 +21,18 @@ from xml.sax.saxutils import escape, quoteattr
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft
+from autolabel.export.classes import LABEL_NOTES, class_number, label_names
+from autolabel.export.image_names import NAME_NOTES, named, picture_path
+from autolabel.export.listing import LISTING_NOTES, labelled
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    POLICY_NOTES,
-    labelled,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-    reported,
-)
-from autolabel.export.raster import RASTER_NOTES, class_number, fields_of, named, picture_path
-from autolabel.export.reading import compare
-from autolabel.export.tools import TOOL_NOTES, InOrder, changed_fields, label_names, read_objects, scores_of
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
+from autolabel.export.reading import InOrder, compare, read_objects
+from autolabel.export.reporting import noted, reported
+from autolabel.export.scores import scores_of
+from autolabel.export.source_fields import fields_of
 from autolabel.ops.cvat_file import CvatImage, read_cvat
 from autolabel.ops.drawn import Drawn
-from autolabel.ops.masks import area_px, decode_crop
+from autolabel.ops.masks import area_px, decode_crop, mask_of
 from autolabel.ops.row_rle import crop_runs
 from autolabel.ops.xml_json import add_json, xml_text
 
@@ -48,7 +43,10 @@ _SHAPE_FIELDS = ("source", "occluded", "attributes", "z_order", "group_id")
 _TYPES = ("any", "mask")
 _PLAIN = (str, int, float)  # bool is an int
 
-_NOTES = {"renamed_images": "{} image [name holds|names hold] characters that XML cannot; they are written as %XX"}
+_NOTES = {
+    "fields_left_out": "{} [field of the source has|fields of the source have] no place in the format and [is|are] left out",
+    "renamed_images": "{} image [name holds|names hold] characters that XML cannot; they are written as %XX",
+}
 
 
 @dataclass(slots=True)
@@ -85,7 +83,7 @@ class CvatExporter:
             seen = self._write_pictures(run, draft, counts)
             draft.write(FILE, self._file(run, labels, seen, counts))
             draft.write(LABELS, [_constructor(run.categories, labels, seen.attributes)])
-        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES, _NOTES)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, LABEL_NOTES, _NOTES)
         return reported(draft.files, counts, noted(counts, *tables))
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
@@ -166,7 +164,7 @@ def _mask(instance: Instance, z_order: int, label: str, counts: Counter[str]) ->
     height, width = crop.shape
     extra = fields_of(instance.extra)
     values = _plain_fields(instance)
-    changed_fields(extra, {*_SHAPE_FIELDS, *values}, counts)
+    counts["fields_left_out"] += len(set(extra) - {*_SHAPE_FIELDS, *values})
     origin = "auto" if instance.origin == "model" else "manual"
     head = {
         "label": label,

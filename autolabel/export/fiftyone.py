@@ -33,21 +33,15 @@ from autolabel.core.errors import ExportError, SettingError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft
+from autolabel.export.classes import class_number, utf8
+from autolabel.export.image_names import NAME_NOTES, named, picture_path, utf8_ids
+from autolabel.export.listing import LISTING_NOTES, labelled
 from autolabel.export.names import utf8_id
 from autolabel.export.pictures import PICTURE_NOTES, Mode, Pictures, pictured
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    POLICY_NOTES,
-    labelled,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-    reported,
-)
-from autolabel.export.raster import RASTER_NOTES, class_number, named, picture_path, utf8, utf8_ids
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
 from autolabel.export.reading import compare
-from autolabel.ops.masks import decode_crop, encode_crop
+from autolabel.export.reporting import noted, reported
+from autolabel.ops.masks import decode_crop, encode_crop, mask_of
 from autolabel.ops.storage import is_url
 
 METADATA, SAMPLES = "metadata.json", "samples.json"
@@ -92,7 +86,7 @@ class FiftyOneExporter:
             draft.write(METADATA, [_json(self._metadata(run)), b"\n"])
             left_out = self._copy(run, draft, counts)
             draft.write(SAMPLES, self._samples(run, left_out, counts))
-        lines = noted(counts, LISTING_NOTES, RASTER_NOTES, PICTURE_NOTES, POLICY_NOTES, _NOTES)
+        lines = noted(counts, LISTING_NOTES, NAME_NOTES, PICTURE_NOTES, POLICY_NOTES, _NOTES)
         return reported(draft.files, counts, lines)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:

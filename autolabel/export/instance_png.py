@@ -22,22 +22,18 @@ from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft
-from autolabel.export.coco_rows import unknown_fields
+from autolabel.export.classes import class_number
+from autolabel.export.image_names import NAME_NOTES, named, picture_path, place_of
+from autolabel.export.listing import LISTING_NOTES
+from autolabel.export.names import with_suffix
+from autolabel.export.painting import paint, regions
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
-from autolabel.export.raster import (
-    RASTER_NOTES,
-    class_number,
-    named,
-    paint,
-    picture_path,
-    place_of,
-    regions,
-    with_suffix,
-)
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
 from autolabel.export.reading import NOT_AS_WRITTEN, compare
+from autolabel.export.reporting import noted, reported
+from autolabel.export.source_fields import unknown_fields
 from autolabel.ops.index_png import encode_index_png
-from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.masks import area_px, bounds_xyxy, mask_of
 from autolabel.ops.settings import one_of
 
 _MOST = (1 << 16) - 1
@@ -73,7 +69,7 @@ class InstancePngExporter:
             for record, path in named(run, self._path, counts):
                 self._write(record, path, names, draft, counts)
             draft.write("classes.json", [_json(names)])
-        notes = noted(counts, LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, INSTANCE_NOTES)
+        notes = noted(counts, LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, INSTANCE_NOTES)
         return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:

@@ -27,23 +27,20 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Polygon, Rle
 from autolabel.export.atomic import Draft
+from autolabel.export.classes import LABEL_NOTES, class_number, label_names
+from autolabel.export.image_names import NAME_NOTES, named, picture_path
+from autolabel.export.listing import LISTING_NOTES, labelled
+from autolabel.export.outlines import OUTLINE_NOTES, Outlines
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    POLICY_NOTES,
-    labelled,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-    reported,
-)
-from autolabel.export.raster import RASTER_NOTES, class_number, fields_of, named, picture_path
-from autolabel.export.reading import compare
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
+from autolabel.export.reading import InOrder, compare, read_objects
+from autolabel.export.reporting import noted, reported
+from autolabel.export.scores import scores_of
+from autolabel.export.source_fields import fields_of
 from autolabel.export.source_polygons import own_polygons
-from autolabel.export.tools import TOOL_NOTES, InOrder, Outlines, label_names, read_objects, scores_of
 from autolabel.ops.brush import encode_brush
 from autolabel.ops.drawn import joined
+from autolabel.ops.masks import mask_of
 from autolabel.ops.settings import count, one_of, optional, text
 from autolabel.ops.storage import is_url
 from autolabel.ops.studio_file import read_task, task_url
@@ -101,7 +98,7 @@ class LabelStudioExporter:
             for name, some in self._files(tasks):
                 draft.write(name, _json_lines(some))
             draft.write(CONFIG, [self._config(labels.values())])
-        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, LABEL_NOTES, OUTLINE_NOTES)
         notes = (*noted(counts, *tables), *self._outlines.notes(), *self._serving(run, directory))
         return reported(draft.files, counts, notes)
 

@@ -22,24 +22,22 @@ from typing import Any, Literal
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
+from autolabel.export.classes import LABEL_NOTES, class_number, label_names
+from autolabel.export.image_names import NAME_NOTES, named, picture_path, place_of
+from autolabel.export.listing import LISTING_NOTES
+from autolabel.export.names import with_suffix
+from autolabel.export.outlines import OUTLINE_NOTES, Outlines
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, policy_of, prepared, reported
-from autolabel.export.raster import (
-    RASTER_NOTES,
-    class_number,
-    fields_of,
-    named,
-    picture_path,
-    place_of,
-    with_suffix,
-)
-from autolabel.export.reading import compare
-from autolabel.export.tools import TOOL_NOTES, Outlines, label_names, read_objects, scores_of
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
+from autolabel.export.reading import compare, read_objects
+from autolabel.export.reporting import noted, reported
+from autolabel.export.scores import scores_of
+from autolabel.export.source_fields import fields_of
 from autolabel.ops.drawn import joined
 from autolabel.ops.export_mark import MANIFEST
 from autolabel.ops.index_png import encode_index_png
 from autolabel.ops.labelme_file import parse_labelme
-from autolabel.ops.masks import decode_crop
+from autolabel.ops.masks import decode_crop, mask_of
 from autolabel.ops.settings import one_of
 from autolabel.ops.storage import is_url
 
@@ -86,7 +84,7 @@ class LabelMeExporter:
                 text = self._file(record, image_path, names, counts)
                 draft.write(with_suffix(path, ".json"), [text])
                 counts["images"] += 1
-        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, TOOL_NOTES, _BACKSLASH)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, LABEL_NOTES, OUTLINE_NOTES, _BACKSLASH)
         notes = (*noted(counts, *tables), *self._outlines.notes())
         return reported(draft.files, counts, notes)
 

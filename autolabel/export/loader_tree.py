@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 from autolabel.core.types import ImageRecord
+from autolabel.export.classes import utf8
+from autolabel.export.image_names import picture_path
 from autolabel.export.pictures import Pictures
-from autolabel.export.raster import picture_path, utf8
 from autolabel.export.splits import SIDES, SplitPlan
 
 YAML = "data.yaml"

@@ -37,6 +37,11 @@ def _safe_component(part: str) -> str:
     return text
 
 
+def with_suffix(path: PurePosixPath, suffix: str) -> str:
+    """The path with another suffix; a dot in a folder's name does not begin a suffix."""
+    return str(path.with_name(path.stem + suffix))
+
+
 def utf8_id(image_id: str) -> str:
     """The id for formats that hold UTF-8 alone: stray bytes as %XX, all else as it is."""
     return "".join(_escaped(char) if "\ud800" <= char <= "\udfff" else char for char in image_id)

@@ -14,7 +14,7 @@ from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, ImageRef, Instance, UInt8
 from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured
-from autolabel.export.policy import noted
+from autolabel.export.reporting import noted
 from autolabel.ops.drawing import Colour, colour_of, rim_of, scaled_crop
 from autolabel.ops.export_mark import MANIFEST
 from autolabel.ops.masks import area_px, bounds_xyxy

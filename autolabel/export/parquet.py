@@ -30,23 +30,17 @@ from autolabel.core.errors import ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle
 from autolabel.export.atomic import Draft
+from autolabel.export.classes import class_number, utf8
+from autolabel.export.image_names import apart, utf8_ids
+from autolabel.export.listing import LISTING_NOTES, labelled
 from autolabel.export.names import utf8_id
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    POLICY_NOTES,
-    labelled,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-    reported,
-)
-from autolabel.export.raster import apart, class_number, utf8, utf8_ids
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
 from autolabel.export.reading import compare
+from autolabel.export.reporting import noted, reported
 from autolabel.export.splits import SIDES, Side, SplitPlan, Splits
 from autolabel.ops.arrow import pyarrow
-from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.masks import area_px, bounds_xyxy, mask_of
 from autolabel.ops.settings import count, one_of
 
 _NAMES: dict[Side, str] = {"train": "train", "val": "validation", "test": "test"}

@@ -28,8 +28,9 @@ from autolabel.core.protocols import LOST, RecordReader
 from autolabel.core.text import printable
 from autolabel.core.types import ImageRecord, UInt8
 from autolabel.export.atomic import Draft, replaced
+from autolabel.export.listing import labelled
 from autolabel.export.manifest import present_files
-from autolabel.export.policy import labelled, noted
+from autolabel.export.reporting import noted
 from autolabel.ops.files import file_sha256
 from autolabel.ops.headers import kind_of
 from autolabel.ops.images import MAX_FILE_BYTES, read_bytes, upright_rgb

@@ -7,7 +7,7 @@ for reading back; with the defaults nothing is changed. Knows no format and no f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.core.errors import ExportError
-from autolabel.core.protocols import ExportReport, RecordReader
-from autolabel.core.text import counted
 from autolabel.core.types import ImageRecord, Instance, Rle
 from autolabel.ops.components import fill_holes, keep_largest, split_parts
-from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop, is_empty, merge
-from autolabel.ops.masks import mask_of as mask_of  # every prepared object has one
+from autolabel.ops.masks import area_px, bounds_xyxy, decode_crop, encode_crop, is_empty, mask_of
 from autolabel.ops.settings import count, one_of
 
 
@@ -57,11 +54,6 @@ POLICY_NOTES: dict[str, str] = {
 
 _REASONS = {"holes_filled": "hole filled", "smaller_parts_left_out": "part left out"}
 
-LISTING_NOTES: dict[str, str] = {
-    "images_left_out": "{} [image that failed or was skipped is|images that failed or were skipped are] left out"
-}
-"""What `labelled` counts."""
-
 
 def policy_of(**settings: Any) -> Policy:
     """Checked settings; those not named keep their defaults. Raises ConfigError."""
@@ -97,39 +89,6 @@ def explained(record: ImageRecord, policy: Policy) -> tuple[list[Instance], Mapp
     """Like `prepared`, and in words what was done to each object that was changed or left out, by its index."""
     log = _Log(Counter())
     return _applied(record, policy, log), log.reasons
-
-
-def labelled(run: RecordReader, counts: Counter[str] | None = None) -> Iterator[ImageRecord]:
-    """The records that an export lists: with labels, or with nothing found. The others are counted."""
-    return (record for record in run.records() if is_labelled(record, counts))
-
-
-def is_labelled(record: ImageRecord, counts: Counter[str] | None = None) -> bool:
-    """Whether an export lists it; counted if not. Raises ExportError for a labelled image without a size."""
-    if record.status not in ("ok", "empty"):
-        if counts is not None:
-            counts["images_left_out"] += 1
-        return False
-    if record.info is None:
-        raise ExportError(f"{record.image_id!r} is labelled but its size is not known; label it again")
-    return True
-
-
-def noted(counts: Mapping[str, int], *tables: Mapping[str, str]) -> list[str]:
-    """The line of every count that is not 0, in the order of the tables."""
-    return [counted(counts[key], text) for table in tables for key, text in table.items() if counts.get(key)]
-
-
-def reported(files: tuple[str, ...], counts: Mapping[str, int], notes: Iterable[str]) -> ExportReport:
-    """What an exporter says of its work; `counts` holds `images` and `instances`, and what is 0 is not told."""
-    found = {key: value for key, value in sorted(counts.items()) if value}
-    return ExportReport(files, counts.get("images", 0), counts.get("instances", 0), found, tuple(notes))
-
-
-def union(masks: Iterable[Rle]) -> Rle | None:
-    """The pixels of all; None of nothing."""
-    found = list(masks)
-    return merge(found) if len(found) > 1 else next(iter(found), None)
 
 
 def _applied(record: ImageRecord, policy: Policy, log: _Log) -> list[Instance]:

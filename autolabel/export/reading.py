@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from autolabel.core.errors import ExportOutdated
 from autolabel.core.protocols import Deviation, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance, Rle
-from autolabel.export.policy import Policy, explained, labelled, mask_of, union
-from autolabel.ops.masks import area_px, iou
+from autolabel.export.listing import labelled
+from autolabel.export.policy import Policy, explained
+from autolabel.ops.drawn import Drawn
+from autolabel.ops.drawn import mask_of as drawn_mask
+from autolabel.ops.masks import area_px, iou, mask_of, union
 
 T = TypeVar("T")
 
@@ -58,6 +61,30 @@ def in_turn(record: ImageRecord, objects: Sequence[Instance], found: Sequence[T]
     if len(objects) != len(found):
         raise ExportOutdated(f"{record.image_id!r} has {len(found)} objects there and {len(objects)} in the run")
     yield from zip(objects, found, strict=True)
+
+
+def read_objects(
+    record: ImageRecord, shapes: Sequence[Drawn], objects: Sequence[Instance]
+) -> Iterator[tuple[int, Rle]]:
+    """The masks of what was read, with the index of the object that each was written for: they are in one order."""
+    assert record.info is not None, "checked in labelled"
+    for instance, shape in in_turn(record, objects, shapes):
+        mask = drawn_mask(shape, record.info.size_hw)
+        if mask is not None:
+            yield instance.index, mask
+
+
+class InOrder(Generic[T]):
+    """Finds things by name in a long sequence when they are asked for in its order; holds the names alone."""
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, T]]]) -> None:
+        self._names = {name for name, _ in read()}
+        self._things = iter(read())
+
+    def find(self, name: str) -> T | None:
+        if name not in self._names:
+            return None
+        return next(thing for found, thing in self._things if found == name)
 
 
 def _of_image(

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
+from autolabel.export.classes import class_number, utf8
+from autolabel.export.image_names import NAME_NOTES, named, place_of
+from autolabel.export.listing import LISTING_NOTES
 from autolabel.export.loader_tree import (
     LOADER_NOTES,
     YAML,
@@ -28,24 +31,16 @@ from autolabel.export.loader_tree import (
     side_folders,
     side_path,
 )
+from autolabel.export.names import with_suffix
+from autolabel.export.painting import VOID_NOTES, paint, painting_of, visible
 from autolabel.export.pictures import PICTURE_NOTES, pictured
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported, union
-from autolabel.export.raster import (
-    RASTER_NOTES,
-    class_number,
-    named,
-    paint,
-    painting_of,
-    place_of,
-    utf8,
-    visible,
-    with_suffix,
-)
+from autolabel.export.policy import POLICY_NOTES, prepared
 from autolabel.export.reading import NOT_AS_WRITTEN, compare
+from autolabel.export.reporting import noted, reported
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import read_class_mask
 from autolabel.ops.index_png import encode_index_png
-from autolabel.ops.masks import decode_crop, encode, encode_crop, is_empty
+from autolabel.ops.masks import decode_crop, encode, encode_crop, is_empty, mask_of, union
 from autolabel.ops.settings import one_of
 
 _IGNORE = 255
@@ -122,7 +117,7 @@ class SemanticPngExporter:
             for folder in folders.values():
                 draft.folder(folder)
             draft.write(YAML, [data_yaml(folders, classes.names, "masks_dir: masks")])
-        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, SEMANTIC_NOTES)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, VOID_NOTES, SEMANTIC_NOTES)
         notes = (*noted(counts, *tables), *plan.notes(), *extra)
         return reported(draft.files, counts + plan.counts, notes)
 

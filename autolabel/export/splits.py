@@ -26,8 +26,9 @@ from autolabel.core.errors import SettingError
 from autolabel.core.protocols import RecordReader
 from autolabel.core.text import counted, printable
 from autolabel.core.types import ImageRecord
+from autolabel.export.listing import labelled
 from autolabel.export.names import id_bytes
-from autolabel.export.policy import labelled, noted
+from autolabel.export.reporting import noted
 from autolabel.ops.settings import count, flag, fraction
 
 Side = Literal["train", "val", "test"]

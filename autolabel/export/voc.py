@@ -27,26 +27,19 @@ from autolabel.core.errors import ExportError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Category, ImageRecord, Instance, Rle, UInt8
 from autolabel.export.atomic import Draft
-from autolabel.export.coco_rows import unknown_fields
+from autolabel.export.classes import class_number, label_names
+from autolabel.export.image_names import NAME_NOTES, named, picture_path, place_of
+from autolabel.export.listing import LISTING_NOTES
+from autolabel.export.names import with_suffix
+from autolabel.export.painting import VOID_NOTES, paint, painting_of, regions, visible
 from autolabel.export.pictures import PICTURE_NOTES, pictured
-from autolabel.export.policy import LISTING_NOTES, POLICY_NOTES, mask_of, noted, prepared, reported
-from autolabel.export.raster import (
-    RASTER_NOTES,
-    class_number,
-    named,
-    paint,
-    painting_of,
-    picture_path,
-    place_of,
-    regions,
-    visible,
-    with_suffix,
-)
+from autolabel.export.policy import POLICY_NOTES, prepared
 from autolabel.export.reading import NOT_AS_WRITTEN, compare
+from autolabel.export.reporting import noted, reported
+from autolabel.export.source_fields import unknown_fields
 from autolabel.export.splits import SIDES, Splits
-from autolabel.export.tools import label_names
 from autolabel.ops.index_png import Ids, encode_index_png, voc_palette
-from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.masks import bounds_xyxy, mask_of
 from autolabel.ops.settings import one_of
 from autolabel.ops.xml_json import Json, add_json
 
@@ -128,7 +121,7 @@ class VocExporter:
                 counts["not_jpg"] += path.suffix != ".jpg"
             lists.write(draft)
             draft.write("labelmap.txt", [classes.labelmap()])
-        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, RASTER_NOTES, VOC_NOTES)
+        tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, VOID_NOTES, VOC_NOTES)
         notes = [*noted(counts, *tables), *plan.notes()]
         return reported(draft.files, counts + plan.counts, notes)
 

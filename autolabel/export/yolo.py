@@ -20,19 +20,15 @@ from numpy.typing import NDArray
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Float32, ImageRecord, Instance, Rle
-from autolabel.export.policy import (
-    POLICY_NOTES,
-    mask_of,
-    noted,
-    policy_of,
-    prepared,
-)
-from autolabel.export.raster import class_number
+from autolabel.export.classes import class_number
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
 from autolabel.export.reading import NOT_AS_WRITTEN
+from autolabel.export.reporting import noted
 from autolabel.export.source_polygons import SOURCE_POLYGON_NOTES, own_polygons, stay
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
+from autolabel.ops.masks import mask_of
 from autolabel.ops.outline import centre_texts
 from autolabel.ops.polygons import YoloRing, yolo_iou, yolo_ring
 from autolabel.ops.settings import flag, fraction, number, optional

@@ -17,14 +17,15 @@ import numpy as np
 from autolabel.core.errors import SettingError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import Float32, ImageRecord, Instance
-from autolabel.export.policy import POLICY_NOTES, mask_of, noted, policy_of, prepared
-from autolabel.export.raster import class_number
+from autolabel.export.classes import class_number
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
 from autolabel.export.reading import NOT_AS_WRITTEN
+from autolabel.export.reporting import noted
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
 from autolabel.ops.boxes import clip_xyxy, cxcywh_to_xyxy, iou_xyxy, scale_normalized
-from autolabel.ops.masks import bounds_xyxy
+from autolabel.ops.masks import bounds_xyxy, mask_of
 from autolabel.ops.settings import one_of
 
 

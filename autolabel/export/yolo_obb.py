@@ -19,13 +19,14 @@ import numpy as np
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, Instance
-from autolabel.export.policy import POLICY_NOTES, mask_of, noted, policy_of, prepared
-from autolabel.export.raster import class_number
+from autolabel.export.classes import class_number
+from autolabel.export.policy import POLICY_NOTES, policy_of, prepared
 from autolabel.export.reading import NOT_AS_WRITTEN
+from autolabel.export.reporting import noted
 from autolabel.export.splits import Splits
 from autolabel.export.ultralytics_reader import Loaded
 from autolabel.export.yolo_tree import class_numbers, tree_of
-from autolabel.ops.masks import area_px
+from autolabel.ops.masks import area_px, mask_of
 from autolabel.ops.turned_boxes import Float64, hull_xy, rectangle_area, rectangles_around
 
 _OUTSIDE = 0.009

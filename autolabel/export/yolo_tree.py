@@ -20,7 +20,10 @@ from autolabel.core.protocols import Deviation, ExportReport, RecordReader, Roun
 from autolabel.core.text import printable
 from autolabel.core.types import Category, ImageRecord, Instance
 from autolabel.export.atomic import Draft
+from autolabel.export.classes import class_number
 from autolabel.export.empty_images import EMPTY_NOTES, Choice, EmptyImages
+from autolabel.export.image_names import NAME_NOTES, named
+from autolabel.export.listing import LISTING_NOTES, is_labelled, labelled
 from autolabel.export.loader_tree import (
     LOADER_NOTES,
     YAML,
@@ -30,23 +33,15 @@ from autolabel.export.loader_tree import (
     side_folders,
     side_path,
 )
+from autolabel.export.names import with_suffix
 from autolabel.export.pictures import PICTURE_NOTES, Pictures, pictured
-from autolabel.export.policy import (
-    LISTING_NOTES,
-    Policy,
-    explained,
-    is_labelled,
-    labelled,
-    mask_of,
-    noted,
-    reported,
-)
-from autolabel.export.raster import RASTER_NOTES, class_number, named, with_suffix
+from autolabel.export.policy import Policy, explained
 from autolabel.export.reading import NOT_AS_WRITTEN, NOT_THERE, deviation
+from autolabel.export.reporting import noted, reported
 from autolabel.export.splits import SIDES, SplitPlan, Splits
 from autolabel.export.ultralytics_reader import Loaded, read_labels
 from autolabel.ops.boxes import cxcywh_to_xyxy, scale_normalized
-from autolabel.ops.masks import area_px, bounds_xyxy
+from autolabel.ops.masks import area_px, bounds_xyxy, mask_of
 from autolabel.ops.settings import one_of
 
 logger = logging.getLogger(__name__)
@@ -54,7 +49,7 @@ logger = logging.getLogger(__name__)
 TREE_NOTES: dict[str, str] = {
     **EMPTY_NOTES,
     **LOADER_NOTES,
-    "renamed_for_a_shared_stem": RASTER_NOTES["renamed_for_a_shared_stem"],
+    **NAME_NOTES,
     "same_row_twice": "{} [row is equal to another of its image; the loader drops it|rows are equal to another of their image; the loader drops them]",
 }
 """Counts that `YoloTree.export` makes, and what they mean."""

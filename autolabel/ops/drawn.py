@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from autolabel.core.types import Labels, Polygon, Rle
-from autolabel.ops.masks import bounds_xyxy, from_polygons, merge
+from autolabel.ops.masks import bounds_xyxy, from_polygons, union
 
 MAX_SIDE = 1 << 20
 _MAX_PIXELS = 1 << 28
@@ -196,12 +196,11 @@ def category_ids(labels: Iterable[str]) -> dict[str, int]:
 
 def _one(parts: Sequence[Drawn], size_hw: tuple[int, int] | None) -> Drawn:
     first, areas = parts[0], [part.area for part in parts if part.area is not None]
-    area: Area
+    area: Area | None
     if any(isinstance(one, Rle) for one in areas):
         if size_hw is None:
             raise BadShape(f"group {first.group}: masks and outlines cannot be joined without a picture size")
-        masks = [mask for part in parts if (mask := mask_of(part, size_hw)) is not None]
-        area = merge(masks)
+        area = union(mask for part in parts if (mask := mask_of(part, size_hw)) is not None)
     else:
         area = tuple(ring for one in areas if not isinstance(one, Rle) for ring in one)
     others = [part.extra for part in parts[1:]]

@@ -166,10 +166,12 @@ def _check_lengths(polygons: tuple[Polygon, ...], size_hw: tuple[int, int]) -> N
             raise ValueError(f"a polygon's outline is {length:.3g} px long, the picture is {w}x{h}")
 
 
-def merge(masks: Sequence[Rle]) -> Rle:
-    """The union of masks of one size."""
-    found = coco_mask.merge([_coco(rle) for rle in masks])
-    return Rle(masks[0].size_hw, found["counts"])
+def union(masks: Iterable[Rle]) -> Rle | None:
+    """The pixels of all, which are of one size; None of nothing."""
+    found = list(masks)
+    if len(found) < 2:
+        return next(iter(found), None)
+    return Rle(found[0].size_hw, coco_mask.merge([_coco(rle) for rle in found])["counts"])
 
 
 def _pairwise(a: Sequence[Rle], b: Sequence[Rle], *, crowd: bool) -> NDArray[np.float64]:

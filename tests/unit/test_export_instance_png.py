@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from autolabel.export.instance_png import InstancePngExporter
-from autolabel.export.raster import regions
+from autolabel.export.painting import regions
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode
 from autolabel.source.infer import AutoSource
 from autolabel.source.png_masks import PngMaskSource

@@ -12,9 +12,9 @@ from autolabel.app.compose import build_all, compose
 from autolabel.core.errors import ExportError, ImageError
 from autolabel.core.types import ImageInfo, ImageRecord
 from autolabel.export.atomic import replaced
+from autolabel.export.image_names import named, picture_path
 from autolabel.export.names import TreeNames
 from autolabel.export.pictures import Pictures, upright_rgb
-from autolabel.export.raster import named, picture_path
 from autolabel.ops.images import decode_rgb
 from tests.records import ListReader, disc, failed, instance, picture, record, tree_bytes
 

@@ -1,16 +1,12 @@
-"""Ids and JSON text of COCO's files, whichever they are. Memory grows by 8 bytes for an id of the source alone."""
+"""Ids of COCO's files, whichever they are. Memory grows by 8 bytes for an id of the source alone."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-
-from autolabel.core.errors import ExportError
 
 
 class Ids:
@@ -59,34 +55,3 @@ class Ids:
 
 
 Number = Callable[[int | None], int]
-
-_TO_JSON = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
-
-
-def json_bytes(value: object) -> bytes:
-    """ASCII, so that a name with stray bytes can be written too."""
-    return _TO_JSON(value).encode("ascii")
-
-
-def json_array(items: Iterable[bytes]) -> Iterator[bytes]:
-    """A JSON array, one item a line."""
-    separator = b"[\n"
-    for item in items:
-        yield separator
-        yield item
-        separator = b",\n"
-    yield b"[]" if separator == b"[\n" else b"\n]"
-
-
-def unknown_fields(text: str, own: Iterable[str], where: str) -> dict[str, Any]:
-    """The fields of an `extra` that are none of ours. Raises ExportError when it is not a JSON object."""
-    if not text:
-        return {}
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ExportError(f"the source's fields of {where} are not JSON: {error}") from error
-    if not isinstance(found, Mapping):
-        raise ExportError(f"the source's fields of {where} are not a JSON object: {text[:80]!r}")
-    ours = set(own)
-    return {key: value for key, value in found.items() if key not in ours}
