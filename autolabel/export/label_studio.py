@@ -93,13 +93,14 @@ class LabelStudioExporter:
         """Write into `directory`; memory does not grow with the run but for the names of pictures that are copied."""
         counts: Counter[str] = Counter()
         labels = label_names(run.categories, counts)
+        serving = list(self._serving(run, directory))
         with pictured(directory, run, counts) as draft:
             tasks = self._tasks(run, labels, draft, counts)
             for name, some in self._files(tasks):
                 draft.write(name, _json_lines(some))
             draft.write(CONFIG, [self._config(labels.values())])
         tables = (LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES, NAME_NOTES, LABEL_NOTES, OUTLINE_NOTES)
-        notes = (*noted(counts, *tables), *self._outlines.notes(), *self._serving(run, directory))
+        notes = (*noted(counts, *tables), *self._outlines.notes(), *serving)
         return reported(draft.files, counts, notes)
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:

@@ -12,9 +12,12 @@ import numpy as np
 from autolabel.core.errors import ImageError
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
 from autolabel.core.types import ImageRecord, ImageRef, Instance, UInt8
+from autolabel.export.classes import check_classes
+from autolabel.export.listing import LISTING_NOTES, labelled
 from autolabel.export.names import safe_path
 from autolabel.export.pictures import PICTURE_NOTES, pictured
-from autolabel.export.reporting import noted
+from autolabel.export.policy import POLICY_NOTES, Policy, prepared
+from autolabel.export.reporting import noted, reported
 from autolabel.ops.drawing import Colour, colour_of, rim_of, scaled_crop
 from autolabel.ops.export_mark import MANIFEST
 from autolabel.ops.masks import area_px, bounds_xyxy
@@ -52,16 +55,14 @@ class OverlayExporter:
         """Write one picture an image into `directory`, in the folders of the image ids."""
         names = {category.id: category.name for category in run.categories}
         counts: Counter[str] = Counter()
-        total = sum(1 for _ in _labelled(run))
+        total = sum(1 for _ in labelled(run, counts))
         taken: set[str] = set()
         with pictured(directory, run, counts) as draft:
             for record in self._chosen(run, total):
                 picture = self._picture(record, names, counts)
                 if picture is not None:
                     draft.write(_unused(record.image_id, taken), [picture])
-        return ExportReport(
-            draft.files, counts["images"], counts["instances"], dict(counts), tuple(_notes(counts, total))
-        )
+        return reported(draft.files, counts, _notes(counts, total))
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """Pictures for eyes cannot be read back, so there is nothing to compare."""
@@ -69,17 +70,17 @@ class OverlayExporter:
 
     def _chosen(self, run: RecordReader, total: int) -> Iterator[ImageRecord]:
         if self._max_images is None or total <= self._max_images:
-            yield from _labelled(run)
+            yield from labelled(run)
             return
         wanted = {i * total // self._max_images for i in range(self._max_images)}
-        yield from (record for i, record in enumerate(_labelled(run)) if i in wanted)
+        yield from (record for i, record in enumerate(labelled(run)) if i in wanted)
 
     def _picture(self, record: ImageRecord, names: dict[int, str], counts: Counter[str]) -> bytes | None:
         import cv2
 
         from autolabel.ops.images import load_frame
 
-        assert record.info is not None, "checked in _labelled"
+        assert record.info is not None, "checked in labelled"
         height, width = record.info.size_hw
         try:
             ref = ImageRef(record.image_id, record.path)
@@ -90,11 +91,13 @@ class OverlayExporter:
         if frame.info.sha256 != record.info.sha256 and record.info.sha256:
             counts["images_changed"] += 1
             return None
+        objects = prepared(record, Policy(), counts)
+        check_classes(names, (one.category_id for one in objects), record)
         counts["images"] += 1
-        counts["instances"] += record.num_kept
+        counts["instances"] += len(objects)
         drawn = draw_instances(
             frame.image_rgb,
-            record.instances,
+            objects,
             names,
             max_side=self._max_side,
             alpha=self._alpha,
@@ -125,15 +128,11 @@ def draw_instances(
     return _with_labels(canvas, shown, names, scale, unit) if labels and shown else canvas
 
 
-def _labelled(run: RecordReader) -> Iterator[ImageRecord]:
-    return (record for record in run.records() if record.status in ("ok", "empty") and record.info is not None)
-
-
 def _notes(counts: Counter[str], total: int) -> Iterator[str]:
     seen = counts["images"] + counts["images_missing"] + counts["images_changed"]
     if seen < total:
         yield f"{seen} of {total} images are drawn, spread evenly (export.overlay.max_images)"
-    yield from noted(counts, PICTURE_NOTES)
+    yield from noted(counts, LISTING_NOTES, PICTURE_NOTES, POLICY_NOTES)
 
 
 def _unused(image_id: str, taken: set[str]) -> str:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolabel.core.protocols import ExportReport, RecordReader, RoundTrip
-from autolabel.core.text import counted
 from autolabel.core.types import BEFORE_REFINING, ImageInfo, ImageRecord, Instance
 from autolabel.export.atomic import replaced
+from autolabel.export.classes import check_classes
 from autolabel.export.csv_rows import csv_line
+from autolabel.export.listing import LISTING_NOTES, labelled
+from autolabel.export.reporting import noted, reported
 from autolabel.ops.box_fit import box_fit
 from autolabel.ops.masks import area_px
 from autolabel.ops.settings import count, fraction, optional
@@ -67,9 +69,8 @@ class ReviewListExporter:
         with replaced(directory, run) as draft:
             draft.write("review.csv", _csv(listed))
             draft.write("review.json", _json(listed))
-        notes = tuple(counted(counts[key], text) for key, text in NOTES.items() if counts[key])
-        numbers = {key: count for key, count in sorted(counts.items()) if count}
-        return ExportReport(draft.files, counts["images"], len(listed), numbers, notes)
+        counts["instances"] = len(listed)
+        return reported(draft.files, counts, noted(counts, LISTING_NOTES, NOTES))
 
     def read_back(self, run: RecordReader, directory: Path) -> RoundTrip:
         """A list holds no masks, so there is nothing to compare."""
@@ -77,9 +78,9 @@ class ReviewListExporter:
 
     def _findings(self, run: RecordReader, counts: Counter[str]) -> Iterator[Finding]:
         names = {category.id: category.name for category in run.categories}
-        for ordinal, record in enumerate(run.records()):
-            if record.info is None or record.status not in ("ok", "empty"):
-                continue
+        for ordinal, record in enumerate(labelled(run, counts)):
+            assert record.info is not None, "checked in labelled"
+            check_classes(names, (one.category_id for one in record.instances), record)
             counts["images"] += 1
             for suspect in self._suspects(record, record.info):
                 counts.update(["found", *suspect.reasons])

@@ -53,7 +53,7 @@ def test_the_worst_comes_first_with_its_numbers(tmp_path):
     ]
     assert [(r["box_iou"], r["replaced_iou"]) for r in rows] == [(0, 0.5), (1, 0.3), (0.5, None), (0.5, None)]
     assert {r["class"] for r in rows} == {"cat"}
-    assert report.counts == {"box": 3, "images": 2, "replaced": 2}
+    assert report.counts == {"box": 3, "images": 2, "instances": 4, "replaced": 2}
 
 
 def test_a_box_beyond_the_picture_is_clipped_first(tmp_path):
