@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from autolabel.core.errors import ExportError
-from autolabel.core.types import Columns, ImageInfo, Rle
+from autolabel.core.types import Columns, Rle
 from autolabel.export.coco import CocoExporter
 from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode, from_polygons
 from tests.rasters import is_red, turned
@@ -252,14 +252,6 @@ def test_an_empty_run_is_a_valid_file(tmp_path):
     assert content["images"] == content["annotations"] == content["categories"] == []
 
 
-def test_the_same_records_give_the_same_bytes_and_a_manifest(tmp_path):
-    export(a_run(), tmp_path / "one")
-    export(a_run(), tmp_path / "two")
-    first = tree_bytes(tmp_path / "one")
-    assert first == tree_bytes(tmp_path / "two")
-    assert set(first) == {"coco/instances.json", "coco/manifest.json"}
-
-
 @dataclass(frozen=True)
 class ColumnsReader(ListReader):
     """Gives objects in columns wherever these say all of them."""
@@ -277,36 +269,6 @@ def test_objects_in_columns_give_the_same_bytes_as_objects(tmp_path, changes):
     for name, reader in (("one", ListReader), ("two", ColumnsReader)):
         export(reader(items), tmp_path / name, **changes)
     assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
-
-
-def test_an_interrupted_export_leaves_the_old_one_and_no_litter(tmp_path):
-    export(a_run(), tmp_path)
-    before = tree_bytes(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        export(replace(a_run(), break_at=2), tmp_path)
-    assert tree_bytes(tmp_path) == before
-    export(ListReader([]), tmp_path)
-    assert tree_bytes(tmp_path).keys() == before.keys()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["coco"]
-
-
-def test_a_folder_of_somebody_else_is_not_replaced(tmp_path):
-    (tmp_path / "coco").mkdir()
-    (tmp_path / "coco" / "thesis.txt").write_text("mine")
-    with pytest.raises(ExportError, match="autolabel did not export"):
-        export(a_run(), tmp_path)
-    assert (tmp_path / "coco" / "thesis.txt").read_text() == "mine"
-
-
-def test_an_object_of_a_class_without_name_is_an_error(tmp_path):
-    with pytest.raises(ExportError, match="class 99"):
-        export(ListReader([record("a.jpg", [instance(disc(120, 160, 9, 9, 5), category_id=99)])]), tmp_path)
-
-
-def test_a_mask_of_another_size_than_its_image_is_an_error(tmp_path):
-    wrong = replace(record("a.jpg", [instance(shapes()["disc"])]), info=ImageInfo(120, 160))
-    with pytest.raises(ExportError, match="a mask of"):
-        export(ListReader([wrong]), tmp_path)
 
 
 def an_upgraded_set():

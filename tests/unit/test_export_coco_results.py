@@ -7,11 +7,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from autolabel.core.errors import ExportError
 from autolabel.export.coco import CocoExporter
 from autolabel.export.coco_panoptic import CocoPanopticExporter
 from autolabel.export.coco_results import CocoResultsExporter
-from tests.records import ListReader, failed, instance, picture, record, shapes, tree_bytes
+from tests.records import ListReader, failed, instance, picture, record, shapes
 from tests.unit.test_export_coco import SETTINGS as COCO_SETTINGS
 from tests.unit.test_export_coco_panoptic import SETTINGS as PANOPTIC_SETTINGS
 
@@ -108,15 +107,3 @@ def test_a_score_that_is_no_number_is_zero_and_a_crowd_is_left_out(tmp_path):
     report, path, _ = export(ListReader([record("a.jpg", objects)]), tmp_path)
     assert [row["score"] for row in json.loads(path.read_bytes())] == [0.0]
     assert (report.counts["not_finite"], report.counts["crowds_left_out"]) == (1, 1)
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path):
-    export(a_run(), tmp_path / "one")
-    export(a_run(), tmp_path / "two")
-    assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
-
-
-def test_an_object_of_a_class_that_the_run_does_not_name_is_an_error(tmp_path):
-    run = ListReader([record("a.jpg", [instance(shapes()["disc"], category_id=99)])])
-    with pytest.raises(ExportError, match="holds an object of class 99"):
-        export(run, tmp_path)

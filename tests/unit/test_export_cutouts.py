@@ -16,7 +16,7 @@ from autolabel.export.csv_rows import csv_text
 from autolabel.export.cutouts import CutoutsExporter, class_folders
 from autolabel.ops.images import decode_rgb
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import ListReader, disc, failed, instance, record, shapes, tree_bytes
+from tests.records import ListReader, disc, failed, instance, record, shapes
 
 SETTINGS = {
     "padding_px": 0, "min_side_px": 1, "outside": "clear", "index": "csv", "holes": "keep", "parts": "keep",
@@ -194,20 +194,3 @@ def test_an_empty_run_has_an_empty_index(tmp_path):
     for index in ("csv", "json"):
         report, root, _ = export([photo(tmp_path, "a.png")], tmp_path, index=index)
         assert (rows(root), report.images, report.instances) == ([], 1, 0)
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path):
-    items = [photo(tmp_path, f"{i}.png", [SHAPES["swiss"], SHAPES["noise"]]) for i in range(3)]
-    _, one, _ = export(items, tmp_path / "1")
-    _, two, _ = export(items, tmp_path / "2")
-    assert tree_bytes(one) == tree_bytes(two)
-
-
-def test_an_interrupted_export_leaves_the_old_one_and_no_litter(tmp_path):
-    items = [photo(tmp_path, f"{i}.png", [SHAPES["disc"]]) for i in range(3)]
-    _, root, _ = export(items, tmp_path)
-    before = tree_bytes(root)
-    with pytest.raises(KeyboardInterrupt):
-        CutoutsExporter(**{**SETTINGS, "padding_px": 3}).export(ListReader(items, break_at=2), root)
-    assert tree_bytes(root) == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut", "photos"]

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image, ImageOps
 
-from autolabel.core.errors import ExportError
 from autolabel.core.types import Category
 from autolabel.export.cvat import CvatExporter
 from autolabel.source.cvat import CvatSource
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import CATEGORIES, ListReader, failed, instance, record, shapes, tree_bytes
+from tests.records import CATEGORIES, ListReader, failed, instance, record, shapes
 
 SETTINGS = {
     "images": "none",
@@ -183,17 +182,3 @@ def test_a_picture_that_is_gone_is_left_out_and_the_size_says_so(tmp_path):
     assert (report.images, xml(tmp_path / "out").findtext("meta/task/size")) == (1, "1")
     assert [(d.image_id, d.reason) for d in back.deviations] == [("a.png", "the image is not in the export")]
     assert (tmp_path / "out" / "images" / "b.png").is_file()
-
-
-def test_the_same_records_give_the_same_bytes_and_an_empty_run_is_a_file(tmp_path):
-    items = [record("a.png", [instance(mask, i) for i, mask in enumerate(SHAPES.values())])]
-    for name in ("one", "two"):
-        exported(items, tmp_path / name)
-    assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
-    exported([], tmp_path / "none", ())
-    assert xml(tmp_path / "none").findall("image") == []
-
-
-def test_a_class_without_name_is_an_error(tmp_path):
-    with pytest.raises(ExportError, match="class 99"):
-        exported([record("a.jpg", [instance(SHAPES["disc"], category_id=99)])], tmp_path / "out")

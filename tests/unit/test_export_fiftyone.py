@@ -19,7 +19,7 @@ from autolabel.core.types import Category
 from autolabel.export import fiftyone as module
 from autolabel.export.fiftyone import FiftyOneExporter
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
+from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes
 
 SETTINGS = {
     "images": "upright",
@@ -208,18 +208,6 @@ def test_policies_change_masks_and_say_so(tmp_path, make):
     report, back = exported(items, tmp_path / "out", holes="fill", parts="split")
     assert report.instances == 3
     assert [(d.index, d.reason) for d in back.deviations] == [(0, "hole filled")]
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path, make):
-    items = [make(f"{n}.png", [SHAPES["ring"], disc(120, 160, 30, 30, n + 1)]) for n in range(4)]
-    exported(items, tmp_path / "one")
-    exported(items, tmp_path / "two")
-    assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
-
-
-def test_an_object_of_a_class_without_name_is_an_error(tmp_path, make):
-    with pytest.raises(ExportError, match="class 3"):
-        exported([make("a.png", [SHAPES["disc"]])], tmp_path / "out", ())
 
 
 @pytest.mark.parametrize("name", ["a b", "tags", "_x"])

@@ -19,7 +19,7 @@ from autolabel.ops.masks import area_px, bounds_xyxy, decode, encode
 from autolabel.source.infer import AutoSource
 from autolabel.source.png_masks import PngMaskSource
 from tests.rasters import is_red, noise, owners, photo, turned
-from tests.records import ListReader, disc, failed, instance, record, shapes, tree_bytes
+from tests.records import ListReader, disc, failed, instance, record, shapes
 
 SETTINGS = {
     "images": "upright", "holes": "keep", "parts": "keep", "overlaps": "score", "min_area_px": 1, "crowd": "keep",
@@ -180,10 +180,3 @@ def test_hostile_names_stay_inside_and_apart(tmp_path):
     assert (report.images, report.counts["images_left_out"], back.deviations) == (len(names), 1, ())
     assert len(list((root / "masks").rglob("*.png"))) == len(names)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "set"]
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path):
-    items = [photo(tmp_path, f"{i}.png", [SHAPES["swiss"], SHAPES["noise"]]) for i in range(3)]
-    _, one, _ = export(items, tmp_path / "1")
-    _, two, _ = export(items, tmp_path / "2")
-    assert tree_bytes(one) == tree_bytes(two)

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from autolabel.core.errors import ExportError, MissingExtra
+from autolabel.core.errors import MissingExtra
 from autolabel.core.types import Category, Rle
 from autolabel.export import parquet as module
 from autolabel.export.parquet import ParquetExporter
 from autolabel.ops.masks import decode
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes, tree_bytes
+from tests.records import CATEGORIES, ListReader, disc, failed, instance, picture, record, shapes
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -227,18 +227,6 @@ def test_policies_change_masks_and_say_so(tmp_path, make):
     report, back = exported(items, tmp_path / "out", holes="fill", parts="split", crowd="drop")
     assert report.instances == 3
     assert [(d.index, d.reason) for d in back.deviations] == [(0, "hole filled"), (2, "not written: crowd")]
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path, make):
-    items = [make(f"{n}.png", [SHAPES["ring"]]) for n in range(4)]
-    exported(items, tmp_path / "one")
-    exported(items, tmp_path / "two")
-    assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
-
-
-def test_an_object_of_a_class_without_name_is_an_error(tmp_path, make):
-    with pytest.raises(ExportError, match="class 3"):
-        exported([make("a.png", [SHAPES["disc"]])], tmp_path / "out", ())
 
 
 def test_without_pyarrow_the_extra_is_named(monkeypatch):

@@ -16,7 +16,7 @@ from autolabel.export.loader_tree import TOO_SMALL
 from autolabel.export.semantic_png import SemanticPngExporter
 from autolabel.ops.index_png import decode_index_png, encode_index_png
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import ListReader, disc, failed, instance, record, shapes, tree_bytes
+from tests.records import ListReader, disc, failed, instance, record, shapes
 
 SETTINGS = {
     "images": "copy", "background": "class", "ignore_border_px": 0, "holes": "keep", "parts": "keep",
@@ -187,13 +187,6 @@ def test_what_the_loader_refuses_is_left_out_and_counted(tmp_path):
     assert report.counts["images_too_large"] == 1
     (small,) = back.deviations
     assert (small.iou, small.reason, small.expected) == (0.0, TOO_SMALL, True)
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path):
-    items = [photo(tmp_path, f"{i}.png", [SHAPES["swiss"], SHAPES["noise"]]) for i in range(3)]
-    _, one, _ = export(items, tmp_path / "1")
-    _, two, _ = export(items, tmp_path / "2")
-    assert tree_bytes(one) == tree_bytes(two)
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -265,10 +265,3 @@ def test_exporting_what_was_read_makes_no_second_folder(tmp_path):
     item = replace(photo(tmp_path, "a.png", [SHAPES["disc"]]), image_id="JPEGImages/a.png")
     _, again, _ = export([item], tmp_path / "again")
     assert tree_bytes(again).keys() == tree_bytes(root).keys()
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path):
-    items = [photo(tmp_path, f"{i}.png", [SHAPES["swiss"], SHAPES["noise"]]) for i in range(3)]
-    _, one, _ = export(items, tmp_path / "1")
-    _, two, _ = export(items, tmp_path / "2")
-    assert tree_bytes(one) == tree_bytes(two)

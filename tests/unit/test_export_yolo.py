@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from autolabel.core.errors import ExportError
 from autolabel.core.types import Category, ImageInfo, Verdict
 from autolabel.export import policy
 from autolabel.export.yolo import YoloExporter
@@ -343,40 +341,6 @@ def test_what_one_row_cannot_hold_is_counted(tmp_path, make):
         "crowds_left_out": 1,
     }
     assert counts["same_row_twice"] == 1
-
-
-def test_the_same_records_give_the_same_bytes_and_the_manifest_names_every_file(tmp_path, make):
-    items = [make(f"{n}.png", [SHAPES["ring"]]) for n in range(4)]
-    report = export(items, tmp_path / "one")
-    export(items, tmp_path / "two")
-    first = tree_bytes(tmp_path / "one")
-    assert first == tree_bytes(tmp_path / "two")
-    manifest = json.loads(first["manifest.json"])["files"]
-    assert set(manifest) | {"manifest.json"} == set(first)
-    assert report.files == (
-        "data.yaml", "images/train/", "images/val/", "labels/train/", "labels/val/", "manifest.json"
-    )  # fmt: skip
-
-
-def test_an_interrupted_export_leaves_the_old_one(tmp_path, make):
-    items = [make(f"{n}.png", [SHAPES["ring"]]) for n in range(4)]
-    export(items[:2], tmp_path / "out" / "yolo")
-    before = tree_bytes(tmp_path / "out")
-    with pytest.raises(KeyboardInterrupt):
-        export(items, tmp_path / "out" / "yolo", break_at=3)
-    assert tree_bytes(tmp_path / "out") == before
-
-
-def test_nothing_of_an_older_export_remains(tmp_path, make):
-    export([make("a.png", [SHAPES["ring"]]), make("b.png")], tmp_path / "out" / "yolo")
-    export([make("c.png")], tmp_path / "out" / "yolo")
-    assert [image.name for image in images(tmp_path / "out" / "yolo")] == ["c.png"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["yolo"]
-
-
-def test_an_object_of_a_class_without_name_is_an_error(tmp_path, make):
-    with pytest.raises(ExportError, match="class 3"):
-        export([make("a.png", [SHAPES["disc"]])], tmp_path / "yolo", ())
 
 
 def test_images_without_an_object_can_be_left_out(tmp_path, make):

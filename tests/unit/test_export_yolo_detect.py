@@ -12,7 +12,7 @@ from autolabel.core.errors import ConfigError
 from autolabel.export.yolo_detect import YoloDetectExporter
 from autolabel.ops.masks import bounds_xyxy, encode
 from tests.rasters import is_red, noise, photo, turned
-from tests.records import ListReader, disc, failed, record, shapes, tree_bytes
+from tests.records import ListReader, disc, failed, shapes
 
 SETTINGS = {
     "images": "copy",
@@ -171,17 +171,6 @@ def test_an_image_without_objects_has_an_empty_label_file(tmp_path, make):
     assert labels["a"] == b""
 
 
-def test_reading_back_never_changes_a_picture(tmp_path, make):
-    item = make("a.jpg", [SHAPES["disc"]])
-    Path(item.path).write_bytes(Path(item.path).read_bytes() + b"appended")  # the loader rewrites such a JPEG
-    item = record("a.jpg", item.candidates, item.path)
-    exporter, run = YoloDetectExporter(**SETTINGS), ListReader([item])
-    exporter.export(run, tmp_path / "out")
-    before = tree_bytes(tmp_path / "out")
-    assert exporter.read_back(run, tmp_path / "out").deviations == ()
-    assert tree_bytes(tmp_path / "out") == before
-
-
 def test_a_box_that_was_moved_and_a_row_that_is_none_are_noticed(tmp_path, make):
     exporter, run = YoloDetectExporter(**SETTINGS), ListReader([make("a.png", [SHAPES["disc"]])])
     exporter.export(run, tmp_path / "out")
@@ -193,13 +182,6 @@ def test_a_box_that_was_moved_and_a_row_that_is_none_are_noticed(tmp_path, make)
     (found,) = exporter.read_back(run, tmp_path / "out").deviations
     assert found.iou == 0
     assert found.reason.startswith("the loader does not take it: ")
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path, make):
-    items = [make(f"{n}.png", [SHAPES["ring"], disc(120, 160, 40, 40, n + 2)]) for n in range(4)]
-    exported(items, tmp_path / "one")
-    exported(items, tmp_path / "two")
-    assert tree_bytes(tmp_path / "one") == tree_bytes(tmp_path / "two")
 
 
 def test_parts_that_share_a_prompt_have_no_boxes_of_their_own():
