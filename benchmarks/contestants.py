@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.core.protocols import Segmenter
 from autolabel.core.types import ImageRef, PromptedMask, Prompts, Rle
 from autolabel.ops.device import runs_bf16

@@ -24,7 +24,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from autolabel.app.compose import build_all, compose
+from autolabel.app.build import build_all
+from autolabel.app.compose import compose
 from autolabel.core.types import Category, ImageInfo, ImageRecord, ImageRef, Instance, Rle, Verdict
 from autolabel.ops.masks import bounds_xyxy, encode_crop
 from autolabel.store.manifest import Entry

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.app.demo import sample_folder
 from autolabel.core.types import Float32, Frame, ImageInfo, ImageRef, UInt8
 

@@ -168,7 +168,8 @@ def half_loop(task: Task) -> Progress:
 def in_a_loop(task: Task, arithmetic: str) -> Progress:
     import torch
 
-    from autolabel.app.compose import build, compose
+    from autolabel.app.build import build
+    from autolabel.app.compose import compose
     from autolabel.core.types import Frame, ImageInfo, ImageRef
     from benchmarks.contestants import answers_of, predictor_of, save
 

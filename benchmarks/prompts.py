@@ -27,7 +27,8 @@ import cv2
 import numpy as np
 import torch
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.core.protocols import Prompter, Segmenter
 from autolabel.core.types import Detections, Frame, ImageInfo, ImageRef, Rle
 from autolabel.detect.labels import LabelsDetector

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.core.types import ImageInfo
 from autolabel.evaluate.calibration import Known, scores
 from autolabel.ops.quality import SIGNALS, Float64, signals

@@ -24,7 +24,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.app.report import PAGE, write_report
 from autolabel.core.types import Category, ImageInfo, ImageRecord, ImageRef, Instance, Rle, Verdict
 from autolabel.ops.images import load_frame

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.core.protocols import Segmenter
 from autolabel.core.types import Frame, ImageRef, Prompts, Rle
 from autolabel.detect.labels import LabelsDetector

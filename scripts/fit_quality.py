@@ -12,7 +12,8 @@ import logging
 import os
 from pathlib import Path
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.evaluate.calibration import Known, fit
 from autolabel.ops.quality import to_json
 from autolabel.refine.quality import default_path

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.app.compose import build, build_all, compose, key_of
+from autolabel.app.build import build, build_all
+from autolabel.app.compose import compose
 from autolabel.app.label import listed
 from autolabel.app.labelers import NO_CLASSES, build_labeler, offline_if
+from autolabel.app.overrides import key_of
 from autolabel.app.prompts import check_prompts
 from autolabel.app.saved import note, require_names_apart, require_none_lost, require_same_classes
 from autolabel.core.errors import ConfigError, SourceError

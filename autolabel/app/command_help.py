@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autolabel.app.choices import folders_of, names_of
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
 
@@ -78,15 +79,6 @@ def page(
     if len(groups) > 1:
         lines += ["", f"autolabel {command} PATH --cfg prints every setting of what is chosen, and stops."]
     return "\n".join(lines) + "\n"
-
-
-def folders_of(config_dir: str | None) -> list[Path]:
-    """Where files of choices are: the package's own, and a person's."""
-    return [configs_dir(), *([Path(config_dir).expanduser()] if config_dir else [])]
-
-
-def names_of(group: str, folders: Sequence[Path]) -> list[str]:
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def of_choice(group: str, name: str, package: str, folders: Sequence[Path]) -> list[Setting]:

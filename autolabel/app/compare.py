@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolabel.app.compose import compose, parse, plain, show
+from autolabel.app.command_line import parse
+from autolabel.app.compose import compose, plain, show
 from autolabel.app.run_directory import NOTHING_LABELLED, is_labelled, runs_below
 from autolabel.app.sweep import fitting
 from autolabel.core.errors import ConfigError, ExportError, StoreError, is_disk_full

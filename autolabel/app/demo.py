@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from autolabel.app import label, report
-from autolabel.app.compose import about, compose
+from autolabel.app.compose import compose
 from autolabel.app.main import DEMO
+from autolabel.app.overrides import about
 from autolabel.app.run_directory import run_path
 from autolabel.core.errors import SourceError
 

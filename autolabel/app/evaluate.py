@@ -18,7 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autolabel.app.compose import build_of, compose, parse, plain, show
+from autolabel.app.build import build_of
+from autolabel.app.command_line import parse
+from autolabel.app.compose import compose, plain, show
 from autolabel.app.part import part_text
 from autolabel.app.run_directory import existing_run, replaced_text, run_path
 from autolabel.core.configs import configs_dir

@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autolabel.app.compose import build_all, compose, parse, plain, quoted, show
+from autolabel.app.build import build_all
+from autolabel.app.command_line import parse
+from autolabel.app.compose import compose, plain, show
+from autolabel.app.overrides import quoted
 from autolabel.app.publish import address_of, exported, settings_of
 from autolabel.app.run_directory import existing_run
 from autolabel.app.summary import what_is_in

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from autolabel.app.choices import NAMED, names_of
+from autolabel.app.overrides import key_of, parsed
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
 from autolabel.core.text import one_line
@@ -19,21 +22,8 @@ if TYPE_CHECKING:
     from hydra.errors import InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
-NAMED = ("refine", "export")
-"""Groups of any number of components, each under a name of its own: also none."""
-
 
 # -- overrides, before anything is composed ------------------------------------------------------------------
-
-
-def unreadable(override: str) -> str:
-    """Error text for an override that Hydra's grammar cannot read."""
-    if "=" not in override and not override.startswith("~"):
-        return f"{override!r} is not a setting; settings are KEY=VALUE, such as detect=nano"
-    return (
-        f"{override}: cannot be read; a list is [a,b], a map {{a: b}}, and a text with brackets, commas or quotes "
-        "stands in quotes of its own: 'KEY=\"TEXT\"'"
-    )
 
 
 def refuse_unfit(given: str, override: Override, choices: Collection[str], *, sweeps: bool) -> None:
@@ -74,13 +64,77 @@ def _one_value(given: str, override: Override, is_group: bool, *, sweeps: bool) 
     return "; ".join(ways) or "a sweep is for label -m"
 
 
-def values_in(override: Override) -> list[str]:
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+def no_such_choice(file: str, overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
+    """Error text for the missing `file`, such as `detect/nanoo`, with what may have been meant; None where none of the
+    `overrides` names it but another file, as Hydra says."""
+    group, _, choice = file.rpartition("/")
+    said = [
+        override
+        for override in overrides
+        if key_of(override).partition("@")[0] == group and choice in _named(parsed(override))
+    ]
+    there = names_of(group, folders)
+    return f"{said[0]}: {group} has no choice {choice!r}; {nearest(choice, there)}" if said and there else None
+
+
+def refused_key(error: Exception) -> str | None:
+    """The setting that there is not, where that is the error."""
+    unknown = re.match(r"Could not (?:override|delete from config\.) '([^'@]+)'", str(error))
+    return unknown[1] if unknown else None
+
+
+def no_such_setting(
+    key: str, command: str, config: DictConfig, of_label: DictConfig, folders: Sequence[Path]
+) -> str:
+    """Error text for a `key` that the `config` of a command has not, with what may have been meant. `of_label`: the
+    configuration of `label`, whose settings other commands do not change."""
+    known = list(_settings(config))
+    section, _, rest = key.partition(".")
+    if section not in known and key in _settings(of_label):
+        way = f"autolabel {section} RUN {key}=..." if section in NAMED else "label again, into another run=..."
+        return f"{key}: {command} does not change that; {way}"
+    component = rest.partition(".")[0]
+    if section in NAMED and section in known and component in names_of(section, folders):
+        there = [one.partition(".")[2] for one in known if re.fullmatch(rf"{section}\.[^.]+", one)]
+        if component not in there:
+            return f"{key}: {component} is not chosen; {section}=[{','.join([*there, component])}] has it"
+    return f"{key}: there is no such setting; {_meant(key, known)}"
+
+
+def _named(override: Override) -> list[str]:
     """The choices that it names."""
     value = override.value()
     return [str(one) for one in (value if isinstance(value, list) else [value])]
 
 
-# -- errors --------------------------------------------------------------------------------------------------
+def _meant(key: str, known: Sequence[str]) -> str:
+    """The part of `key` that is not among the `known` settings, and what there is in its place."""
+    parts = key.split(".")
+    depth = next(i for i in range(len(parts)) if ".".join(parts[: i + 1]) not in known)
+    section, part = ".".join(parts[:depth]), parts[depth]
+    deeper = [one for one in known if one.startswith(f"{parts[0]}.") and one.endswith(f".{parts[-1]}")]
+    if deeper:
+        return f"did you mean {' or '.join(deeper[:3])}?"
+    beside = [one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == section]
+    within = f"{section} has no {part!r}: " if depth < len(parts) - 1 and section else ""
+    return within + (nearest(part, beside) if beside else f"{section} is switched off or has no settings")
+
+
+def _settings(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Every key that a person sets, sections too: `segment`, `segment.weights`; not Hydra's `_target_`. Nothing is
+    resolved: what an interpolation asks for may not be there."""
+    for key in map(str, config):
+        if key.startswith("_"):
+            continue
+        yield f"{prefix}{key}"
+        below = config._get_node(key)
+        if isinstance(below, DictConfig) and not (
+            below._is_none() or below._is_missing() or below._is_interpolation()
+        ):
+            yield from _settings(below, f"{prefix}{key}.")
 
 
 def of_composing(error: Exception) -> str:
@@ -91,6 +145,9 @@ def of_composing(error: Exception) -> str:
         group, choice = several.groups()
         both = f", or with others {group}=[...,{choice}]" if group in NAMED else ""
         return f"+{group}={choice}: {group} has a choice already; in its place: {group}={choice}{both}"
+    package = re.match(r"Could not override '([^'@]+@([^']+))'", text)
+    if package is not None:
+        return f"{package[1]}: what is chosen has no {package[2]}"
     return _one_line(text.replace("Could not delete from config. The value", "the value"))
 
 

@@ -14,19 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolabel.app.compose import (
-    Request,
-    about,
-    build_all,
-    build_of,
-    compose,
-    parse,
-    plain,
-    quoted,
-    show,
-)
+from autolabel.app.build import build_all, build_of
+from autolabel.app.command_line import Request, parse
+from autolabel.app.compose import compose, plain, show
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.labelers import build_labeler, offline_if
+from autolabel.app.overrides import about, quoted
 from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
@@ -67,7 +60,7 @@ from autolabel.core.types import Category, ImageRef, Status
 from autolabel.ops.settings import count, one_of
 from autolabel.store.listing import Listing
 from autolabel.store.manifest import entries
-from autolabel.store.run import FILE_NAME, RunStore, Synced, categories_to, open_reader, open_store
+from autolabel.store.run import FILE_NAME, RunReader, RunStore, Synced, categories_to, open_reader, open_store
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -191,42 +184,66 @@ def _label(config: DictConfig) -> Summary:
             prompter = labeler.prompter if isinstance(labeler, PipelineLabeler | RemoteLabeler) else None
             if prompter is not None:
                 check_prompts(prompter, refs, config, source.categories)
-            entries = fingerprint(plain(config), labeler.identities, labeler.refiners, categories)
-            require_same_refining(store, entries)
-            store.claim(entries, partial(then_and_now, store, config))
-            claim_part(store, source)
-            synced = store.sync(refs, root=root, unit_size=unit_size)
-            say_changes(synced)
-            store.set_meta(categories=categories_to(categories), document=source.document)
-            text = yaml_text(recorded(config, entries, directory))
-            store.set_meta(config=text, versions=versions())
-            write_text(directory / "config.yaml", text)
-            mark_begun(directory, store.pending_images())
+            synced = claim_run(store, config, source, refs, labeler, categories)
             done = label_pending(engine, labeler, store, refs, stop)
-            stages = labeler.times.seconds()
         if (done or synced.others) and set_aside_evaluation(directory):
             logger.warning(
                 "records or pictures changed: evaluate again; the old figures are in evaluate/*.outdated"
             )
-        seconds = time.monotonic() - started
+        invocation = Invocation(
+            labelled=done["ok"] + done["empty"],
+            committed=done.total(),
+            seconds=time.monotonic() - started,
+            stages=labeler.times.seconds(),
+            ignored=dict(source.ignored),
+            stopped=stop.asked,
+        )
         with open_reader(directory) as reader:
             say_others(prompter, reader)
-            outcomes = (
-                {} if stop.asked else dict(exported(reader, exporters, settings_of(values), directory, address))
-            )
-            invocation = Invocation(
-                labelled=done["ok"] + done["empty"],
-                committed=done.total(),
-                seconds=seconds,
-                stages=stages,
-                ignored=dict(source.ignored),
-                stopped=stop.asked,
-            )
-            old = () if stop.asked else outdated(reader, outcomes)
-            summary = summarise(reader, invocation, outcomes, old)
+            summary = concluded(reader, invocation, exporters, settings_of(values), address)
         summary.write(directory)
         logger.info("%s", summary.text())
     return summary
+
+
+def claim_run(
+    store: RunStore,
+    config: DictConfig,
+    source: Source,
+    refs: Listing,
+    labeler: FrameLabeler | RemoteLabeler,
+    categories: Sequence[Category],
+) -> Synced:
+    """Make the run one of these pictures and settings, which it keeps, and tell how the pictures changed since it was
+    one. Raises StoreMismatch where it is another one."""
+    values, directory = plain(config), store.directory
+    entries = fingerprint(values, labeler.identities, labeler.refiners, categories)
+    require_same_refining(store, entries)
+    store.claim(entries, partial(then_and_now, store, config))
+    claim_part(store, source)
+    synced = store.sync(refs, root=root_of(values), unit_size=values["unit_size"])
+    say_changes(synced)
+    store.set_meta(categories=categories_to(categories), document=source.document)
+    text = yaml_text(recorded(config, entries, directory))
+    store.set_meta(config=text, versions=versions())
+    write_text(directory / "config.yaml", text)
+    mark_begun(directory, store.pending_images())
+    return synced
+
+
+def concluded(
+    reader: RunReader,
+    invocation: Invocation,
+    exporters: Mapping[str, Exporter],
+    settings: Mapping[str, Mapping[str, object]],
+    address: str | None,
+) -> Summary:
+    """The run written in every format, with the `settings` of each, and what there is to say; of one that was stopped,
+    nothing is written."""
+    if invocation.stopped:
+        return summarise(reader, invocation)
+    outcomes = dict(exported(reader, exporters, settings, reader.directory, address))
+    return summarise(reader, invocation, outcomes, outdated(reader, outcomes))
 
 
 def then_and_now(store: RunStore, config: DictConfig) -> list[dict[str, str]]:

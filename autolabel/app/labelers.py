@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from autolabel.app.compose import build, build_of, compose, fitting
+from autolabel.app.build import build, build_of, fitting
+from autolabel.app.compose import compose
 from autolabel.app.prompts import check_pair
 from autolabel.app.refiners import build_refiners
 from autolabel.core.errors import AutolabelError, ConfigError, SourceError

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from autolabel.app.choices import choices
 from autolabel.app.streams import unheard_is_no_error
 from autolabel.core.errors import STOPPED, AutolabelError, ConfigError, exit_code_of, told
 from autolabel.core.text import one_line
@@ -153,15 +154,6 @@ def usage(config_dir: str | None = None) -> str:
     return USAGE.format(
         commands=commands, groups=groups, examples=EXAMPLES.rstrip("\n"), options=OPTIONS.rstrip("\n")
     )
-
-
-def choices(config_dir: str | None = None) -> dict[str, list[str]]:
-    """Every group of the configuration tree, and of a person's own, and the names in it."""
-    from autolabel.app.command_help import folders_of, names_of
-
-    folders = folders_of(config_dir)
-    groups = sorted({p.name for folder in folders for p in folder.iterdir() if p.is_dir()})
-    return {group: names for group in groups if group[0] not in "_." and (names := names_of(group, folders))}
 
 
 def _usage_of(command: str, arguments: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from autolabel.app.compose import compose, parse, show
+from autolabel.app.command_line import parse
+from autolabel.app.compose import compose, show
 from autolabel.app.refiners import at_home, with_kept_calibration
 from autolabel.app.run_directory import existing_run, made_run, run_path, set_aside_evaluation, write_text
 from autolabel.app.stored_settings import stored_settings

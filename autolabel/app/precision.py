@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from autolabel.app.compose import build
+from autolabel.app.build import build
 from autolabel.app.labelers import has_stages
 from autolabel.core.text import counted, one_line, printable
 from autolabel.core.types import ImageRecord, ImageRef

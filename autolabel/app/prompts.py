@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from autolabel.app.compose import build
+from autolabel.app.build import build
 from autolabel.core.errors import ConfigError
 from autolabel.core.protocols import AsksAbout, AsksAnnotations, AsksNames, Detector, FindsNew, HandsOn, Prompter
 from autolabel.core.text import counted

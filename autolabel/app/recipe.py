@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from autolabel.app.compose import build_of
+from autolabel.app.build import build_of
 from autolabel.app.labelers import NO_CLASSES, build_labeler, no_classes
 from autolabel.app.precision import Trial, tried
 from autolabel.app.refiners import build_refiners

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autolabel.app.compose import Request, about, compose, compose_from, key_of, parse, plain, show
+from autolabel.app.command_line import Request, parse
+from autolabel.app.compose import compose, compose_from, plain, show
+from autolabel.app.overrides import about, key_of
 from autolabel.app.part import part_text
 from autolabel.app.refiners import (
     at_home,

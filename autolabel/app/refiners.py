@@ -14,8 +14,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from autolabel.app.compose import build_all, key_of, quoted
+from autolabel.app.build import build_all
 from autolabel.app.leaves import leaves
+from autolabel.app.overrides import key_of, quoted
 from autolabel.app.run_directory import KEPT_CALIBRATION, write_text
 from autolabel.core.errors import SettingError, StoreMismatch
 from autolabel.core.protocols import ForClasses, Identified, Refiner

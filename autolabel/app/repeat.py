@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from autolabel.app.compose import compose, is_override, quoted
+from autolabel.app.choices import choices
+from autolabel.app.compose import compose
 from autolabel.app.leaves import leaves
-from autolabel.app.main import choices
+from autolabel.app.overrides import is_override, quoted
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autolabel.app.compose import build, compose, parse, show
+from autolabel.app.build import build
+from autolabel.app.command_line import parse
+from autolabel.app.compose import compose, show
 from autolabel.app.repeat import repeat_command
 from autolabel.app.run_directory import existing_run, write_text
 from autolabel.app.stored_settings import plain_settings

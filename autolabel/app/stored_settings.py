@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
-from autolabel.app.compose import key_of, value_of
+from autolabel.app.overrides import key_of, value_of
 from autolabel.app.run_directory import NOTHING_LABELLED
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, SourceError, StoreCorrupt, StoreError

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
-from autolabel.app.compose import alternatives
+from autolabel.app.overrides import as_hydra, key_of, parsed, quoted
+from autolabel.core.errors import ConfigError
 from autolabel.core.text import printable
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 LONGEST_NAME = 120
 """Bytes of a folder's name; file systems take 255, and exports put temporary files beside theirs."""
@@ -35,11 +40,55 @@ class Job:
 
 def jobs(overrides: Sequence[str]) -> list[Job]:
     """Every combination, the last key changing fastest. Raises ConfigError for a value that cannot be read."""
-    options = alternatives(overrides)
+    options = _alternatives(overrides)
     return [
         Job(chosen, tuple(one for one, others in zip(chosen, options, strict=True) if len(others) > 1))
         for chosen in product(*options)
     ]
+
+
+def _alternatives(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """For each key, in order, one override for every value that was given: one alone where nothing is swept.
+
+    A key that is set twice, however it is written, has what it was set to last. Raises ConfigError for a value that
+    cannot be read.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for given in overrides:
+        override = parsed(_as_sweep(given))
+        key = override.get_key_element()
+        found.pop(key, None)
+        # `+a=1,2 a=3` is one run, which still needs the first to have the key: any value of it will do.
+        found.update({other: found[other][:1] for other in found if key_of(other) == key_of(key)})
+        found[key] = tuple(dict.fromkeys(f"{key}={value}" for value in _swept(override, given))) or (given,)
+    return list(found.values())
+
+
+def _swept(override: Override, given: str) -> Iterator[str]:
+    """The values of a sweep as texts; none where there is one value alone."""
+    from hydra.core.override_parser.types import ValueType
+
+    if not override.is_sweep_override():
+        return
+    if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        raise ConfigError(
+            f"{given}: a sweep takes values one by one, with commas between them, or range(a,b,step)"
+        )
+    for value in override.sweep_string_iterator():
+        # A step of 0.1 leads to 0.30000000000000004, which nobody meant.
+        yield f"{float(value):.12g}" if override.is_range_sweep() else value
+
+
+def _as_sweep(override: str) -> str:
+    """Like `as_hydra`, with the values between the commas of what Hydra cannot read quoted one by one."""
+    readable = as_hydra(override)
+    key, _, value = override.partition("=")
+    if readable == override or "," not in value:
+        return readable
+    values = value.split(",")
+    if not all(values):
+        raise ConfigError(f"{override}: there is no value before or after a comma")
+    return f"{key}={','.join(map(quoted, values))}"
 
 
 def folder_name(swept: Sequence[str]) -> str:

@@ -10,8 +10,12 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from autolabel.app.compose import build, build_all, build_of, compose, is_override, parse, plain
-from autolabel.app.main import COMMANDS, choices
+from autolabel.app.build import build, build_all, build_of
+from autolabel.app.choices import choices
+from autolabel.app.command_line import parse
+from autolabel.app.compose import compose, plain
+from autolabel.app.main import COMMANDS
+from autolabel.app.overrides import is_override
 from autolabel.app.sweep import jobs
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError

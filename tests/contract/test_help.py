@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from autolabel.app.command_help import Setting, described, names_of, of_choice
+from autolabel.app.choices import names_of
+from autolabel.app.command_help import Setting, described, of_choice
 from autolabel.app.main import COMMANDS, CONFIGURED, main
 from autolabel.core.configs import configs_dir
 

@@ -40,7 +40,8 @@ def test_labelling_on_a_cpu_loads_no_compiler(tmp_path):
 
 
 def test_help_names_every_command_and_group(capsys):
-    from autolabel.app.main import COMMANDS, choices, main
+    from autolabel.app.choices import choices
+    from autolabel.app.main import COMMANDS, main
 
     assert main(["--help"]) == 0
     text = capsys.readouterr().out

@@ -13,8 +13,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from autolabel import AutoLabeler
-from autolabel.app.compose import METHODS, build, build_all, build_of, compose
-from autolabel.app.main import choices
+from autolabel.app.build import METHODS, build, build_all, build_of
+from autolabel.app.choices import choices
+from autolabel.app.compose import compose
 from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, SettingError
 from autolabel.export.overlay import OverlayExporter

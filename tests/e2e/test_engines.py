@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from autolabel.app.main import choices, main
+from autolabel.app.choices import choices
+from autolabel.app.main import main
 from autolabel.store.run import open_reader
 
 HERE = importlib.util.find_spec("ray") is not None

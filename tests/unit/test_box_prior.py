@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Prompts
 from autolabel.ops import box_prior

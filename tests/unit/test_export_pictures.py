@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autolabel.app.compose import build_all, compose
+from autolabel.app.build import build_all
+from autolabel.app.compose import compose
 from autolabel.core.errors import ExportError, ImageError
 from autolabel.core.types import ImageInfo, ImageRecord
 from autolabel.export.atomic import replaced

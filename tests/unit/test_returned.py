@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autolabel import AutoLabeler
-from autolabel.app.compose import fitting
+from autolabel.app.build import fitting
 from autolabel.core.errors import ComponentError, ConfigError, Malformed
 from autolabel.core.types import NO_OBJECT, Category, Detections, Dropped, ImageRef, Instance, Instances, Prompts
 from autolabel.detect.label_map import LabelMap, MappedDetector, MappedModel

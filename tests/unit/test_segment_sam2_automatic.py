@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from autolabel.app.compose import build, compose
+from autolabel.app.build import build
+from autolabel.app.compose import compose
 from autolabel.core.types import Frame, ImageInfo, ImageRef
 from autolabel.ops.masks import ious
 from autolabel.segment import sam2
