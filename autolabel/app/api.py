@@ -267,9 +267,7 @@ def _checked_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[st
 def _refs(paths: str | Sequence[str]) -> tuple[Mapping[str, ImageRef], tuple[Category, ...]]:
     """The pictures by their ids, and the classes that came with them."""
     if isinstance(paths, str):
-        source: Source = build(
-            {"_target_": "autolabel.source.infer.AutoSource", "path": paths, "images_dir": None}
-        )
+        source: Source = build({"_target_": "autolabel.source.infer.AutoSource", "path": paths})
         with listed(source) as refs:
             return {ref.image_id: ref for ref in refs.values()}, source.categories
     if any(map(is_url, paths)):

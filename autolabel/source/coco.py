@@ -71,7 +71,7 @@ class CocoSource:
 
     ignored: Mapping[str, int] = {}
 
-    def __init__(self, *, path: str, images_dir: str | None) -> None:
+    def __init__(self, *, path: str, images_dir: str | None = None) -> None:
         self._given = check_place("path", path)
         self._images_dir = optional(check_place, "images_dir", images_dir)
         self._parsed: Json | None = None

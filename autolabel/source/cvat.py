@@ -44,7 +44,7 @@ class CvatSource:
 
     document = ""
 
-    def __init__(self, *, path: str, images_dir: str | None, join_groups: bool) -> None:
+    def __init__(self, *, path: str, images_dir: str | None = None, join_groups: bool = True) -> None:
         self._path = check_path("path", path)
         self._images_dir = optional(check_path, "images_dir", images_dir)
         self._join = flag("join_groups", join_groups)

@@ -367,12 +367,28 @@ _FOLDER_KINDS: tuple[tuple[str, Callable[[str, list[str]], str | None]], ...] = 
     ("parquet", _is_parquet),
 )
 
+# What else they take is as their constructors have it, which is what their files in configs/ say.
+_PICTURES_ALONE: Mapping[str, Callable[..., Source]] = {
+    "folder": FolderSource,
+    "glob": GlobSource,
+    "list": ListSource,
+}
+_WITH_LABELS: Mapping[str, Callable[..., Source]] = {
+    "coco": CocoSource,
+    "cvat": CvatSource,
+    "label_studio": LabelStudioSource,
+    "labelme": LabelMeSource,
+    "parquet": ParquetSource,
+    "voc": VocSource,
+    "yolo": YoloSource,
+}
+
 
 class AutoSource:
     """The source that fits the path. `kind` and `reason` say which and why; nothing is looked at before one
     of its properties or `images()` is asked for. Raises SourceError then."""
 
-    def __init__(self, *, path: str, images_dir: str | None) -> None:
+    def __init__(self, *, path: str, images_dir: str | None = None) -> None:
         self._path = check_place("path", path)
         self._images_dir = optional(check_place, "images_dir", images_dir)
 
@@ -405,39 +421,9 @@ class AutoSource:
 
     @cached_property
     def _source(self) -> Source:
-        kind, path, images_dir = self.kind, self._path, self._images_dir
-        if kind == "coco":
-            return CocoSource(path=path, images_dir=images_dir)
-        if kind == "cvat":
-            return CvatSource(path=path, images_dir=images_dir, join_groups=True)
-        if kind == "labelme":
-            return LabelMeSource(path=path, images_dir=images_dir, join_groups=True)
-        if kind == "label_studio":
-            return LabelStudioSource(path=path, images_dir=images_dir, data_key=None, results="either")
+        kind, path = self.kind, self._path
         if kind == "png_masks":
-            return _png_masks(path, _mask_kind(_mask_files(path)))
-        if kind == "yolo":
-            return YoloSource(path=path, images_dir=images_dir, root=None, rows="auto")
-        if kind == "parquet":
-            return ParquetSource(path=path, images_dir=images_dir, extract_to=None)
-        if kind == "voc":
-            return VocSource(path=path, images_dir=images_dir)
-        if kind == "list":
-            return ListSource(path=path, root=None)
-        return GlobSource(path=path) if kind == "glob" else FolderSource(path=path)
-
-
-def _png_masks(path: str, kind: Literal["semantic", "instance"]) -> Source:
-    return PngMaskSource(
-        path=path,
-        images_dir="images",
-        masks_dir="masks",
-        image_suffix="",
-        mask_suffix="",
-        kind=kind,
-        objects="class",
-        classes=None,
-        background=None,
-        ignore=None,
-        divisor=None,
-    )
+            return PngMaskSource(path=path, kind=_mask_kind(_mask_files(path)))
+        if kind in _PICTURES_ALONE:
+            return _PICTURES_ALONE[kind](path=path)
+        return _WITH_LABELS[kind](path=path, images_dir=self._images_dir)

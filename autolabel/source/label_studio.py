@@ -40,7 +40,9 @@ class LabelStudioSource:
 
     document = ""
 
-    def __init__(self, *, path: str, images_dir: str | None, data_key: str | None, results: Results) -> None:
+    def __init__(
+        self, *, path: str, images_dir: str | None = None, data_key: str | None = None, results: Results = "either"
+    ) -> None:
         self._path = check_path("path", path)
         self._images_dir = optional(check_path, "images_dir", images_dir)
         one_of("results", results, RESULTS)

@@ -65,7 +65,7 @@ class ParquetSource:
 
     ignored: Mapping[str, int] = {}
 
-    def __init__(self, *, path: str, images_dir: str | None, extract_to: str | None) -> None:
+    def __init__(self, *, path: str, images_dir: str | None = None, extract_to: str | None = None) -> None:
         self._path = check_path("path", path)
         self._images_dir = optional(check_path, "images_dir", images_dir)
         self._extract_to = optional(check_path, "extract_to", extract_to)

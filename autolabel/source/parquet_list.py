@@ -44,7 +44,9 @@ class ParquetListSource:
     categories: tuple[Category, ...] = ()
     document = ""
 
-    def __init__(self, *, path: str, column: str, root: str | None, split_column: str | None) -> None:
+    def __init__(
+        self, *, path: str, column: str = "path", root: str | None = None, split_column: str | None = "split"
+    ) -> None:
         self._path = check_place("path", path)
         self._column = check_place("column", column)
         self._root = optional(check_place, "root", root)

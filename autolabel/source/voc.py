@@ -82,7 +82,7 @@ class VocSource:
 
     document = ""
 
-    def __init__(self, *, path: str, images_dir: str | None) -> None:
+    def __init__(self, *, path: str, images_dir: str | None = None) -> None:
         self._path = check_place("path", path)
         self._images_dir = optional(check_place, "images_dir", images_dir)
         self._ignored: Counter[str] = Counter()

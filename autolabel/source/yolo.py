@@ -64,7 +64,9 @@ class YoloSource:
 
     document = ""
 
-    def __init__(self, *, path: str, images_dir: str | None, root: str | None, rows: RowKind = "auto") -> None:
+    def __init__(
+        self, *, path: str, images_dir: str | None = None, root: str | None = None, rows: RowKind = "auto"
+    ) -> None:
         one_of("rows", rows, ROW_KINDS)
         self._rows = rows
         self._given = check_place("path", path)

@@ -233,8 +233,7 @@ def test_a_reference_to_nothing_is_told_with_its_setting(value, line):
 LATER = {
     "export/coco.coco": ["warn_iou"], "export/label_studio.label_studio": ["warn_iou"], "export/labelme.labelme": ["warn_iou"],
     "export/yolo.yolo": ["warn_iou"], "engine/threaded": ["memory_mb"], "refine/default.islands": ["max_fraction"],
-    "refine/default.holes": ["max_fraction"], "refine/default.smooth": ["radius_fraction"], "source/list": ["root"],
-    "source/yolo": ["rows"], "detect/yolo": ["shrink", "pad", "box_voting"],
+    "refine/default.holes": ["max_fraction"], "refine/default.smooth": ["radius_fraction"], "detect/yolo": ["shrink", "pad", "box_voting"],
     "segment/sam2_custom": ["masks", "refine_steps", "refine_with", "batching", "compile_mode", "box_prior"],
 }  # fmt: skip
 """Settings that a component got after people could have copied its file."""
@@ -251,6 +250,13 @@ def test_a_copied_file_of_an_earlier_version_means_what_it_meant(place):
     assert {key: parameters[key].default or None for key in packaged} == {
         k: v or None for k, v in packaged.items()
     }
+
+
+@pytest.mark.parametrize("name", GROUPS["source"])
+def test_a_source_without_settings_has_those_of_its_file(name):
+    settings = OmegaConf.to_container(OmegaConf.load(configs_dir() / "source" / f"{name}.yaml"))
+    parameters = inspect.signature(get_class(settings.pop("_target_"))).parameters
+    assert {key: one.default for key, one in parameters.items()} == settings | {"path": inspect.Parameter.empty}
 
 
 OWN = """
