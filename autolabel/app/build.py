@@ -55,10 +55,10 @@ ATTRIBUTES = {
 
 def build_of(group: str, config: DictConfig, key: str | None = None) -> Any:
     """Like `build`, and ConfigError for what is not a component of this group; `key` is where it is set."""
-    return fitting(build(config), group, key or group)
+    return as_component(build(config), group, key or group)
 
 
-def fitting(component: Any, group: str, key: str) -> Any:
+def as_component(component: Any, group: str, key: str) -> Any:
     """The component. Raises ConfigError when it cannot be what its group is called for."""
     if not callable(getattr(component, METHODS[group], None)):
         raise ConfigError(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from autolabel.app.command_line import parse
 from autolabel.app.compose import compose, plain, show
 from autolabel.app.run_directory import NOTHING_LABELLED, is_labelled, runs_below
-from autolabel.app.sweep import fitting
+from autolabel.app.sweep import short_name
 from autolabel.core.errors import ConfigError, ExportError, StoreError, is_disk_full
 from autolabel.core.text import counted, printable
 from autolabel.ops.settings import count
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     config = compose("compare", request.overrides, request.config_dir)
     if request.show:
         return show(config)
-    settings = settings_of(plain(config))
+    settings = read_settings(plain(config))
     command = shlex.join(["autolabel", "compare", *request.paths, *request.overrides])
     directories = run_directories(request.paths)
     out = settings.out or default_out(directories)
@@ -80,7 +80,7 @@ def compare(directories: Sequence[Path], settings: Settings, out: Path, command:
     from autolabel.export.atomic import replaced
     from autolabel.report.compare import Comparison, comparison_html
 
-    names = names_of(directories)
+    names = run_names(directories)
     with ExitStack() as stack:
         readers = [stack.enter_context(open_reader(directory)) for directory in directories]
         categories = [reader.categories for reader in readers]
@@ -107,7 +107,7 @@ def compare(directories: Sequence[Path], settings: Settings, out: Path, command:
     return found
 
 
-def settings_of(values: dict[str, Any]) -> Settings:
+def read_settings(values: dict[str, Any]) -> Settings:
     """Raises ConfigError; the thresholds are checked where they are used."""
     out = values["out"]
     if out is not None and (not isinstance(out, str) or not out):
@@ -147,7 +147,7 @@ def run_directories(paths: Sequence[str]) -> list[Path]:
     return found
 
 
-def names_of(directories: Sequence[Path]) -> list[str]:
+def run_names(directories: Sequence[Path]) -> list[str]:
     """What is left of each path without what all have in common; a run that is named again gets a number."""
     places = [directory.resolve() for directory in directories]
     common = os.path.commonpath([place.parent for place in places])
@@ -159,10 +159,10 @@ def names_of(directories: Sequence[Path]) -> list[str]:
 def default_out(directories: Sequence[Path]) -> Path:
     """`runs/compare-<names of the runs>`; where other runs of the same names are compared there, with a digest of
     where these are, so that the same comparison has the same folder again."""
-    names = names_of(directories)
+    names = run_names(directories)
     words = [*names[:2], *([f"{len(names) - 2}-more"] if len(names) > 2 else [])]
     name = "compare-" + "-".join(word.replace("/", "_").replace(" ", "_") for word in words)
-    short = Path("runs") / fitting(name, name)
+    short = Path("runs") / short_name(name, name)
     places = [str(directory.resolve()) for directory in directories]
     exact = short.with_name(f"{short.name}-{_digest(places)}")
     return exact if exact.exists() or compared_in(short) not in (None, places) else short

@@ -24,7 +24,7 @@ from autolabel.app.parser import Parser
 from autolabel.core.errors import AutolabelError
 from autolabel.core.text import counted
 from autolabel.segment.linear import is_faster
-from autolabel.weights.policy import Policy, from_environment
+from autolabel.weights.access import Access, from_environment
 from autolabel.weights.registry import SHIPPED
 from autolabel.weights.verify import Row, survey
 
@@ -359,19 +359,19 @@ def _cpu_flags() -> set[str]:
 def storage() -> list[Finding]:
     """Cache, weights and network, as the environment sets them."""
     try:
-        policy = from_environment()
-        return [*cache_place(policy), *weights(policy), network(policy, os.environ)]
+        access = from_environment()
+        return [*cache_place(access), *weights(access), network(access, os.environ)]
     except AutolabelError as error:
         return [Finding("FAIL", str(error), "correct the environment variable, or the file it names")]
 
 
-def cache_place(policy: Policy) -> list[Finding]:
+def cache_place(access: Access) -> list[Finding]:
     """Whether the cache can be written, found out on the nearest folder that exists."""
-    place = policy.cache
+    place = access.cache
     while not place.is_dir() and place != place.parent:
         place = place.parent
     free = shutil.disk_usage(place).free
-    what = f"cache {policy.weights}: {free / 1e9:.1f} GB free"
+    what = f"cache {access.weights}: {free / 1e9:.1f} GB free"
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -383,17 +383,17 @@ def cache_place(policy: Policy) -> list[Finding]:
     return [Finding("ok", what)]
 
 
-def weights(policy: Policy) -> list[Finding]:
+def weights(access: Access) -> list[Finding]:
     """The package's own weights and those in the cache, hashed up to a size that stays quick."""
-    hashed = sum(row.bytes or 0 for row in survey(policy, hashed=False)) <= HASHED_AT_MOST
-    rows = survey(policy, hashed=hashed)
+    hashed = sum(row.bytes or 0 for row in survey(access, hashed=False)) <= HASHED_AT_MOST
+    rows = survey(access, hashed=hashed)
     own = {entry.name for entry in SHIPPED}
     findings = [finding for row in rows if (finding := judge_weights(row, shipped=row.name in own))]
     if not any(row.state in ("ok", "present", "unpinned") for row in rows if row.name not in own):
         advice = "the first run fetches what it needs"
-        if policy.offline:
+        if access.offline:
             advice = "only the models of the package work offline: autolabel label PATH experiment=offline"
-        findings.append(Finding("warn" if policy.offline else "ok", "no downloaded weights", advice))
+        findings.append(Finding("warn" if access.offline else "ok", "no downloaded weights", advice))
     if not hashed:
         findings.append(Finding("ok", "weights in the cache are not hashed here", "autolabel weights verify"))
     return findings
@@ -412,14 +412,14 @@ def judge_weights(row: Row, *, shipped: bool) -> Finding | None:
     return Finding("ok", f"weights {row.name}: {'verified' if row.state == 'ok' else 'there'}")
 
 
-def network(policy: Policy, environment: Mapping[str, str]) -> Finding:
+def network(access: Access, environment: Mapping[str, str]) -> Finding:
     """What is allowed. Nothing is contacted, and a proxy's password is not shown."""
     parts = [
         "network: off (AUTOLABEL_OFFLINE)"
-        if policy.offline
+        if access.offline
         else "network: used for weights, and for storages and clusters whose address you give"
     ]
-    if policy.require_pinned:
+    if access.require_pinned:
         parts.append("only files with a known hash")
     for name in ("HTTPS_PROXY", "https_proxy"):
         if proxy := environment.get(name):

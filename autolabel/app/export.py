@@ -17,7 +17,7 @@ from autolabel.app.build import build_all
 from autolabel.app.command_line import parse
 from autolabel.app.compose import compose, plain, show
 from autolabel.app.overrides import quoted
-from autolabel.app.publish import address_of, exported, settings_of
+from autolabel.app.publish import address_of, exported, format_settings
 from autolabel.app.run_directory import existing_run
 from autolabel.app.summary import what_is_in
 from autolabel.core.errors import ConfigError, ExportOutdated, StoreError, told
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     if request.show:
         return show(config)
     directory = existing_run(request.path, config.run, "export")
-    exporters, settings = build_all("export", config.get("export")), settings_of(plain(config))
+    exporters, settings = build_all("export", config.get("export")), format_settings(plain(config))
     if not exporters:
         raise ConfigError("no format is chosen; for example export=[coco,yolo]")
     address = None if request.flag else address_of(config.export_to)

@@ -24,7 +24,7 @@ from autolabel.app.part import PartSource, claim_part, part_of
 from autolabel.app.precision import Attempt, as_before, automatic, settle, tried, undecided
 from autolabel.app.progress import CountedSink, Progress
 from autolabel.app.prompts import check_prompts, say_others
-from autolabel.app.publish import address_of, exported, outdated, settings_of
+from autolabel.app.publish import address_of, exported, format_settings, outdated
 from autolabel.app.recipe import RemoteEngine, RemoteLabeler, recipe_of, remote_labeler
 from autolabel.app.refiners import require_same_refining, with_kept_calibration
 from autolabel.app.repeat import choice_names
@@ -200,7 +200,7 @@ def _label(config: DictConfig) -> Summary:
         )
         with open_reader(directory) as reader:
             say_others(prompter, reader)
-            summary = concluded(reader, invocation, exporters, settings_of(values), address)
+            summary = concluded(reader, invocation, exporters, format_settings(values), address)
         summary.write(directory)
         logger.info("%s", summary.text())
     return summary

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from autolabel.app.build import build, build_of, fitting
+from autolabel.app.build import as_component, build, build_of
 from autolabel.app.compose import compose
 from autolabel.app.prompts import check_pair
 from autolabel.app.refiners import build_refiners
@@ -145,7 +145,7 @@ def one_step_model(config: DictConfig) -> InstanceModel | None:
     chosen = build(config.labeler)
     if isinstance(chosen, Pipeline):
         return None
-    model: InstanceModel = fitting(chosen, "labeler", "labeler")
+    model: InstanceModel = as_component(chosen, "labeler", "labeler")
     return model
 
 

@@ -41,7 +41,7 @@ LEFT_OUT = ("run",)
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class TruthFigures:
     """A run against ground truth. `judged` is what must be equal for two evaluations to be comparable."""
 
     figures: Mapping[str, float | None]
@@ -65,7 +65,7 @@ class RunFigures:
     dropped: Mapping[str, int]
     expected_iou: float | None
     predicted_iou: float | None
-    evaluation: Evaluation | None
+    evaluation: TruthFigures | None
     evaluated_before: bool
     cost: Cost | None
     settings: Mapping[str, str]
@@ -116,7 +116,7 @@ def run_figures(reader: RunReader) -> RunFigures:
         dropped=dict(dropped.most_common()),
         expected_iou=means[EXPECTED].value,
         predicted_iou=means[PREDICTED].value,
-        evaluation=None if document is None or evaluated_before else evaluation_in(document, reader.directory),
+        evaluation=None if document is None or evaluated_before else truth_figures(document, reader.directory),
         evaluated_before=evaluated_before,
         cost=read_cost(reader.directory),
         settings=settings_of(reader, config),
@@ -169,11 +169,11 @@ def different(runs: list[RunFigures]) -> list[tuple[str, list[str]]]:
     return changed([run.settings for run in runs], [run.choices for run in runs])
 
 
-def evaluation_in(document: Document, directory: Path) -> Evaluation:
+def truth_figures(document: Document, directory: Path) -> TruthFigures:
     """Raises StoreCorrupt for a document that does not say what was judged."""
     try:
         judged = [document.fields[key] for key in ("truth_sha256", "matching", "images", "images_without_truth")]
     except KeyError as error:
         raise unreadable(directory, f"it does not say {error}") from error
     figures = {name: document.at(part).number(key) for name, (part, key) in TRUTH_FIGURES.items()}
-    return Evaluation(figures, document.text("truth"), json.dumps(judged, sort_keys=True))
+    return TruthFigures(figures, document.text("truth"), json.dumps(judged, sort_keys=True))

@@ -12,9 +12,9 @@ from autolabel.evaluate.differences import (
     KINDS,
     Compared,
     Difference,
+    DifferenceTally,
     Meeting,
     Rules,
-    Tally,
     compare_pictures,
     compare_runs,
 )
@@ -38,7 +38,7 @@ class Counting:
     def __init__(self, before: RunReader, after: RunReader, by: Rules, *, examples: int) -> None:
         self._readers = before, after
         self._by = by
-        self._tally = Tally(by, examples)
+        self._tally = DifferenceTally(by, examples)
         self._elsewhere: dict[Meeting, list[str]] = {}
         self.renamed = 0
 

@@ -55,7 +55,7 @@ class RunWithSettings:
         return self.run.digest()
 
 
-def settings_of(values: Mapping[str, Any]) -> dict[str, dict[str, object]]:
+def format_settings(values: Mapping[str, Any]) -> dict[str, dict[str, object]]:
     """The settings of each format in a configuration, as JSON holds them."""
     chosen = {name: one for name, one in (values.get("export") or {}).items() if one is not None}
     found: dict[str, dict[str, object]] = json.loads(json.dumps(chosen, sort_keys=True, default=str))

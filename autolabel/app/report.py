@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_report(directory: Path, report: RunReport) -> Built:
     """The page of the run in `directory`, in place of the one before."""
-    with open_reader(directory) as reader, Progress() as progress:
+    with open_reader(directory) as reader, Bars() as progress:
         evaluated = read_evaluation(directory, reader.digest(), report.examples, report.seed)
         built = report.build(reader, about_run(reader, directory), evaluated, progress.told)
     (directory / PAGE).parent.mkdir(exist_ok=True)
@@ -104,7 +104,7 @@ def ignored_of(directory: Path) -> Mapping[str, int]:
         return {}
 
 
-class Progress:
+class Bars:
     """One bar for each part of the work; silent where nobody looks."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Progress:
             )
         self._bar.update(done)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Bars:
         return self
 
     def __exit__(self, *exception: object) -> None:

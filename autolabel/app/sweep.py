@@ -93,10 +93,10 @@ def _as_sweep(override: str) -> str:
 
 def folder_name(swept: Sequence[str]) -> str:
     """`detect.conf=0.2,segment=nano`, and where that does not make a good name, what is left of it and a digest."""
-    return fitting(",".join(map(_legible, swept)), ",".join(swept))
+    return short_name(",".join(map(_legible, swept)), ",".join(swept))
 
 
-def fitting(name: str, exact: str) -> str:
+def short_name(name: str, exact: str) -> str:
     """`name` where it is short enough and all of `exact`; else cut, with a digest that keeps it apart from others."""
     if name == exact and len(name.encode(errors="surrogateescape")) <= LONGEST_NAME:
         return name

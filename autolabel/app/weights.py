@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from autolabel.app.parser import Parser
 from autolabel.core.errors import ConfigError, WeightsError
+from autolabel.weights.access import Access, from_environment
 from autolabel.weights.fetch import Progress
 from autolabel.weights.obtain import INSTEAD, obtain, resolve, shipped, size_text
-from autolabel.weights.policy import Policy, from_environment
 from autolabel.weights.registry import Published, Shipped, find
 from autolabel.weights.verify import Row, survey
 
@@ -31,56 +31,56 @@ no downloads wanted: {INSTEAD}
 def main(argv: Sequence[str], *, out: TextIO | None = None, err: TextIO | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something is missing or damaged. Raises ConfigError."""
     arguments = _parser().parse_args(list(argv))
-    out, policy = out or sys.stdout, from_environment()
+    out, access = out or sys.stdout, from_environment()
     if arguments.command == "fetch":
         if arguments.trust_first:
-            policy = replace(policy, trust_first=True)
-        return fetch(arguments.names, policy, sha256=arguments.sha256, out=out, err=err or sys.stderr)
-    return list_weights(policy, out=out) if arguments.command == "list" else verify(policy, out=out)
+            access = replace(access, trust_first=True)
+        return fetch(arguments.names, access, sha256=arguments.sha256, out=out, err=err or sys.stderr)
+    return list_weights(access, out=out) if arguments.command == "list" else verify(access, out=out)
 
 
-def list_weights(policy: Policy, *, out: TextIO) -> int:
+def list_weights(access: Access, *, out: TextIO) -> int:
     """Every known file, its size, and whether it is here. Reads no file's bytes."""
-    out.writelines(_table(survey(policy, hashed=False), _listed, ("name", "state", "bytes", "licence", "setting")))
-    out.write(f"cache: {policy.weights}\n")
+    out.writelines(_table(survey(access, hashed=False), _listed, ("name", "state", "bytes", "licence", "setting")))
+    out.write(f"cache: {access.weights}\n")
     return 0
 
 
-def verify(policy: Policy, *, out: TextIO) -> int:
+def verify(access: Access, *, out: TextIO) -> int:
     """Hash every file that is here; 1 when one is damaged or unpinned, or the package's own are missing."""
-    rows = [r for r in survey(policy, hashed=True) if r.state not in ("absent", "partial") or _is_shipped(r)]
+    rows = [r for r in survey(access, hashed=True) if r.state not in ("absent", "partial") or _is_shipped(r)]
     out.writelines(_table(rows, _verified, ("name", "state", "bytes", "sha256", "note")))
     bad = [row for row in rows if row.state != "ok"]
-    out.write(f"{len(rows) - len(bad)} of {len(rows)} files verified; cache: {policy.weights}\n")
+    out.write(f"{len(rows) - len(bad)} of {len(rows)} files verified; cache: {access.weights}\n")
     out.writelines(f"{row.name}: {row.path} {_advice(row)}\n" for row in bad)
     return 1 if bad else 0
 
 
-def fetch(names: Sequence[str], policy: Policy, *, sha256: str | None, out: TextIO, err: TextIO) -> int:
+def fetch(names: Sequence[str], access: Access, *, sha256: str | None, out: TextIO, err: TextIO) -> int:
     """Bring each file to the cache, replacing damaged ones; 1 when one of them could not be had."""
     if sha256 is not None and len(names) != 1:
         raise ConfigError(f"--sha256 states the hash of one file, but {len(names)} names are given")
     failed = 0
     for name in names:
         try:
-            out.write(f"{_fetched(name, policy, sha256, out)}\n")
+            out.write(f"{_fetched(name, access, sha256, out)}\n")
         except WeightsError as error:
             failed += 1
             err.write(f"{name}: {error}\n")
     return 1 if failed else 0
 
 
-def _fetched(name: str, policy: Policy, sha256: str | None, out: TextIO) -> str:
+def _fetched(name: str, access: Access, sha256: str | None, out: TextIO) -> str:
     entry = find(name)
     if isinstance(entry, Shipped):
         return f"{entry.name}: in the package, verified, sha256 {shipped(entry, sha256).sha256}"
     if entry is None:
         # A path needs no fetching, and an unknown name gets the message that helps.
         return f"{name}: your own file, sha256 {resolve(name, sha256=sha256).sha256}"
-    if not (policy.weights / entry.file).is_file() and not policy.offline:
+    if not (access.weights / entry.file).is_file() and not access.offline:
         out.write(f"{entry.name}: {size_text(entry.bytes)} from {entry.url}, licence {entry.licence}\n")
     with Bar() as bar:
-        got = obtain(entry, policy, stated=sha256, progress=bar, repair=True)
+        got = obtain(entry, access, stated=sha256, progress=bar, repair=True)
     return f"{entry.name}: verified, sha256 {got.sha256}, {got.path}"
 
 

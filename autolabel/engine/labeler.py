@@ -247,7 +247,7 @@ class PipelineLabeler(FrameLabeler):
             detections = with_new(detections, by_index, answers.added + len(answers.found), self._class_of_new)
         if detections.unlabelled and not len(detections):
             return unlabelled(ref, info)
-        return self.record(ref, info, instances_of(detections, by_index), reasons, detections.notes)
+        return self.record(ref, info, candidates_of(detections, by_index), reasons, detections.notes)
 
     @property
     def _class_of_new(self) -> int | None:
@@ -328,7 +328,7 @@ def verdict_on(candidate: Instance, last: Instance, reason: str | None) -> Verdi
     return Verdict(reason, last.mask if changed else None, None if last.quality is None else float(last.quality))
 
 
-def instances_of(detections: Detections, answers: dict[int, PromptedMask]) -> list[Instance]:
+def candidates_of(detections: Detections, answers: dict[int, PromptedMask]) -> list[Instance]:
     """One candidate a detection, with the answer to its own prompt or its existing mask."""
     instances = []
     columns = (detections.boxes_xyxy.tolist(), detections.scores.tolist(), detections.category_ids.tolist())

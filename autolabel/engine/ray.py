@@ -249,7 +249,7 @@ class Task:
         if not waiting:
             return
         results = relayed if from_outside(self._engine.address) else rows
-        for place, data in results(Pipeline(self._engine, self._labeler, desk.feed, share, size.actors)):
+        for place, data in results(RayPipeline(self._engine, self._labeler, desk.feed, share, size.actors)):
             unit = desk.back(place)
             if unit is not None and data is not None:  # else of a task that was run twice
                 self._commit(unit, pickle.loads(data))
@@ -271,7 +271,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class RayPipeline:
     """What Ray Data does with the units of a feed."""
 
     engine: RayEngine
@@ -539,7 +539,7 @@ def feed_source(feed: Any) -> Any:
     return FeedSource()
 
 
-def rows(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
+def rows(pipeline: RayPipeline) -> Iterator[tuple[int, bytes | None]]:
     """What a pipeline gives, in whatever order it is done."""
     Unhurried.begin()
     for table in pipeline.data().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -547,7 +547,7 @@ def rows(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
         yield from pairs(table)
 
 
-def relayed(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
+def relayed(pipeline: RayPipeline) -> Iterator[tuple[int, bytes | None]]:
     """The same by an actor of the cluster, which goes with what it began when nobody listens any more."""
     ray = imported()
     try:
@@ -566,7 +566,7 @@ def relayed(pipeline: Pipeline) -> Iterator[tuple[int, bytes | None]]:
 class Relay:
     """Where Ray Data runs for one that is outside."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: RayPipeline) -> None:
         self._rows = rows(pipeline)
 
     def next(self) -> tuple[int, bytes | None] | None:

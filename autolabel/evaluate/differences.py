@@ -230,7 +230,7 @@ def _rising(records: Iterable[ImageRecord]) -> Iterator[ImageRecord]:
 
 
 @dataclass(slots=True)
-class Tally:
+class DifferenceTally:
     """Counts of a whole comparison, and the `examples` strongest differences of each kind (by `share`)."""
 
     by: Rules

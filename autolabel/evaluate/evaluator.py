@@ -20,7 +20,7 @@ from autolabel.evaluate.classes import Classes, by_name, one_class
 from autolabel.evaluate.coco import MOST_FOUND, CocoData, CocoScores
 from autolabel.evaluate.counterparts import file_name
 from autolabel.evaluate.join import Joined, join
-from autolabel.evaluate.matching import Verdict, by_annotation, by_iou, by_prompt
+from autolabel.evaluate.matching import Judgement, by_annotation, by_iou, by_prompt
 from autolabel.evaluate.oracle import pairs_of
 from autolabel.evaluate.panoptic import PanopticTally
 from autolabel.evaluate.ranking import Ranking, ranking
@@ -265,27 +265,27 @@ class _Pass:
             self.maskless += maskless
             self.half_masked += [record.image_id] * (maskless > 0)
         pairs = pairs_of(record, ref.labels, self._classes).kept(one) if self._paired else None
-        verdicts = (
+        judgements = (
             by_iou(one, self._settings._iou) if pairs is None else by_annotation(one, pairs, self._settings._iou)
         )
-        boundaries = self._boundaries(one, verdicts)
-        self._tally.add(one, verdicts, boundaries, masks=self._measure == "segm")
+        boundaries = self._boundaries(one, judgements)
+        self._tally.add(one, judgements, boundaries, masks=self._measure == "segm")
         self._coco.add(one, number)
         self._ranks.update(f.rank for f in one.found[:2])
         if self._measure == "segm":
             self._panoptic.add(one)
             self._rank(one, by_prompt(one, self._settings._iou) if pairs is None else pairs)
         if self._write is not None:
-            for position, verdict in enumerate(verdicts):
-                self._write(_line(one, verdict, boundaries.get(position)))
+            for position, judgement in enumerate(judgements):
+                self._write(_line(one, judgement, boundaries.get(position)))
 
-    def _boundaries(self, one: Scene, verdicts: Sequence[Verdict]) -> dict[int, BoundaryScores]:
+    def _boundaries(self, one: Scene, judgements: Sequence[Judgement]) -> dict[int, BoundaryScores]:
         if self._measure == "bbox":
             return {}
         found = {}
-        for position, v in enumerate(verdicts):
-            if v.found is not None and v.truth is not None and v.kind != "duplicate":
-                a, b = one.found[v.found].mask, one.truth[v.truth].mask
+        for position, judgement in enumerate(judgements):
+            if judgement.found is not None and judgement.truth is not None and judgement.kind != "duplicate":
+                a, b = one.found[judgement.found].mask, one.truth[judgement.truth].mask
                 assert a is not None
                 assert b is not None
                 found[position] = boundary_scores(a, b)
@@ -378,19 +378,19 @@ class _Pass:
             yield f"a picture has {self._coco.most_found} objects of a class; AP counts the first {MOST_FOUND}"
 
 
-def _line(one: Scene, verdict: Verdict, boundary: BoundaryScores | None) -> str:
-    found = None if verdict.found is None else one.found[verdict.found]
-    truth = None if verdict.truth is None else one.truth[verdict.truth]
+def _line(one: Scene, judgement: Judgement, boundary: BoundaryScores | None) -> str:
+    found = None if judgement.found is None else one.found[judgement.found]
+    truth = None if judgement.truth is None else one.truth[judgement.truth]
     scores = dict(zip(SCORES, found.scores, strict=True)) if found else dict.fromkeys(SCORES)
     return json.dumps(
         {
             "image_id": one.image_id,
-            "kind": verdict.kind,
+            "kind": judgement.kind,
             "index": found.index if found else None,
             "truth_index": truth.index if truth else None,
             "class_found": found.class_name if found else None,
             "class_truth": truth.class_name if truth else None,
-            "iou": verdict.iou,
+            "iou": judgement.iou,
             "boundary_iou": boundary.iou if boundary else None,
             "detector_score": scores["detector_score"],
             "predicted_iou": scores["predicted_iou"],

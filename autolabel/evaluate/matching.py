@@ -36,7 +36,7 @@ NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """What became of one object. `found` and `truth` are positions in the scene, None where there is none; `iou`
     is that of the two, of a false one the highest with any true object."""
 
@@ -79,17 +79,17 @@ def _last_highest(values: Float64) -> int:
     return len(values) - 1 - int(np.argmax(values[::-1]))
 
 
-def by_iou(scene: Scene, iou: float) -> list[Verdict]:
+def by_iou(scene: Scene, iou: float) -> list[Judgement]:
     """Every object of the picture in its kind: the found ones in their order, then the missed ones."""
     same, ignored = scene.same_class, scene.ignored
     match = greedy(scene.ious, scene.order, iou, allowed=same, ignored=ignored)
     absorbed = {i for i, t in enumerate(match) if t != NOBODY and ignored[t]}
-    kinds: dict[int, Verdict] = {}
+    kinds: dict[int, Judgement] = {}
 
     def enter(kind: Kind, taken: Sequence[int]) -> None:
         for i, t in enumerate(taken):
             if t != NOBODY and i not in absorbed and i not in kinds:
-                kinds[i] = Verdict(kind, i, t, float(scene.ious[i, t]))
+                kinds[i] = Judgement(kind, i, t, float(scene.ious[i, t]))
 
     def free() -> NDArray[np.bool_]:
         """(N, M): neither is taken, and the true one is not a region."""
@@ -104,7 +104,7 @@ def by_iou(scene: Scene, iou: float) -> list[Verdict]:
     enter("poor_mask", greedy(scene.ious, scene.order, BACKGROUND_IOU, allowed=free() & same))
     for i in range(len(scene.found)):
         if i not in kinds and i not in absorbed:
-            kinds[i] = Verdict("false", i, None, float(scene.ious[i][~ignored].max(initial=0.0)))
+            kinds[i] = Judgement("false", i, None, float(scene.ious[i][~ignored].max(initial=0.0)))
     return [kinds[i] for i in sorted(kinds)] + _missed(scene, kinds.values())
 
 
@@ -115,21 +115,23 @@ def _taken(scene: Scene, iou: float, truth: set[int | None]) -> list[int]:
     return [_last_highest(row) if len(row) and row.max() >= min(iou, 1 - 1e-10) else NOBODY for row in covered]
 
 
-def by_annotation(scene: Scene, pairs: dict[int, int], iou: float) -> list[Verdict]:
+def by_annotation(scene: Scene, pairs: dict[int, int], iou: float) -> list[Judgement]:
     """The same for a run whose boxes are the annotations themselves: `pairs` leads from the found object to the
     true one whose box asked for it. A pair below `iou` has a poor mask, however poor."""
-    verdicts = [
-        Verdict("matched" if scene.ious[i, t] >= iou else "poor_mask", i, t, float(scene.ious[i, t]))
+    judgements = [
+        Judgement("matched" if scene.ious[i, t] >= iou else "poor_mask", i, t, float(scene.ious[i, t]))
         for i, t in sorted(pairs.items())
         if not scene.truth[t].ignored
     ]
-    return verdicts + _missed(scene, verdicts)
+    return judgements + _missed(scene, judgements)
 
 
-def _missed(scene: Scene, verdicts: Iterable[Verdict]) -> list[Verdict]:
-    used = {v.truth for v in verdicts if v.kind != "duplicate"}
+def _missed(scene: Scene, judgements: Iterable[Judgement]) -> list[Judgement]:
+    used = {j.truth for j in judgements if j.kind != "duplicate"}
     return [
-        Verdict("missed", None, t, None) for t, one in enumerate(scene.truth) if not one.ignored and t not in used
+        Judgement("missed", None, t, None)
+        for t, one in enumerate(scene.truth)
+        if not one.ignored and t not in used
     ]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autolabel.evaluate.boundary import BoundaryScores
-from autolabel.evaluate.matching import ERRORS, NOBODY, Verdict, by_prompt, greedy
+from autolabel.evaluate.matching import ERRORS, NOBODY, Judgement, by_prompt, greedy
 from autolabel.evaluate.scene import Scene
 
 SIZES = ("small", "medium", "large")
@@ -82,7 +82,7 @@ def ratios(matched: int, found: int, truth: int) -> tuple[float | None, float | 
 
 
 class Tally:
-    """Add every picture once, with the verdicts on its objects."""
+    """Add every picture once, with the judgements on its objects."""
 
     def __init__(self, *, thresholds: Sequence[float], iou: float, failures_count: bool) -> None:
         self._cells: dict[tuple[int, int], _Cell] = {}
@@ -96,53 +96,57 @@ class Tally:
         self._separation = np.zeros(4, np.int64)
 
     def add(
-        self, scene: Scene, verdicts: Sequence[Verdict], boundaries: dict[int, BoundaryScores], *, masks: bool
+        self, scene: Scene, judgements: Sequence[Judgement], boundaries: dict[int, BoundaryScores], *, masks: bool
     ) -> None:
-        """`boundaries` are those of the verdicts, by their position."""
+        """`boundaries` are those of the judgements, by their position."""
         self.ignored += int(scene.ignored.sum())
-        self.absorbed += len(scene.found) - sum(v.found is not None for v in verdicts)
-        for position, verdict in enumerate(verdicts):
-            if verdict.kind != "matched":
-                self.errors[verdict.kind] += 1
-            self._paired_iou += (verdict.iou or 0.0) * (verdict.kind in ("matched", "poor_mask", "wrong_class"))
-            self._count(scene, verdict)
-            self._measure(scene, verdict, boundaries.get(position))
+        self.absorbed += len(scene.found) - sum(j.found is not None for j in judgements)
+        for position, judgement in enumerate(judgements):
+            if judgement.kind != "matched":
+                self.errors[judgement.kind] += 1
+            self._paired_iou += (judgement.iou or 0.0) * (
+                judgement.kind in ("matched", "poor_mask", "wrong_class")
+            )
+            self._count(scene, judgement)
+            self._measure(scene, judgement, boundaries.get(position))
         if self._failures_count:
-            self._confuse_pairs(scene, verdicts)
+            self._confuse_pairs(scene, judgements)
         else:
             self._confuse(scene)
         for threshold in self._at:
-            self._at[threshold] += self._matched_at(threshold, scene, verdicts)
+            self._at[threshold] += self._matched_at(threshold, scene, judgements)
         if masks:
             self._separate(scene)
 
-    def _matched_at(self, threshold: float, scene: Scene, verdicts: Sequence[Verdict]) -> int:
+    def _matched_at(self, threshold: float, scene: Scene, judgements: Sequence[Judgement]) -> int:
         if self._failures_count:  # the pairs are given, whatever their IoU
-            return sum(v.found is not None and v.iou is not None and v.iou >= threshold for v in verdicts)
+            return sum(j.found is not None and j.iou is not None and j.iou >= threshold for j in judgements)
         taken = greedy(scene.ious, scene.order, threshold, allowed=scene.same_class & ~scene.ignored[None])
         return sum(t != NOBODY for t in taken)
 
-    def _count(self, scene: Scene, verdict: Verdict) -> None:
-        if verdict.truth is not None and verdict.kind != "duplicate":
-            one = scene.truth[verdict.truth]
+    def _count(self, scene: Scene, judgement: Judgement) -> None:
+        if judgement.truth is not None and judgement.kind != "duplicate":
+            one = scene.truth[judgement.truth]
             cell = self._cell(one.class_number, one.area_px)
             cell.truth += 1
-            cell.matched += verdict.kind == "matched"
-        if verdict.found is not None:
-            other = scene.found[verdict.found]
-            matched = verdict.kind == "matched" and verdict.truth is not None
-            area = scene.truth[verdict.truth].area_px if matched and verdict.truth is not None else other.area_px
+            cell.matched += judgement.kind == "matched"
+        if judgement.found is not None:
+            other = scene.found[judgement.found]
+            matched = judgement.kind == "matched" and judgement.truth is not None
+            area = (
+                scene.truth[judgement.truth].area_px if matched and judgement.truth is not None else other.area_px
+            )
             self._cell(other.class_number, area).found += 1
 
-    def _measure(self, scene: Scene, verdict: Verdict, boundary: BoundaryScores | None) -> None:
-        pair = verdict.kind == "matched" or (self._failures_count and verdict.kind in ("poor_mask", "missed"))
-        if not pair or verdict.truth is None:
+    def _measure(self, scene: Scene, judgement: Judgement, boundary: BoundaryScores | None) -> None:
+        pair = judgement.kind == "matched" or (self._failures_count and judgement.kind in ("poor_mask", "missed"))
+        if not pair or judgement.truth is None:
             return
-        one = scene.truth[verdict.truth]
+        one = scene.truth[judgement.truth]
         cell = self._cell(one.class_number, one.area_px)
-        cell.hits.append(verdict.kind == "matched")
-        cell.ious.append(verdict.iou or 0.0)
-        if one.mask is not None and (boundary is not None or verdict.found is None):
+        cell.hits.append(judgement.kind == "matched")
+        cell.ious.append(judgement.iou or 0.0)
+        if one.mask is not None and (boundary is not None or judgement.found is None):
             cell.band_ious.append(boundary.iou if boundary else 0.0)
             cell.contour_fs.append(boundary.f if boundary else 0.0)
 
@@ -166,11 +170,11 @@ class Tally:
             if not one.ignored and t not in seen:
                 self._confused[one.class_number, None] += 1
 
-    def _confuse_pairs(self, scene: Scene, verdicts: Sequence[Verdict]) -> None:
+    def _confuse_pairs(self, scene: Scene, judgements: Sequence[Judgement]) -> None:
         """Confusions of a run on the true boxes, where an object's class is given: right, or nothing."""
-        for verdict in verdicts:
-            number = None if verdict.truth is None else scene.truth[verdict.truth].class_number
-            self._confused[number, number if verdict.kind == "matched" else None] += 1
+        for judgement in judgements:
+            number = None if judgement.truth is None else scene.truth[judgement.truth].class_number
+            self._confused[number, number if judgement.kind == "matched" else None] += 1
 
     def _separate(self, scene: Scene) -> None:
         pairs = by_prompt(scene, self._iou)

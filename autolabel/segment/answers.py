@@ -72,9 +72,9 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The picture that masks are for. `fused` is what `matching_arithmetic` found; no answer without a `prior`
-    depends on it."""
+class Canvas:
+    """What masks are drawn on: a whole picture. `fused` is what `matching_arithmetic` found; no answer without a
+    `prior` depends on it."""
 
     size_hw: tuple[int, int]
     fused: bool | None
@@ -99,24 +99,24 @@ class View:
         return inner / outer if outer else float("nan")
 
 
-def best_fits(logits: Float32, boxes_xyxy: Float32, view: View) -> Int64:
+def best_fits(logits: Float32, boxes_xyxy: Float32, canvas: Canvas) -> Int64:
     """For each prompt the one of its masks, logits (N, M, h, w), whose tight box has the highest IoU with its box
     (N, 4)."""
     fits = np.zeros(logits.shape[:2])
     for i, m in np.ndindex(fits.shape):
-        bounds = bounds_xyxy(view.rle(logits[i, m])) or (0, 0, 0, 0)
+        bounds = bounds_xyxy(canvas.rle(logits[i, m])) or (0, 0, 0, 0)
         fits[i, m] = iou_xyxy(boxes_xyxy[i : i + 1], np.array([bounds], np.float32))[0, 0]
     return fits.argmax(axis=1)
 
 
 def finished(
-    rows: Int64, boxes_xyxy: Float32, logits: Float32, scores: Float32, view: View, *, scores_objects: bool
+    rows: Int64, boxes_xyxy: Float32, logits: Float32, scores: Float32, canvas: Canvas, *, scores_objects: bool
 ) -> list[PromptedMask]:
     """Every finite answer of logits (N, h, w) with `Decoded.scores` (N, 3); a NaN in the map shows in the scores.
     `boxes_xyxy` (N, 4) are those that a prior may go by, NaN where there is none."""
     numbers = rows.tolist()
     return [
-        prompted(numbers[i], logits[i], scores[i], view, scores_objects, boxes_xyxy[i])
+        prompted(numbers[i], logits[i], scores[i], canvas, scores_objects, boxes_xyxy[i])
         for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist()
     ]
 
@@ -125,13 +125,13 @@ def prompted(
     row: int,
     logits_hw: Float32,
     scores: Float32,
-    view: View,
+    canvas: Canvas,
     scores_objects: bool,
     box_xyxy: Float32 = NO_BOX,
 ) -> PromptedMask:
     """The answer to prompt `row`. Without an object head the decoder states a constant, which is left out."""
     predicted_iou, object_score, stable = scores.tolist()
-    mask = view.rle_of_box(logits_hw, box_xyxy)
+    mask = canvas.rle_of_box(logits_hw, box_xyxy)
     return PromptedMask(row, mask, predicted_iou, object_score if scores_objects else None, stable)
 
 

@@ -21,8 +21,8 @@ from autolabel.ops.box_prior import BoxPrior
 from autolabel.ops.device import Chunks, Precision, autocast, not_finite, upload
 from autolabel.segment.answers import (
     STABILITY_OFFSET,
+    Canvas,
     Decoded,
-    View,
     best_fits,
     finished,
     matching_arithmetic,
@@ -98,7 +98,7 @@ class SamSegmenter(ABC, Generic[F]):
         """What is kept of each picture."""
 
     @abstractmethod
-    def _decode(self, features: F, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
+    def _decode(self, features: F, asked: Inputs, mask_input: Any, canvas: Canvas, three: bool) -> Decoded:
         """The answer to N prompts of one shape, with one mask each or `three`; `mask_input` is (N, h, w) or None."""
 
     def _prepared(self, features: F, groups: Sequence[Inputs]) -> F:
@@ -123,11 +123,11 @@ class SamSegmenter(ABC, Generic[F]):
         start: int,
         stop: int,
     ) -> list[PromptedMask]:
-        view = View(size_hw, self._fused, self._prior)
+        canvas = Canvas(size_hw, self._fused, self._prior)
         with self._computing():
-            asked, answer = self._first(features, inputs.part(slice(start, stop)), sieve, view)
+            asked, answer = self._first(features, inputs.part(slice(start, stop)), sieve, canvas)
             for _ in range(self._refine_steps):
-                answer = self._decode(features, *self._again(asked, answer, view), view, False)
+                answer = self._decode(features, *self._again(asked, answer, canvas), canvas, False)
             scores = answer.scores()
             if sieve is not None:  # before anything leaves the device
                 if not np.isfinite(
@@ -138,46 +138,46 @@ class SamSegmenter(ABC, Generic[F]):
                 asked, answer, scores = asked.part(passed), answer.part(passed), scores[passed]
             logits = answer.logits[:, 0].cpu().numpy()
         if sieve is not None:
-            return self._sifted(asked.rows, logits, scores, view, sieve.min_stability)
+            return self._sifted(asked.rows, logits, scores, canvas, sieve.min_stability)
         boxes = asked.boxes_for_prior()
-        return finished(asked.rows, boxes, logits, scores, view, scores_objects=self._scores_objects)
+        return finished(asked.rows, boxes, logits, scores, canvas, scores_objects=self._scores_objects)
 
-    def _first(self, features: F, asked: Inputs, sieve: Sieve | None, view: View) -> tuple[Inputs, Decoded]:
+    def _first(self, features: F, asked: Inputs, sieve: Sieve | None, canvas: Canvas) -> tuple[Inputs, Decoded]:
         """One mask a prompt; for a sieve every mask, each with its prompt."""
         three = self._masks != "single" if sieve is None else sieve.three_masks
         mask_input = asked.logits(self._mask_input_hw)
-        answer = self._decode(features, asked, mask_input, view, three)
+        answer = self._decode(features, asked, mask_input, canvas, three)
         if sieve is not None:
             return asked.part(np.repeat(np.arange(len(asked)), answer.logits.shape[1])), answer.each()
-        return asked, answer.only(self._choice(answer, asked.boxes_xyxy, view)) if three else answer
+        return asked, answer.only(self._choice(answer, asked.boxes_xyxy, canvas)) if three else answer
 
-    def _again(self, asked: Inputs, answer: Decoded, view: View) -> tuple[Inputs, Any]:
+    def _again(self, asked: Inputs, answer: Decoded, canvas: Canvas) -> tuple[Inputs, Any]:
         """The next step's prompt and mask input."""
         logits = answer.logits[:, 0]
         if self._refine_with == "mask":
             asked = asked.without_points()
         elif self._refine_with == "point":
-            asked = asked.with_point(inner_points(logits.cpu().numpy(), view.size_hw))
+            asked = asked.with_point(inner_points(logits.cpu().numpy(), canvas.size_hw))
         return asked, logits.clamp(-_MASK_INPUT_LIMIT, _MASK_INPUT_LIMIT)
 
-    def _choice(self, answer: Decoded, boxes_xyxy: Float32, view: View) -> Any:
+    def _choice(self, answer: Decoded, boxes_xyxy: Float32, canvas: Canvas) -> Any:
         """Which of the three masks (N,) stays."""
         if self._masks == "most_stable":
             return stability(answer.logits).argmax(dim=1)
         best = answer.iou.argmax(dim=1)
         if self._masks == "best_iou" or np.isnan(boxes_xyxy).any():
             return best
-        return self._tensor(best_fits(answer.logits.cpu().numpy(), boxes_xyxy, view))
+        return self._tensor(best_fits(answer.logits.cpu().numpy(), boxes_xyxy, canvas))
 
     def _sifted(
-        self, rows: Int64, logits: Float32, scores: Float32, view: View, min_stability: float
+        self, rows: Int64, logits: Float32, scores: Float32, canvas: Canvas, min_stability: float
     ) -> list[PromptedMask]:
         """The stable ones, with their stability at the picture's size. Unstable ones never get a mask."""
         found = []
         for i in range(len(rows)):
-            scores[i, 2] = view.stability(logits[i], STABILITY_OFFSET)
+            scores[i, 2] = canvas.stability(logits[i], STABILITY_OFFSET)
             if scores[i, 2] >= min_stability:
-                found.append(prompted(int(rows[i]), logits[i], scores[i], view, self._scores_objects))
+                found.append(prompted(int(rows[i]), logits[i], scores[i], canvas, self._scores_objects))
         return found
 
     def _tensor(self, array: Any) -> Any:

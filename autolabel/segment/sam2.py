@@ -26,7 +26,7 @@ from autolabel.core.protocols import Later
 from autolabel.core.types import Frame, PromptedMask, Prompts, UInt8
 from autolabel.ops.box_prior import read_box_prior
 from autolabel.ops.settings import one_of, optional, text
-from autolabel.segment.answers import Decoded, View
+from autolabel.segment.answers import Canvas, Decoded
 from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
 from autolabel.segment.linear import WAYS, choose_linear
@@ -207,11 +207,11 @@ class Sam2Segmenter(SamSegmenter[Features]):
             stride_4, stride_8 = features.high_res
             return replace(features, side=self._decoder.image_side(features.embedding, (stride_4, stride_8)))
 
-    def _decode(self, features: Features, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
+    def _decode(self, features: Features, asked: Inputs, mask_input: Any, canvas: Canvas, three: bool) -> Decoded:
         assert features.side is not None, "prompts are asked of what `_prepared` gave"
         points = masks = None
         if asked.xy is not None and asked.labels is not None:
-            xy = to_model_xy(asked.xy, view.size_hw, self._model.image_size)
+            xy = to_model_xy(asked.xy, canvas.size_hw, self._model.image_size)
             points = self._tensor(xy), self._tensor(asked.labels)
         if mask_input is not None:
             masks = self._tensor(mask_input)[:, None].float()

@@ -27,7 +27,7 @@ from autolabel.core.protocols import Later
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, UInt8
 from autolabel.ops.box_prior import BoxPrior
 from autolabel.ops.device import Chunks, upload
-from autolabel.segment.answers import View, prompted, stability
+from autolabel.segment.answers import Canvas, prompted, stability
 from autolabel.segment.inputs import by_shape, to_model_xy
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 
@@ -143,16 +143,16 @@ class BucketSegmenter:
 
         Raises ImageError `out_of_memory` when a single image or prompt does not fit on the device.
         """
-        views = [View(frame.info.size_hw, self._fused, self._prior) for frame in frames]
+        canvases = [Canvas(frame.info.size_hw, self._fused, self._prior) for frame in frames]
         work = Work(self._threads)
 
         def run(start: int, stop: int) -> list[list[PromptedMask]]:
             # Of this try alone: one without room is begun anew, while threads may still fill its lists.
             answers: list[list[PromptedMask]] = [[] for _ in range(start, stop)]
             images = self._side([frame.image_rgb for frame in frames[start:stop]])
-            sizes_hw = [view.size_hw for view in views[start:stop]]
+            sizes_hw = [canvas.size_hw for canvas in canvases[start:stop]]
             for asked in flattened(prompts[start:stop], sizes_hw, self._model.image_size):
-                self._ask(images, asked, views[start:stop], answers, work)
+                self._ask(images, asked, canvases[start:stop], answers, work)
             return answers
 
         try:
@@ -185,7 +185,7 @@ class BucketSegmenter:
         self,
         images: ImageSide,
         asked: Asked,
-        views: Sequence[View],
+        canvases: Sequence[Canvas],
         answers: Sequence[list[PromptedMask]],
         work: Work,
     ) -> None:
@@ -203,7 +203,7 @@ class BucketSegmenter:
                 piece = slice(first, first + _PIECE)
 
                 def make(piece: slice = piece) -> None:
-                    for image, answer in self._masks(part, waiting, piece, views):
+                    for image, answer in self._masks(part, waiting, piece, canvases):
                         answers[image].append(answer)
 
                 work.add(make, waiting.num_bytes * _PIECE // max(len(part), 1))
@@ -215,7 +215,7 @@ class BucketSegmenter:
         except ImageError:
             # The pictures take the room, not the number of prompts: next time there are fewer of them, or others.
             self._prompts.size = at_once
-            if len(views) == 1:
+            if len(canvases) == 1:
                 raise
         else:
             return
@@ -239,14 +239,14 @@ class BucketSegmenter:
         return answer.logits[:, 0], answer.scored()
 
     def _masks(
-        self, asked: Asked, waiting: Waiting, piece: slice, views: Sequence[View]
+        self, asked: Asked, waiting: Waiting, piece: slice, canvases: Sequence[Canvas]
     ) -> Iterator[tuple[int, PromptedMask]]:
         """The finite answers of some rows of a bucket, each with its picture."""
         maps, scores = (values[piece] for values in waiting.values())
         images, rows, boxes = asked.image[piece].tolist(), asked.row[piece].tolist(), asked.boxes_xyxy[piece]
         for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist():  # a NaN in the map shows in its scores
-            view = views[images[i]]
-            yield images[i], prompted(rows[i], maps[i], scores[i], view, self._scores_objects, boxes[i])
+            canvas = canvases[images[i]]
+            yield images[i], prompted(rows[i], maps[i], scores[i], canvas, self._scores_objects, boxes[i])
 
     def _kept(self, outputs: Any) -> Any:
         """What a CUDA graph wrote is overwritten by its next run."""

@@ -58,7 +58,7 @@ class ImageSide:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
+class FourMasks:
     """Logits of all four masks (N, 4, 4h, 4w), their predicted IoU (N, 4) and the object logit (N, 1), all float32;
     mask 0 is the one of a single answer, 1 to 3 are the three-mask choice."""
 
@@ -116,7 +116,7 @@ class MaskDecoder:
         keys = (embedding + dense).flatten(2).transpose(1, 2).contiguous()
         return keys, (keys + self._pe_1KC).to(_type_of_scored(keys))
 
-    def __call__(self, images: ImageSide, image_of_prompt_N: Any | None, sparse_NPC: Any) -> Decoded:
+    def __call__(self, images: ImageSide, image_of_prompt_N: Any | None, sparse_NPC: Any) -> FourMasks:
         """`image_of_prompt_N` holds rows of `images`; None when prompt i asks of image i, or all ask of the only
         one."""
         import torch
@@ -128,7 +128,7 @@ class MaskDecoder:
             queries, keys = self._transform(images, tokens, dtype)
             return self._answered(queries, self._upscaled(images, keys, dtype), images.size_hw)
 
-    def _answered(self, queries: Any, upscaled: Any, size_hw: tuple[int, int]) -> Decoded:
+    def _answered(self, queries: Any, upscaled: Any, size_hw: tuple[int, int]) -> FourMasks:
         scored = 1 if self._decoder.pred_obj_scores else 0
         masks = queries[:, scored + 1 : scored + 1 + self._decoder.num_mask_tokens]
         iou = self._decoder.iou_prediction_head(queries[:, scored])
@@ -136,9 +136,9 @@ class MaskDecoder:
             object_logit = self._decoder.pred_obj_score_head(queries[:, 0])
         else:  # the library's constant: an object is there
             object_logit = iou.new_full((len(iou), 1), 10.0)
-        return Decoded(self._masks(masks, upscaled, size_hw), iou, object_logit)
+        return FourMasks(self._masks(masks, upscaled, size_hw), iou, object_logit)
 
-    def answer(self, four: Decoded, three: bool) -> answers.Decoded:
+    def answer(self, four: FourMasks, three: bool) -> answers.Decoded:
         """The `three` masks of a prompt, or the one that the library chooses: mask 0, or where that is unstable
         the best of the other three."""
         if three:

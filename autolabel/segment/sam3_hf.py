@@ -26,7 +26,7 @@ from autolabel.ops.duplicates import mask_nms
 from autolabel.ops.masks import bounds_xyxy
 from autolabel.ops.ontology import read_ontology
 from autolabel.ops.settings import count, fraction, text
-from autolabel.segment.answers import View, matching_arithmetic, stability
+from autolabel.segment.answers import Canvas, matching_arithmetic, stability
 from autolabel.weights.hub import hosted
 
 # The released files hold the tracker for video too, of which nothing is loaded.
@@ -172,12 +172,12 @@ class Sam3Model:
 
     def _instances(self, found: Sequence[Found], frame: Frame) -> Instances:
         """Best first, each object once, and only then no more than `max_det`."""
-        view = View(frame.info.size_hw, self._fused)
+        canvas = Canvas(frame.info.size_hw, self._fused)
         # A map that is not finite has no mask; the labeler says so.
-        masks = [view.rle(one.logits_hw) if np.isfinite(one.logits_hw).all() else None for one in found]
+        masks = [canvas.rle(one.logits_hw) if np.isfinite(one.logits_hw).all() else None for one in found]
         rows = _once(found, masks, self._iou)[: self._max_det]
         boxes = np.array([one.box_xyxy for one in found], np.float32).reshape(-1, 4)
-        boxes = clip_xyxy(scale_normalized(boxes, view.size_hw), view.size_hw)
+        boxes = clip_xyxy(scale_normalized(boxes, canvas.size_hw), canvas.size_hw)
         ids = [category.id for category in self.categories]
         instances = []
         for index, row in enumerate(rows):

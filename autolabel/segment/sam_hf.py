@@ -17,7 +17,7 @@ import numpy as np
 from autolabel.core.types import UInt8
 from autolabel.ops.device import without_autocast
 from autolabel.ops.settings import text
-from autolabel.segment.answers import Decoded, View
+from autolabel.segment.answers import Canvas, Decoded
 from autolabel.segment.asking import read_asking
 from autolabel.segment.inputs import Inputs, to_model_xy
 from autolabel.segment.sam import SamSegmenter, to_model_image
@@ -91,14 +91,14 @@ class SamHfSegmenter(SamSegmenter[Levels]):
             return to_model_image(image_rgb, self._side, self._device)
         return self._hosted.seen(image_rgb)["pixel_values"][0].to(self._device)
 
-    def _decode(self, levels: Levels, asked: Inputs, mask_input: Any, view: View, three: bool) -> Decoded:
+    def _decode(self, levels: Levels, asked: Inputs, mask_input: Any, canvas: Canvas, three: bool) -> Decoded:
         """`mask_input` (N, h, w) covers the picture, whatever its size is."""
         import torch
 
-        masks = None if mask_input is None else self._mask_input(self._tensor(mask_input).float(), view)
+        masks = None if mask_input is None else self._mask_input(self._tensor(mask_input).float(), canvas)
         # transformers embeds a mask once an image, so with masks each prompt has an image of its own.
         n = 1 if masks is None else len(asked)
-        prompts = self._prompt_tensors(asked, view, n)
+        prompts = self._prompt_tensors(asked, canvas, n)
         levels = [level.expand(n, -1, -1, -1) for level in levels]
         if not prompts and not self._padded:
             return self._of_masks_alone(levels, masks, three)
@@ -110,7 +110,7 @@ class SamHfSegmenter(SamSegmenter[Levels]):
         )
         logits, iou = answer.pred_masks.float().flatten(0, 1), answer.iou_scores.flatten(0, 1)
         if self._padded:
-            return Decoded(self._valid(logits, view), iou, torch.full_like(iou[:, :1], _IS_THERE))
+            return Decoded(self._valid(logits, canvas), iou, torch.full_like(iou[:, :1], _IS_THERE))
         return Decoded(logits, iou, answer.object_score_logits.reshape(-1, 1))
 
     def _of_masks_alone(self, levels: list[Any], masks: Any, three: bool) -> Decoded:
@@ -129,11 +129,11 @@ class SamHfSegmenter(SamSegmenter[Levels]):
         )
         return Decoded(logits.float().flatten(0, 1), iou.flatten(0, 1), object_logit.reshape(-1, 1))
 
-    def _prompt_tensors(self, asked: Inputs, view: View, n: int) -> dict[str, Any]:
+    def _prompt_tensors(self, asked: Inputs, canvas: Canvas, n: int) -> dict[str, Any]:
         """Boxes (n, N/n, 4), points (n, N/n, P, 2) and their labels, as far as there are any."""
         if asked.xy is None or asked.labels is None:
             return {}
-        xy = asked.xy * self._scale(view) if self._padded else to_model_xy(asked.xy, view.size_hw, self._side)
+        xy = asked.xy * self._scale(canvas) if self._padded else to_model_xy(asked.xy, canvas.size_hw, self._side)
         boxed = 2 if asked.labels.shape[1] > 1 and asked.labels[0, 0] == 2 else 0
         corners, points, labels = xy[:, :boxed], xy[:, boxed:], asked.labels[:, boxed:]
         found = {}
@@ -144,7 +144,7 @@ class SamHfSegmenter(SamSegmenter[Levels]):
             found["input_labels"] = self._tensor(labels.reshape(n, -1, labels.shape[1]))
         return found
 
-    def _mask_input(self, masks_Nhw: Any, view: View) -> Any:  # noqa: N803 - shape suffix
+    def _mask_input(self, masks_Nhw: Any, canvas: Canvas) -> Any:  # noqa: N803 - shape suffix
         """(N, 1, h, w), where the picture's part of the square holds the masks."""
         from torch.nn import functional
 
@@ -152,26 +152,26 @@ class SamHfSegmenter(SamSegmenter[Levels]):
         if not self._padded:
             return masks
         side = self._side
-        v, u = (max(round(x * h / side), 1) for x in self._valid_size(view))
+        v, u = (max(round(x * h / side), 1) for x in self._valid_size(canvas))
         inside = functional.interpolate(masks, (v, u), mode="bilinear", align_corners=False, antialias=True)
         return functional.pad(inside, (0, w - u, 0, h - v), value=_SURELY_OUTSIDE)
 
-    def _valid(self, logits: Any, view: View) -> Any:
+    def _valid(self, logits: Any, canvas: Canvas) -> Any:
         """The picture's part (N, M, V, U) of logits of the square, at the model's input size."""
         from torch.nn import functional
 
         side = self._side
-        v, u = self._valid_size(view)
+        v, u = self._valid_size(canvas)
         return functional.interpolate(logits, (side, side), mode="bilinear", align_corners=False)[..., :v, :u]
 
-    def _valid_size(self, view: View) -> tuple[int, int]:
+    def _valid_size(self, canvas: Canvas) -> tuple[int, int]:
         """segment_anything/utils/transforms.py, get_preprocess_shape."""
-        h, w = view.size_hw
+        h, w = canvas.size_hw
         scale = self._side / max(h, w)
         return int(h * scale + 0.5), int(w * scale + 0.5)
 
-    def _scale(self, view: View) -> np.ndarray:
-        (h, w), (v, u) = view.size_hw, self._valid_size(view)
+    def _scale(self, canvas: Canvas) -> np.ndarray:
+        (h, w), (v, u) = canvas.size_hw, self._valid_size(canvas)
         return np.array([u / w, v / h])
 
 

@@ -1,4 +1,4 @@
-"""From a name to a verified local file. The policy is here; how bytes travel is in `fetch`.
+"""From a name to a verified local file. What is allowed is decided here; how bytes travel is in `fetch`.
 
 Every file is hashed each time it is asked for: one flipped bit of a checkpoint loads without an error and
 gives wrong labels, and hashing takes a fraction of the time of loading.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from autolabel.core.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from autolabel.weights import cache
+from autolabel.weights.access import Access, from_environment
 from autolabel.weights.fetch import Progress, Transport, Wanted, fetch
-from autolabel.weights.policy import Policy, from_environment
 from autolabel.weights.registry import Published, Shipped, find, similar
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def resolve(name_or_path: str, *, sha256: str | None = None) -> ResolvedWeights:
 
 def obtain(
     entry: Published,
-    policy: Policy,
+    access: Access,
     *,
     stated: str | None = None,
     progress: Progress | None = None,
@@ -74,33 +74,33 @@ def obtain(
     repair: bool = False,
 ) -> ResolvedWeights:
     """The entry's file from the cache, fetched when it is not there. `repair` replaces a damaged one."""
-    path = policy.weights / entry.file
-    expected = expected_sha256(entry, policy, stated)
+    path = access.weights / entry.file
+    expected = expected_sha256(entry, access, stated)
     if path.is_file():
         found = cache.sha256_of(path)
         if expected in (None, found):
-            return _accepted(entry, policy, path, found, stated)
+            return _accepted(entry, access, path, found, stated)
         if not repair:
             raise WeightsCorrupt(
                 f"{path} has sha256 {found}, but {expected} is expected; it is not used "
                 f"(`autolabel weights fetch {entry.name}` fetches it again)"
             )
-    _bring(entry, policy, path, expected, progress, transport)
-    return _accepted(entry, policy, path, cache.sha256_of(path), stated)
+    _bring(entry, access, path, expected, progress, transport)
+    return _accepted(entry, access, path, cache.sha256_of(path), stated)
 
 
 def _bring(
     entry: Published,
-    policy: Policy,
+    access: Access,
     path: Path,
     expected: str | None,
     progress: Progress | None,
     transport: Transport | None,
 ) -> None:
-    if policy.offline:
+    if access.offline:
         raise WeightsMissing(missing(entry, path, "fetching is off (offline)"))
     if expected is None:
-        _demand_trust(entry, policy)
+        _demand_trust(entry, access)
     with cache.locked(path):
         # Whoever held the lock before us may have brought it.
         if not (path.is_file() and expected in (None, cache.sha256_of(path))):
@@ -112,7 +112,7 @@ def _bring(
                 raise WeightsMissing(missing(entry, path, str(error))) from error
 
 
-def expected_sha256(entry: Published, policy: Policy, stated: str | None) -> str | None:
+def expected_sha256(entry: Published, access: Access, stated: str | None) -> str | None:
     """What the file must hash to: the registry's pin, else what the caller states, else what was trusted before."""
     if entry.sha256 is not None:
         if stated not in (None, entry.sha256):
@@ -120,15 +120,15 @@ def expected_sha256(entry: Published, policy: Policy, stated: str | None) -> str
         return entry.sha256
     if stated is not None:
         return stated
-    return cache.trusted(policy.weights, entry.file, stated_only=policy.require_pinned)
+    return cache.trusted(access.weights, entry.file, stated_only=access.require_pinned)
 
 
-def _demand_trust(entry: Published, policy: Policy) -> None:
-    if policy.trust_first and not policy.require_pinned:
+def _demand_trust(entry: Published, access: Access) -> None:
+    if access.trust_first and not access.require_pinned:
         return
     how = (
         "(AUTOLABEL_REQUIRE_PINNED forbids trust on first use)"
-        if policy.require_pinned
+        if access.require_pinned
         else f"or accept the first file and pin it: autolabel weights fetch {entry.name} --trust-first"
     )
     raise WeightsError(
@@ -137,13 +137,13 @@ def _demand_trust(entry: Published, policy: Policy) -> None:
     )
 
 
-def _accepted(entry: Published, policy: Policy, path: Path, found: str, stated: str | None) -> ResolvedWeights:
+def _accepted(entry: Published, access: Access, path: Path, found: str, stated: str | None) -> ResolvedWeights:
     """The right file, or the first one of an entry without a hash. What a person vouches for is recorded."""
     if entry.sha256 is None and stated is not None:
-        cache.trust(policy.weights, entry.file, sha256=found, how="stated")
-    elif expected_sha256(entry, policy, stated) is None:
-        _demand_trust(entry, policy)
-        cache.trust(policy.weights, entry.file, sha256=found, how="first use")
+        cache.trust(access.weights, entry.file, sha256=found, how="stated")
+    elif expected_sha256(entry, access, stated) is None:
+        _demand_trust(entry, access)
+        cache.trust(access.weights, entry.file, sha256=found, how="first use")
         logger.warning("%s: trusted on first use and pinned from now on, sha256 %s", entry.file, found)
     return ResolvedWeights(entry.name, path, found)
 

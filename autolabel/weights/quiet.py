@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autolabel.weights.policy import from_environment
+from autolabel.weights.access import from_environment
 
 
 def quiet_environment() -> None:

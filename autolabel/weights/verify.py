@@ -8,8 +8,8 @@ from typing import Literal
 
 from autolabel.core.errors import WeightsCorrupt, WeightsMissing
 from autolabel.weights import cache
+from autolabel.weights.access import Access
 from autolabel.weights.obtain import expected_sha256, shipped
-from autolabel.weights.policy import Policy
 from autolabel.weights.registry import PUBLISHED, SHIPPED, Published, Shipped
 
 State = Literal["ok", "corrupt", "absent", "unpinned", "present", "partial"]
@@ -34,9 +34,9 @@ class Row:
     note: str = ""
 
 
-def survey(policy: Policy, *, hashed: bool) -> list[Row]:
+def survey(access: Access, *, hashed: bool) -> list[Row]:
     """All shipped and published weights. `hashed` reads every file that is there, about 1 s for 1 GB."""
-    return [_shipped_row(e, hashed) for e in SHIPPED] + [_published_row(e, policy, hashed) for e in PUBLISHED]
+    return [_shipped_row(e, hashed) for e in SHIPPED] + [_published_row(e, access, hashed) for e in PUBLISHED]
 
 
 def _shipped_row(entry: Shipped, hashed: bool) -> Row:
@@ -51,8 +51,8 @@ def _shipped_row(entry: Shipped, hashed: bool) -> Row:
     return Row(entry.name, state, entry.path, size, sha256, size, entry.licence, entry.configs, note)
 
 
-def _published_row(entry: Published, policy: Policy, hashed: bool) -> Row:
-    path = policy.weights / entry.file
+def _published_row(entry: Published, access: Access, hashed: bool) -> Row:
+    path = access.weights / entry.file
     size, sha256, note = _size(path), None, entry.note
     if size is None:
         begun = path.with_name(f"{entry.file}.partial").exists()
@@ -62,16 +62,16 @@ def _published_row(entry: Published, policy: Policy, hashed: bool) -> Row:
     elif not hashed:
         state = "present"
     else:
-        state, sha256, note = _judge(entry, policy, path)
+        state, sha256, note = _judge(entry, access, path)
     return Row(entry.name, state, path, size, sha256, entry.bytes, entry.licence, entry.configs, note)
 
 
-def _judge(entry: Published, policy: Policy, path: Path) -> tuple[State, str | None, str]:
+def _judge(entry: Published, access: Access, path: Path) -> tuple[State, str | None, str]:
     try:
         found = cache.sha256_of(path)
     except WeightsMissing as error:
         return "corrupt", None, str(error)
-    expected = expected_sha256(entry, policy, None)
+    expected = expected_sha256(entry, access, None)
     if expected is None:
         return "unpinned", found, entry.note
     if found != expected:

@@ -15,7 +15,7 @@ from autolabel.core.protocols import Prompter, Segmenter
 from autolabel.core.types import Detections, Float32, Frame, ImageRef
 from autolabel.detect.labels import LabelsDetector
 from autolabel.engine.asking import ask
-from autolabel.engine.labeler import instances_of
+from autolabel.engine.labeler import candidates_of
 from autolabel.evaluate.calibration import Known
 from autolabel.ops.boxes import clip_xyxy
 from autolabel.ops.images import load_frame
@@ -71,7 +71,7 @@ def _answered(
     boxes = np.concatenate([boxes, moved(boxes, random, frame.info.size_hw)])
     asked = Detections(boxes, np.ones(len(boxes), np.float32), np.tile(truth.category_ids, 2))
     (given,) = ask(segmenter, [frame], prompter.prompt([frame], [asked], [range(len(boxes))]))()
-    pairs = zip(instances_of(asked, dict(given.by_object)), (*truth.masks, *truth.masks), strict=True)
+    pairs = zip(candidates_of(asked, dict(given.by_object)), (*truth.masks, *truth.masks), strict=True)
     return [
         Known(frame.ref.path, instance, iou(instance.mask, mask))
         for instance, mask in pairs

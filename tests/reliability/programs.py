@@ -17,6 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from autolabel.app import label as label_module
+from autolabel.app.command_line import parse
 from autolabel.app.main import main
 from autolabel.core.types import ImageInfo, ImageRecord, ImageRef, Instance, Rle, Verdict
 from autolabel.store.manifest import entries
@@ -49,7 +50,7 @@ def prepare(arguments: Sequence[str]) -> None:
     """Compose the settings of a `label` before the fork: that is half a second, and not what is killed here."""
     label_module.compose = remembered
     if arguments[:1] == ["label"]:
-        request = label_module.parse(arguments[1:], arguments[0])
+        request = parse(arguments[1:], arguments[0])
         remembered("label", request.overrides, request.config_dir)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autolabel.core.types import Detections, Frame
+from autolabel.weights.access import from_environment
 from autolabel.weights.fetch import Transport
 from autolabel.weights.obtain import obtain
-from autolabel.weights.policy import from_environment
 from autolabel.weights.registry import Published
 from tests.reliability.models import MatesDetector
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autolabel.core.errors import ConfigError
 from autolabel.core.types import Category, Verdict
-from autolabel.evaluate.differences import KINDS, Tally, compare_pictures, compare_runs, joined, rules
+from autolabel.evaluate.differences import KINDS, DifferenceTally, compare_pictures, compare_runs, joined, rules
 from autolabel.evaluate.pareto import pareto_front
 from autolabel.ops.masks import area_px
 from tests.records import CATEGORIES, disc, failed, instance, record
@@ -185,7 +185,7 @@ def test_the_join_meets_every_id_once_in_order(ours, theirs):
 def test_the_strongest_are_those_that_change_most_of_the_picture():
     before = [record(f"{i}.png", [found(0, 60, r)]) for i, r in enumerate([5, 30, 10, 20])]
     after = [replace(one, status="empty", candidates=(), verdicts=()) for one in before]
-    tally = Tally(BY, examples=2)
+    tally = DifferenceTally(BY, examples=2)
     for picture in compare_runs(before, after, BY):
         tally.add(picture)
     assert [picture.record.image_id for picture, _ in tally.strongest("removed")] == ["1.png", "3.png"]
@@ -194,7 +194,7 @@ def test_the_strongest_are_those_that_change_most_of_the_picture():
 
 
 def test_no_examples_are_kept_when_none_are_wanted():
-    tally = Tally(BY, examples=0)
+    tally = DifferenceTally(BY, examples=0)
     for picture in compare_runs([record("a", [found(0)])], [record("a", [])], BY):
         tally.add(picture)
     assert tally.kinds["removed"] == 1

@@ -14,7 +14,7 @@ import torch
 from autolabel.app import doctor, probe
 from autolabel.app.doctor import Finding
 from autolabel.core.errors import ConfigError
-from autolabel.weights.policy import Policy
+from autolabel.weights.access import Access
 from autolabel.weights.registry import SHIPPED
 from autolabel.weights.verify import Row
 
@@ -209,24 +209,24 @@ def test_weights_are_judged_by_their_state(state: str, shipped: bool, expected: 
 def test_damaged_weights_in_the_cache_are_found(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "yolo26n.pt").write_bytes(b"\0" * 5_544_453)
-    findings = doctor.weights(Policy(tmp_path))
+    findings = doctor.weights(Access(tmp_path))
     assert any(f.state == "FAIL" and f.advice == "autolabel weights fetch yolo26n" for f in findings)
 
 
 def test_offline_without_downloads_points_to_the_models_of_the_package(tmp_path: Path) -> None:
-    findings = doctor.weights(Policy(tmp_path, offline=True))
+    findings = doctor.weights(Access(tmp_path, offline=True))
     assert any(f.state == "warn" and "experiment=offline" in f.advice for f in findings)
     assert len(findings) == len(SHIPPED) + 1
 
 
 def test_looking_at_the_cache_creates_nothing(tmp_path: Path) -> None:
-    doctor.cache_place(Policy(tmp_path / "not" / "yet"))
+    doctor.cache_place(Access(tmp_path / "not" / "yet"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_below_a_file_does_not_end_the_doctor(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert doctor.cache_place(Policy(tmp_path / "file" / "cache"))
+    assert doctor.cache_place(Access(tmp_path / "file" / "cache"))
 
 
 def test_a_wrong_environment_variable_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_a_wrong_environment_variable_is_a_finding(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_password_of_a_proxy_is_not_shown() -> None:
-    finding = doctor.network(Policy(Path("/c")), {"HTTPS_PROXY": "http://me:secret@proxy.example:3128"})
+    finding = doctor.network(Access(Path("/c")), {"HTTPS_PROXY": "http://me:secret@proxy.example:3128"})
     assert "proxy.example" in finding.what
     assert "secret" not in finding.what
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autolabel import AutoLabeler
-from autolabel.app.build import fitting
+from autolabel.app.build import as_component
 from autolabel.core.errors import ComponentError, ConfigError, Malformed
 from autolabel.core.types import NO_OBJECT, Category, Detections, Dropped, ImageRef, Instance, Instances, Prompts
 from autolabel.detect.label_map import LabelMap, MappedDetector, MappedModel
@@ -428,7 +428,7 @@ def test_a_component_that_does_not_say_what_it_must_is_refused(group, lacks):
 
         detect = segment = run
 
-    assert fitting(Whole(), group, group)
+    assert as_component(Whole(), group, group)
     delattr(Whole, lacks)
     with pytest.raises(ConfigError, match=f"{group}._target_: Whole needs `{lacks}`"):
-        fitting(Whole(), group, group)
+        as_component(Whole(), group, group)

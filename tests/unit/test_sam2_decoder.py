@@ -7,7 +7,7 @@ import torch
 
 from autolabel.segment import sam2_decoder
 from autolabel.segment.sam2 import encode, load_model, read_architecture
-from autolabel.segment.sam2_decoder import Decoded, ImageSide, MaskDecoder
+from autolabel.segment.sam2_decoder import FourMasks, ImageSide, MaskDecoder
 from autolabel.segment.sam2_encoder import ImageEncoder
 
 PROMPTS = 5
@@ -36,7 +36,7 @@ def side(decoder: MaskDecoder, *features) -> ImageSide:
     return decoder.image_side(torch.cat([f.embedding for f in features]), (levels[0], levels[1]))
 
 
-def library(model, features, sparse, dense=None) -> Decoded:
+def library(model, features, sparse, dense=None) -> FourMasks:
     encoder = model.sam_prompt_encoder
     if dense is None:
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(
@@ -45,10 +45,10 @@ def library(model, features, sparse, dense=None) -> Decoded:
     logits, iou, _, object_logit = model.sam_mask_decoder.predict_masks(
         features.embedding, encoder.get_dense_pe(), sparse, dense, len(sparse) > 1, features.high_res
     )
-    return Decoded(logits, iou, object_logit)
+    return FourMasks(logits, iou, object_logit)
 
 
-def assert_close(a: Decoded, b: Decoded) -> None:
+def assert_close(a: FourMasks, b: FourMasks) -> None:
     for name in ("logits", "iou", "object_logit"):
         expected = getattr(b, name)
         # A logit near 0 is the difference of large numbers: its error follows their size.
@@ -75,7 +75,7 @@ def test_prompts_of_two_images_in_one_call_are_answered_by_their_own_image(model
     for image, one in enumerate(features):
         rows = image_of_prompt == image
         alone = library(model, one, sparse[rows])
-        assert_close(Decoded(together.logits[rows], together.iou[rows], together.object_logit[rows]), alone)
+        assert_close(FourMasks(together.logits[rows], together.iou[rows], together.object_logit[rows]), alone)
 
 
 def test_masks_as_prompts_give_the_librarys_numbers(model, features):

@@ -19,9 +19,9 @@ import pytest
 
 from autolabel.core.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from autolabel.weights import cache
+from autolabel.weights.access import Access
 from autolabel.weights.fetch import ROOM, Transport, Wanted, _SafeRedirects, fetch
 from autolabel.weights.obtain import obtain
-from autolabel.weights.policy import Policy
 from autolabel.weights.registry import Published
 
 BODY = hashlib.shake_256(b"weights").digest(300_000)
@@ -307,12 +307,12 @@ def test_a_disk_that_fills_up_says_so_and_keeps_what_is_there(site: Site, wanted
     assert fetch(wanted, transport=LOCAL) == SHA256
 
 
-# ---------------------------------------------------------------------- names, policy and cache
+# ---------------------------------------------------------------------- names, access and cache
 
 
 def test_the_first_call_fetches_and_the_second_asks_nobody(site: Site, tmp_path: Path) -> None:
-    first = obtain(entry(site), Policy(tmp_path), transport=LOCAL)
-    second = obtain(entry(site), Policy(tmp_path, offline=True), transport=LOCAL)
+    first = obtain(entry(site), Access(tmp_path), transport=LOCAL)
+    second = obtain(entry(site), Access(tmp_path, offline=True), transport=LOCAL)
     assert first == second
     assert first.path.read_bytes() == BODY
     assert len(site.requests) == 1
@@ -322,13 +322,13 @@ def test_the_first_call_fetches_and_the_second_asks_nobody(site: Site, tmp_path:
 def test_one_flipped_bit_in_the_cache_is_refused_and_repaired_on_demand(
     site: Site, tmp_path: Path, position: int
 ) -> None:
-    path = obtain(entry(site), Policy(tmp_path), transport=LOCAL).path
+    path = obtain(entry(site), Access(tmp_path), transport=LOCAL).path
     damaged = bytearray(BODY)
     damaged[position] ^= 8
     path.write_bytes(damaged)
     with pytest.raises(WeightsCorrupt, match="autolabel weights fetch model"):
-        obtain(entry(site), Policy(tmp_path), transport=LOCAL)
-    assert obtain(entry(site), Policy(tmp_path), transport=LOCAL, repair=True).sha256 == SHA256
+        obtain(entry(site), Access(tmp_path), transport=LOCAL)
+    assert obtain(entry(site), Access(tmp_path), transport=LOCAL, repair=True).sha256 == SHA256
     assert path.read_bytes() == BODY
 
 
@@ -338,7 +338,7 @@ def test_without_network_the_message_names_file_place_and_the_way_out(tmp_path: 
         closed = taken.getsockname()[1]
     nowhere = entry(Site(url=f"http://127.0.0.1:{closed}"))
     with pytest.raises(WeightsMissing) as caught:
-        obtain(nowhere, Policy(tmp_path, offline=offline), transport=LOCAL)
+        obtain(nowhere, Access(tmp_path, offline=offline), transport=LOCAL)
     message = str(caught.value)
     for part in (
         "model.pt",
@@ -353,7 +353,7 @@ def test_without_network_the_message_names_file_place_and_the_way_out(tmp_path: 
 
 def test_offline_asks_nobody(site: Site, tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="offline"):
-        obtain(entry(site), Policy(tmp_path, offline=True), transport=LOCAL)
+        obtain(entry(site), Access(tmp_path, offline=True), transport=LOCAL)
     assert site.requests == []
 
 
@@ -361,7 +361,7 @@ def test_concurrent_callers_fetch_once(site: Site, tmp_path: Path) -> None:
     results: list[str] = []
 
     def call() -> None:
-        results.append(obtain(entry(site), Policy(tmp_path), transport=LOCAL).sha256)
+        results.append(obtain(entry(site), Access(tmp_path), transport=LOCAL).sha256)
 
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
@@ -377,11 +377,11 @@ import sys
 from pathlib import Path
 from autolabel.weights.fetch import Transport
 from autolabel.weights.obtain import obtain
-from autolabel.weights.policy import Policy
+from autolabel.weights.access import Access
 from autolabel.weights.registry import Published
 url, cache, size, sha256 = sys.argv[1:]
 entry = Published("model", url, int(size), sha256, "MIT", "", (), True, "")
-print(obtain(entry, Policy(Path(cache)), transport=Transport(allow_http=True)).sha256)
+print(obtain(entry, Access(Path(cache)), transport=Transport(allow_http=True)).sha256)
 """
 
 
@@ -396,22 +396,22 @@ def test_two_processes_fetch_once(site: Site, tmp_path: Path) -> None:
 def test_a_file_without_a_published_hash_is_refused_until_someone_vouches(site: Site, tmp_path: Path) -> None:
     unpinned = entry(site, sha256=None, size=None)
     with pytest.raises(WeightsError, match="--sha256 HEX, or accept the first file"):
-        obtain(unpinned, Policy(tmp_path), transport=LOCAL)
+        obtain(unpinned, Access(tmp_path), transport=LOCAL)
     assert site.requests == []
 
 
 def test_a_file_trusted_first_is_pinned_from_then_on(site: Site, tmp_path: Path) -> None:
     unpinned = entry(site, sha256=None, size=None)
-    first = obtain(unpinned, Policy(tmp_path, trust_first=True), transport=LOCAL)
-    assert obtain(unpinned, Policy(tmp_path), transport=LOCAL) == first
+    first = obtain(unpinned, Access(tmp_path, trust_first=True), transport=LOCAL)
+    assert obtain(unpinned, Access(tmp_path), transport=LOCAL) == first
     first.path.write_bytes(BODY[::-1])
     with pytest.raises(WeightsCorrupt, match=SHA256):
-        obtain(unpinned, Policy(tmp_path, trust_first=True), transport=LOCAL)
+        obtain(unpinned, Access(tmp_path, trust_first=True), transport=LOCAL)
 
 
 def test_require_pinned_takes_a_stated_hash_and_not_a_trusted_one(site: Site, tmp_path: Path) -> None:
-    unpinned, strict = entry(site, sha256=None, size=None), Policy(tmp_path, require_pinned=True, trust_first=True)
-    obtain(unpinned, Policy(tmp_path, trust_first=True), transport=LOCAL)
+    unpinned, strict = entry(site, sha256=None, size=None), Access(tmp_path, require_pinned=True, trust_first=True)
+    obtain(unpinned, Access(tmp_path, trust_first=True), transport=LOCAL)
     with pytest.raises(WeightsError, match="REQUIRE_PINNED"):
         obtain(unpinned, strict, transport=LOCAL)
     assert obtain(unpinned, strict, stated=SHA256, transport=LOCAL).sha256 == SHA256
@@ -420,15 +420,15 @@ def test_require_pinned_takes_a_stated_hash_and_not_a_trusted_one(site: Site, tm
 
 def test_a_stated_hash_that_the_file_does_not_have_is_refused(site: Site, tmp_path: Path) -> None:
     with pytest.raises(WeightsCorrupt):
-        obtain(entry(site, sha256=None, size=None), Policy(tmp_path), stated="0" * 64, transport=LOCAL)
+        obtain(entry(site, sha256=None, size=None), Access(tmp_path), stated="0" * 64, transport=LOCAL)
     with pytest.raises(WeightsError, match="pinned"):
-        obtain(entry(site), Policy(tmp_path), stated="0" * 64, transport=LOCAL)
+        obtain(entry(site), Access(tmp_path), stated="0" * 64, transport=LOCAL)
 
 
 def test_a_cache_that_cannot_be_written_says_which_variable_to_set(site: Site, tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("a file where a folder should be")
     with pytest.raises(WeightsError, match="AUTOLABEL_CACHE"):
-        obtain(entry(site), Policy(tmp_path), transport=LOCAL)
+        obtain(entry(site), Access(tmp_path), transport=LOCAL)
 
 
 def test_a_damaged_record_of_trust_is_named(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from autolabel.app import weights as command
 from autolabel.core.errors import ConfigError, WeightsCorrupt, WeightsError, WeightsMissing
 from autolabel.weights import ResolvedWeights, resolve
+from autolabel.weights.access import Access, from_environment
 from autolabel.weights.obtain import shipped
-from autolabel.weights.policy import Policy, from_environment
 from autolabel.weights.registry import ENTRIES, PUBLISHED, SHIPPED, Published, Shipped, find
 from autolabel.weights.verify import survey
 
@@ -176,7 +176,7 @@ def test_a_malformed_hash_is_refused(cache: Path, text: str) -> None:
         resolve("yolo26m", sha256=text)
 
 
-# ---------------------------------------------------------------------- the policy
+# ---------------------------------------------------------------------- what is allowed
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_list_tells_present_wrong_and_interrupted_files_apart(cache: Path) -> No
     (cache / "rtdetr-x.pt").write_bytes(b"anything")
     (cache / "yolo26n.pt").write_bytes(b"too short")
     (cache / "yolo26s.pt.partial").write_bytes(b"begun")
-    states = {row.name: row.state for row in survey(Policy(cache.parent), hashed=False)}
+    states = {row.name: row.state for row in survey(Access(cache.parent), hashed=False)}
     assert states["rtdetr-x"] == "present"
     assert states["yolo26n"] == "corrupt"
     assert states["yolo26s"] == "partial"

@@ -20,7 +20,7 @@ from autolabel.ops.settings import environment_flag
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Access:
     """`cache` is the cache directory; weights lie in `cache/weights`."""
 
     cache: Path
@@ -33,10 +33,10 @@ class Policy:
         return self.cache / "weights"
 
 
-def from_environment(environment: Mapping[str, str] | None = None) -> Policy:
-    """The policy that the environment states. Raises ConfigError naming the variable."""
+def from_environment(environment: Mapping[str, str] | None = None) -> Access:
+    """What the environment allows. Raises ConfigError naming the variable."""
     known = os.environ if environment is None else environment
-    return Policy(
+    return Access(
         cache=_cache(known),
         offline=environment_flag("AUTOLABEL_OFFLINE", known),
         require_pinned=environment_flag("AUTOLABEL_REQUIRE_PINNED", known),
