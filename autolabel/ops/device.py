@@ -79,6 +79,13 @@ def runs_bf16(device: Any) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def has_bf16_without_amx() -> bool:
+    """Whether this CPU's units for bfloat16 are those of AVX512_BF16 alone."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported())
+
+
 def autocast(device_kind: str, precision: Precision) -> AbstractContextManager[Any]:
     """What a forward pass runs in. Nothing for float32; on CUDA that products and convolutions have all its digits."""
     import torch

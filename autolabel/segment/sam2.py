@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from autolabel.ops.box_prior import read_box_prior
 from autolabel.ops.settings import one_of, optional, text
 from autolabel.segment.answers import Canvas, Decoded
 from autolabel.segment.asking import read_asking
+from autolabel.segment.compiling import MODES, bucket_of, check_compiler, compiled, num_buckets, padded
 from autolabel.segment.inputs import Inputs, to_model_xy
 from autolabel.segment.linear import WAYS, choose_linear
 from autolabel.segment.sam import SamSegmenter, to_model_image
@@ -47,7 +48,6 @@ _DECODER_DEFAULTS = {
 # Makes the masks of random weights about as large and as clear as those of trained ones.
 _RANDOM_HEAD_GAIN = 300.0
 _BATCHING = ("auto", "image", "bucket")
-_COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 SHIPPED_BOX_PRIOR = Path(str(files("autolabel.segment"))) / "box_prior.json"
 
@@ -76,9 +76,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
 
     `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together
     (`sam2_buckets.py`; in a few fixed sizes where they are compiled), as far as they are boxes and points without
-    refine steps. `auto`: buckets on a GPU. `compile_mode` is one of torch.compile's modes for buckets, or `none`, as
-    it must be with refine steps and `best_box_fit`, which leave nothing to buckets. `linear` says which library
-    computes the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
+    refine steps. `auto`: buckets on a GPU. `compile_mode` is one of torch.compile's modes, or `none`: for buckets the
+    whole network is compiled, else the image encoder. `linear` says which library computes the linear layers of
+    float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
 
     `box_prior` is null, `nano`, or the path of a file of `scripts/fit_box_prior.py`: what a small box itself says about
     its mask, fitted to the logits of one model (`ops/box_prior.py`). `nano` is for the weights that it was fitted to,
@@ -121,19 +121,17 @@ class Sam2Segmenter(SamSegmenter[Features]):
             )
         )
         batching = chosen_batching(
-            batching,
-            compile_mode,
-            masks=self._masks,
-            refine_steps=self._refine_steps,
-            on_cuda=self._device.type == "cuda",
+            batching, masks=self._masks, refine_steps=self._refine_steps, on_cuda=self._device.type == "cuda"
         )
+        check_compiler(one_of("compile_mode", compile_mode, MODES), self._device.type)
         described = read_architecture(architecture)
         model, digest = load_model(described, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
         library = choose_linear(self._model, linear, device_kind=self._device.type, precision=self._precision)
-        self._encoder = ImageEncoder(self._model)
+        self._encoder: Callable[[Any], tuple[Any, tuple[Any, ...]]]
+        self._encoder = encoder = ImageEncoder(self._model)
         if self._precision == "bfloat16":
-            self._encoder.hold_bfloat16()
+            encoder.hold_bfloat16()
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size
         self._decoder = MaskDecoder(self._model)
@@ -157,6 +155,8 @@ class Sam2Segmenter(SamSegmenter[Features]):
             self._identity["linear"] = library
         if batching == "bucket":
             self._buckets = self._in_buckets(compile_mode)
+        self._compiles = compile_mode != "none"
+        self._encoder = compiled(encoder, compile_mode, shapes=num_buckets(self._images_at_once.size))
 
     def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
         side, device = self._model.image_size, self._device
@@ -197,8 +197,11 @@ class Sam2Segmenter(SamSegmenter[Features]):
         def run(start: int, stop: int) -> list[Features]:
             with self._computing():
                 side = self._model.image_size
-                batch = [to_model_image(image, side, self._device) for image in images_rgb[start:stop]]
-                return encode(self._encoder, torch.stack(batch))
+                batch = torch.stack(
+                    [to_model_image(image, side, self._device) for image in images_rgb[start:stop]]
+                )
+                size = bucket_of(len(batch), self._images_at_once.size) if self._compiles else len(batch)
+                return encode(self._encoder, padded(batch, size))[: len(batch)]
 
         return self._images_at_once.run(len(images_rgb), run)
 
@@ -227,23 +230,12 @@ def box_prior_path(box_prior: str) -> Path:
     return SHIPPED_BOX_PRIOR if box_prior == "nano" else Path(box_prior).expanduser()
 
 
-def chosen_batching(batching: str, compile_mode: str, *, masks: str, refine_steps: int, on_cuda: bool) -> str:
-    """`image` or `bucket`, whichever it will be; ConfigError for words that there are not, and for what cannot go
-    together."""
-    one_of("batching", batching, _BATCHING)
-    one_of("compile_mode", compile_mode, _COMPILE_MODES)
-    if batching == "auto":
+def chosen_batching(batching: str, *, masks: str, refine_steps: int, on_cuda: bool) -> str:
+    """`image` or `bucket`, whichever it will be; ConfigError for words that there are not. Refine steps and choices by
+    the prompt's box leave nothing to buckets."""
+    if one_of("batching", batching, _BATCHING) == "auto":
         batching = "bucket" if on_cuda else "image"
-    instead = "batching=bucket"
-    if refine_steps:
-        batching, instead = "image", "refine_steps=0"
-    elif masks not in CHOICES:
-        batching, instead = "image", f"masks of {', '.join(CHOICES)}"
-    if compile_mode != "none" and batching != "bucket":
-        raise SettingError(
-            f"compile_mode={compile_mode} needs inputs of fixed sizes: set {instead} beside it, or compile_mode=none"
-        )
-    return batching
+    return "image" if refine_steps or masks not in CHOICES else batching
 
 
 def fits_buckets(prompts: Prompts) -> bool:
@@ -252,7 +244,7 @@ def fits_buckets(prompts: Prompts) -> bool:
     return prompts.sieve is None and all(mask is None for mask in masks)
 
 
-def encode(encoder: ImageEncoder, images: Any) -> list[Features]:
+def encode(encoder: Callable[[Any], tuple[Any, tuple[Any, ...]]], images: Any) -> list[Features]:
     """Features of images (B, 3, R, R); what `SAM2ImagePredictor.set_image` keeps, one entry an image."""
     embedding, high_res = encoder(images)
     return [Features(embedding[i : i + 1], [level[i : i + 1] for level in high_res]) for i in range(len(images))]

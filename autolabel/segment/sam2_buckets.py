@@ -28,6 +28,7 @@ from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, U
 from autolabel.ops.box_prior import BoxPrior
 from autolabel.ops.device import Chunks, upload
 from autolabel.segment.answers import Canvas, prompted, stability
+from autolabel.segment.compiling import bucket_of, compiled, num_buckets, padded
 from autolabel.segment.inputs import by_shape, to_model_xy
 from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 
@@ -77,27 +78,6 @@ def flattened(prompts: Sequence[Prompts], sizes_hw: Sequence[tuple[int, int]], s
 def _joined(parts: Sequence[Asked]) -> Asked:
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Asked.__slots__)
     return Asked(*columns)
-
-
-def bucket_of(n: int, largest: int) -> int:
-    """The size that `n` are padded to: the next power of two, at most `largest`, which holds `n` unless another thread
-    has halved it meanwhile.
-
-    So there are few sizes to compile for, one picture alone does not pay for sixteen, and half a bucket is a bucket.
-    """
-    return max(min(1 << (n - 1).bit_length(), largest), n)
-
-
-def num_buckets(largest: int) -> int:
-    return len({bucket_of(n, largest) for n in range(1, largest + 1)})
-
-
-def padded(rows: Any, size: int) -> Any:
-    """`rows` (n, ...), a tensor, with its last row repeated to (size, ...)."""
-    import torch
-
-    missing = size - len(rows)
-    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 
 
 class BucketSegmenter:
@@ -174,7 +154,7 @@ class BucketSegmenter:
             inputs = torch.stack([self._to_input(image) for image in images_rgb])
             n, largest = len(inputs), self._images.size
             inputs = padded(inputs, bucket_of(n, largest)) if self._compiles else inputs
-            embedding, (stride_4, stride_8) = self._kept(self._encode(inputs))
+            embedding, (stride_4, stride_8) = self._encode(inputs)
             # The padding goes before anything is computed for prompts. Where that is compiled once a shape, it always
             # has as many pictures instead, and so as many shapes as there are buckets of prompts.
             rows = max(largest, n) if self._compiles else n
@@ -226,8 +206,7 @@ class BucketSegmenter:
         columns = [upload(a, self._device) for a in (asked.image, asked.xy, asked.labels)]
         if self._compiles:
             columns = [padded(column, bucket_of(len(asked), self._prompts.size)) for column in columns]
-        kept: tuple[Any, ...] = self._kept(self._maps(images, *columns))
-        return tuple(values[: len(asked)] for values in kept)
+        return tuple(values[: len(asked)] for values in self._maps(images, *columns))
 
     def _maps_of(self, images: ImageSide, image: Any, xy: Any, labels: Any) -> tuple[Any, Any]:
         sparse, _ = self._decoder.embed((xy, labels), None)
@@ -247,25 +226,6 @@ class BucketSegmenter:
         for i in np.flatnonzero(np.isfinite(scores).all(axis=1)).tolist():  # a NaN in the map shows in its scores
             canvas = canvases[images[i]]
             yield images[i], prompted(rows[i], maps[i], scores[i], canvas, self._scores_objects, boxes[i])
-
-    def _kept(self, outputs: Any) -> Any:
-        """What a CUDA graph wrote is overwritten by its next run."""
-        if not self._compiles:
-            return outputs
-        return tuple(map(self._kept, outputs)) if isinstance(outputs, tuple) else outputs.clone()
-
-
-def compiled(function: Callable[..., Any], mode: str, *, shapes: int) -> Callable[..., Any]:
-    """`function` through torch.compile, once for each of up to `shapes` shapes; as it is for `none`."""
-    if mode == "none":
-        return function
-    import torch
-    from torch._dynamo import config
-
-    # Beyond it, which is eight, torch computes as if nothing was compiled. The limit is one for the whole process.
-    config.recompile_limit = max(config.recompile_limit, shapes)
-    made: Callable[..., Any] = torch.compile(function, mode=mode, dynamic=False)
-    return made
 
 
 @dataclass(frozen=True, slots=True, eq=False)

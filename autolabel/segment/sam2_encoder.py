@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from autolabel.ops.device import runs_bf16, type_of_products
+from autolabel.ops.device import has_bf16_without_amx, runs_bf16, type_of_products
 from autolabel.segment.in_place import activated, added
 
 _ROWS_AT_ONCE = 512
@@ -241,7 +241,7 @@ def _quick_products(values: Any) -> bool:
 
     if values.device.type != "cpu" or values.dtype != torch.bfloat16:
         return False
-    return runs_bf16("cpu") and (torch.is_grad_enabled() or not torch.cpu._is_amx_tile_supported())
+    return (torch.is_grad_enabled() and runs_bf16("cpu")) or has_bf16_without_amx()
 
 
 def pooled(pool: Any, values: Any) -> Any:

@@ -11,12 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch._inductor import cpp_builder
+from torch._inductor.exc import InvalidCxxCompiler
 
 from autolabel.core.errors import ConfigError, ImageError
 from autolabel.core.types import Prompts
 from autolabel.ops.masks import encode, iou
 from autolabel.segment import sam2, sam2_buckets
-from autolabel.segment.sam2_buckets import Threads, Work, bucket_of, flattened, padded
+from autolabel.segment.compiling import bucket_of, padded
+from autolabel.segment.sam2_buckets import Threads, Work, flattened
 from tests.records import disc
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
 
@@ -49,7 +52,7 @@ def alone(small):
 
 def in_buckets(small, **settings):
     sizes = {"prompt_chunk": 4, "encode_batch": 2}
-    return segmenter(small, "nano_segmenter", batching="bucket", **{**sizes, **settings})
+    return segmenter(small, "nano_segmenter", **{"batching": "bucket", **sizes, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -319,22 +322,42 @@ def test_how_it_is_computed_is_part_of_the_identity(alone, together):
     assert {**alone.identity, "batching": "bucket"} == together.identity
 
 
-@pytest.mark.parametrize(
-    ("setting", "way_out"),
-    [
-        ({"refine_steps": 1}, r"refine_steps=0"),
-        ({"masks": "best_box_fit"}, r"masks of single, best_iou"),
-    ],
-)
-def test_compiling_what_is_asked_picture_by_picture_is_refused(small, setting, way_out):
-    with pytest.raises(ConfigError, match=rf"compile_mode=default needs .*: set {way_out}.* or comp"):
-        in_buckets(small, compile_mode="default", **setting)
-    assert in_buckets(small, **setting).identity["batching"] == "image"  # which is what there is
+@pytest.mark.parametrize("setting", [{"refine_steps": 1}, {"masks": "best_box_fit"}])
+def test_what_is_asked_picture_by_picture_needs_no_buckets(small, setting):
+    assert in_buckets(small, **setting).identity["batching"] == "image"
 
 
-def test_compiling_needs_fixed_sizes(small):
-    with pytest.raises(ConfigError, match=r"compile_mode=default .* set batching=bucket"):
-        segmenter(small, "nano_segmenter", compile_mode="default", batching="image")
+def test_without_a_compiler_compiling_is_refused_before_the_first_picture(small, monkeypatch):
+    def none_found():
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none_found)
+    with pytest.raises(ConfigError, match=r"^compile_mode=default needs a C\+\+ compiler .* compile_mode=none"):
+        segmenter(small, "nano_segmenter", compile_mode="default")
+
+
+def test_picture_by_picture_the_encoder_is_compiled_for_few_sizes(small, monkeypatch):
+    plain = segmenter(small, "nano_segmenter", encode_batch=4, batching="image")
+    sizes = []
+
+    def as_if_compiled(function, mode, *, shapes):
+        assert (mode, shapes) == ("default", 3)  # 1, 2, 4
+
+        def call(images):
+            sizes.append(len(images))
+            return function(images)
+
+        return call
+
+    monkeypatch.setattr(sam2, "compiled", as_if_compiled)
+    compiled = segmenter(small, "nano_segmenter", compile_mode="default", encode_batch=4, batching="image")
+    for n in (1, 3, 4, 2):
+        frames, asked = [frame(seed) for seed in range(n)], [Prompts(boxes_xyxy=BOXES)] * n
+        assert_same(compiled.segment(frames, asked), plain.segment(frames, asked))
+    assert sizes == [1, 4, 4, 2]
+
+
+def test_words_that_there_are_not_are_refused(small):
     for setting in ("batching", "compile_mode"):
         with pytest.raises(ConfigError, match=f"^{setting} "):
             segmenter(small, "nano_segmenter", **{setting: "maybe"})
@@ -342,6 +365,7 @@ def test_compiling_needs_fixed_sizes(small):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_compiled_network_gives_the_same_masks(alone, small):
-    compiled = in_buckets(small, compile_mode="default")
+@pytest.mark.parametrize("batching", ["image", "bucket"])
+def test_a_compiled_network_gives_the_same_masks(alone, small, batching):
+    compiled = in_buckets(small, compile_mode="default", batching=batching)
     assert_same(compiled.segment(FRAMES, ASKED), alone.segment(FRAMES, ASKED))
