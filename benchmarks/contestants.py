@@ -44,12 +44,14 @@ ULTRALYTICS = {
 @dataclass(frozen=True, slots=True)
 class Setup:
     """Weights and where they compute: `config` is a choice of `segment=`, `device` cpu or cuda, `random` weights
-    instead of its own. `bf16`: ours in bfloat16 also where nobody would choose it."""
+    instead of its own. `bf16`: ours in bfloat16 also where nobody would choose it. `compiled`: compiled networks on
+    a CPU too, where the first pass of each takes minutes."""
 
     config: str
     device: str
     random: bool = False
     bf16: bool = False
+    compiled: bool = False
 
     @property
     def segment(self) -> list[str]:
@@ -104,7 +106,7 @@ def contestants(setup: Setup) -> list[Contestant]:
             strongest,
         ),
     ]
-    if setup.device == "cuda":
+    if setup.device == "cuda" or setup.compiled:
         found.append(Contestant("predictor, set_image_batch, compiled", compiled_predictor, strongest))
     if setup.config in ULTRALYTICS:
         found.append(Contestant("ultralytics SAM", ultralytics_loop))
@@ -112,11 +114,18 @@ def contestants(setup: Setup) -> list[Contestant]:
         our_own("autolabel", "precision=float32", "batching=image"),
         our_own("autolabel, buckets", "precision=float32", "batching=bucket"),
     ]
+    if setup.compiled:
+        found.append(
+            our_own("autolabel, compiled", "precision=float32", "batching=bucket", "compile_mode=default")
+        )
     offered = offers_bf16(setup)
     if offered or setup.bf16:
         # Random weights have logits near 0: how far bfloat16 moves their masks says nothing about trained ones.
         judged = offered and not setup.random
         found.append(our_own("autolabel, bfloat16", "precision=bfloat16", "batching=auto", judged=judged))
+        if setup.compiled:
+            settings = "precision=bfloat16", "batching=bucket", "compile_mode=default"
+            found.append(our_own("autolabel, bfloat16, compiled", *settings, judged=judged))
     return found
 
 
@@ -147,10 +156,8 @@ def absent(setup: Setup) -> list[str]:
         found.append("sam2_amg_server of torchao (was taken out of torchao)")
     if setup.config not in ULTRALYTICS:
         found.append(f"ultralytics SAM (has no network such as {setup.config})")
-    if setup.device != "cuda":
-        found.append(
-            "the predictor with a compiled encoder (on a GPU only: compiling takes longer than the pictures)"
-        )
+    if not (setup.device == "cuda" or setup.compiled):
+        found.append("compiled networks (on a CPU that takes longer than these pictures; --compiled)")
     if not (offers_bf16(setup) or setup.bf16):
         found.append(
             f"ours in bfloat16 (slow here, or ruled out by segment={setup.config}; --bf16 shows it all the same)"
@@ -213,7 +220,8 @@ def compiled_predictor(networks: Networks, _: Path) -> Label:
     """`batched` with `compile_image_encoder` of sam2_base.py, on a network of its own."""
     model = Networks(networks.setup).library()
     encoder = model.image_encoder
-    encoder.forward = torch.compile(encoder.forward, mode="max-autotune", fullgraph=True, dynamic=False)
+    mode = "max-autotune" if networks.setup.device == "cuda" else "default"
+    encoder.forward = torch.compile(encoder.forward, mode=mode, fullgraph=True, dynamic=False)
     return partial(batched, predictor_of(model))
 
 

@@ -79,7 +79,7 @@ def main() -> int:
     lines, beyond = [*header(options), *tail_table(options.repeats or 5)], []
     for config in options.models:
         rows, names = model_table(
-            Setup(config, options.device, options.random, options.bf16), photographs, options
+            Setup(config, options.device, options.random, options.bf16, options.compiled), photographs, options
         )
         lines += rows
         beyond += names
@@ -99,6 +99,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "they wait, which counts as CPU seconds",
     )  # fmt: skip
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 too, where nobody would choose it")
+    parser.add_argument("--compiled", action="store_true", help="compiled networks on a CPU too, minutes each")
     parser.add_argument("--skip", nargs="*", default=[], help="contestants to leave out; the reference stays")
     parser.add_argument("--random", action="store_true", help="random weights: for speed where none are at hand")
     parser.add_argument("--pictures", type=Path, help="a folder of photographs instead of the samples")

@@ -203,10 +203,21 @@ def test_bfloat16_is_judged_where_somebody_would_choose_it(setup, there, judged,
     assert not found[REFERENCE].judged
 
 
+def test_compiled_networks_take_part_where_they_are_wanted(units):
+    units(True)
+    wanted = {one.name for one in contestants(Setup("nano", "cpu", bf16=True, compiled=True))}
+    assert wanted - {one.name for one in contestants(Setup("nano", "cpu", bf16=True))} == {
+        "predictor, set_image_batch, compiled",
+        "autolabel, compiled",
+        "autolabel, bfloat16, compiled",
+    }
+    assert "compiled networks" not in "; ".join(absent(Setup("nano", "cpu", compiled=True)))
+
+
 def test_who_is_missing_is_named_with_the_reason(units):
     units(False)
     told = "; ".join(absent(Setup("nano", "cpu")))
-    for name in ("torchao", "auto_annotate", "Ray", "ultralytics SAM", "compiled encoder", "bfloat16"):
+    for name in ("torchao", "auto_annotate", "Ray", "ultralytics SAM", "compiled networks", "bfloat16"):
         assert name in told
     assert "ultralytics SAM" not in "; ".join(absent(Setup("sam2_tiny", "cpu")))
 
