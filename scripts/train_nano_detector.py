@@ -54,12 +54,8 @@ EMA_DECAY, EMA_RAMP_STEPS = 0.9985, 600
 SIDE_JITTER_PX = 32
 LEVEL_RANGE = (2.0, 8.0)  # an object of a level is so many strides large: the root of its box's area
 FINISHING = 0.88  # share of the budget after which most pictures are no longer composed
-COARSEST = (
-    "model.20.",
-    "model.22.",
-    "model.23.cv2.2.",
-    "model.23.cv3.2.",
-)  # yolo11: stride 32 alone goes through them
+# Of yolo11: what the detections of stride 32 alone go through.
+COARSEST = ("model.20.", "model.22.", "model.23.cv2.2.", "model.23.cv3.2.")
 
 
 class WeightedBackground(nn.Module):
