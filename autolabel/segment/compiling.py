@@ -14,21 +14,25 @@ logger = logging.getLogger(__name__)
 MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 
-def compiled(function: Callable[..., Any], mode: str, *, shapes: int) -> Callable[..., Any]:
-    """`function` through torch.compile, once for each of up to `shapes` shapes; as it is for `none`."""
+def compiled(function: Callable[..., Any], mode: str, *, shapes: int, device_kind: str) -> Callable[..., Any]:
+    """`function`, on `device_kind`, through torch.compile, once for each of up to `shapes` shapes; as it is for
+    `none`."""
     if mode == "none":
         return function
     import torch
-    from torch._dynamo import config
+    from torch._dynamo import config as tracing
+    from torch._inductor import config as compiling
 
     # Beyond it, which is eight, torch computes as if nothing was compiled. The limit is one for the whole process.
-    config.recompile_limit = max(config.recompile_limit, shapes)
+    tracing.recompile_limit = max(tracing.recompile_limit, shapes)
     # What it asks of the processor cannot be traced, and would cut the network into pieces.
     torch.compiler.assume_constant_result(has_bf16_without_amx)
     made = torch.compile(function, mode=mode, dynamic=False)
 
     def call(*inputs: Any) -> Any:
-        return _kept(made(*inputs))
+        # On a CPU oneDNN fuses more with weights that are constants.
+        with compiling.patch(freezing=device_kind == "cpu"):
+            return _kept(made(*inputs))
 
     return call
 

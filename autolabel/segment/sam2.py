@@ -156,7 +156,12 @@ class Sam2Segmenter(SamSegmenter[Features]):
         if batching == "bucket":
             self._buckets = self._in_buckets(compile_mode)
         self._compiles = compile_mode != "none"
-        self._encoder = compiled(encoder, compile_mode, shapes=num_buckets(self._images_at_once.size))
+        self._encoder = compiled(
+            encoder,
+            compile_mode,
+            shapes=num_buckets(self._images_at_once.size),
+            device_kind=self._device.type,
+        )
 
     def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
         side, device = self._model.image_size, self._device

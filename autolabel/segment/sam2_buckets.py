@@ -105,15 +105,15 @@ class BucketSegmenter:
         self._model = model
         self._decoder = MaskDecoder(model)
         self._to_input = to_input
-        self._encode = compiled(encode, compile_mode, shapes=num_buckets(images.size))
-        shapes = num_buckets(prompts.size) * _KINDS_OF_PROMPTS
-        self._maps = compiled(self._maps_of, compile_mode, shapes=shapes)
+        self._device = next(model.parameters()).device
+        kind, shapes = self._device.type, num_buckets(prompts.size) * _KINDS_OF_PROMPTS
+        self._encode = compiled(encode, compile_mode, shapes=num_buckets(images.size), device_kind=kind)
+        self._maps = compiled(self._maps_of, compile_mode, shapes=shapes, device_kind=kind)
         self._within = within
         self._images, self._prompts, self._choice = images, prompts, choice
         self._fused, self._prior = fused, prior
         self._compiles = compile_mode != "none"
         self._scores_objects = bool(model.pred_obj_scores)
-        self._device = next(model.parameters()).device
         self._copies = Copies(self._device)
         self._threads = Threads()
 

@@ -139,7 +139,7 @@ DECODER_SHAPES = {(4, prompts, points) for prompts in (1, 2, 4, 8, 16) for point
 def test_what_is_compiled_sees_few_shapes_whatever_it_is_asked(tiny, monkeypatch):
     seen = []
 
-    def as_if_compiled(function, mode, *, shapes):
+    def as_if_compiled(function, mode, *, shapes, device_kind):
         sizes = set()
         seen.append((shapes, sizes))
 
@@ -168,7 +168,7 @@ def test_no_shape_is_computed_without_having_been_compiled(tiny, monkeypatch):
 
     compile_ = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda function, mode, dynamic: compile_(function, backend=counting, dynamic=dynamic)
+        torch, "compile", lambda function, dynamic, **_: compile_(function, backend=counting, dynamic=dynamic)
     )
     torch.compiler.reset()
     with torch._dynamo.config.patch(recompile_limit=8):
@@ -340,7 +340,7 @@ def test_picture_by_picture_the_encoder_is_compiled_for_few_sizes(small, monkeyp
     plain = segmenter(small, "nano_segmenter", encode_batch=4, batching="image")
     sizes = []
 
-    def as_if_compiled(function, mode, *, shapes):
+    def as_if_compiled(function, mode, *, shapes, device_kind):
         assert (mode, shapes) == ("default", 3)  # 1, 2, 4
 
         def call(images):
