@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from autolabel.app.compose import build_all, compose
+from autolabel.app.build import build_all
+from autolabel.app.compose import compose
 from autolabel.app.main import choices
 from autolabel.core.errors import ExportError, MissingExtra
 from autolabel.core.protocols import RoundTrip
