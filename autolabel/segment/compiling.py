@@ -60,8 +60,8 @@ def check_compiler(mode: str, device_kind: str) -> None:
                 "CXX, or set compile_mode=none"
             ) from None
     logger.info(
-        "compile_mode=%s: the first picture waits for the compiler, for minutes; TORCHINDUCTOR_CACHE_DIR keeps what it "
-        "made",
+        "compile_mode=%s: the first picture waits for the compiler, seconds to minutes; TORCHINDUCTOR_CACHE_DIR "
+        "keeps what it made",
         mode,
     )
 

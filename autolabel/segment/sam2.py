@@ -128,10 +128,13 @@ class Sam2Segmenter(SamSegmenter[Features]):
         model, digest = load_model(described, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
         library = choose_linear(self._model, linear, device_kind=self._device.type, precision=self._precision)
-        self._encoder: Callable[[Any], tuple[Any, tuple[Any, ...]]]
-        self._encoder = encoder = ImageEncoder(self._model)
+        encoder = ImageEncoder(self._model)
         if self._precision == "bfloat16":
             encoder.hold_bfloat16()
+        self._compiles = compile_mode != "none"
+        self._encoder: Callable[[Any], tuple[Any, tuple[Any, ...]]] = compiled(
+            encoder, compile_mode, shapes=num_buckets(self._images_at_once.size), device_kind=self._device.type
+        )
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size
         self._decoder = MaskDecoder(self._model)
@@ -155,13 +158,6 @@ class Sam2Segmenter(SamSegmenter[Features]):
             self._identity["linear"] = library
         if batching == "bucket":
             self._buckets = self._in_buckets(compile_mode)
-        self._compiles = compile_mode != "none"
-        self._encoder = compiled(
-            encoder,
-            compile_mode,
-            shapes=num_buckets(self._images_at_once.size),
-            device_kind=self._device.type,
-        )
 
     def _in_buckets(self, compile_mode: str) -> BucketSegmenter:
         side, device = self._model.image_size, self._device

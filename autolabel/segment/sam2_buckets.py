@@ -83,9 +83,10 @@ def _joined(parts: Sequence[Asked]) -> Asked:
 class BucketSegmenter:
     """Boxes and points of many pictures to masks, with the network of a SAM2Base (`model`).
 
-    `encode(images)` gives of (I, 3, R, R) the embedding and the features of strides 4 and 8. Pictures and prompts are
-    computed in the chunks of `images` and `prompts`; `choice` is one of CHOICES. `within()` is what every computation
-    runs in. `compile_mode` is one of torch.compile's, or `none`. Masks of boxes are made with the `prior`.
+    `encode(images)` gives of (I, 3, R, R) the embedding and the features of strides 4 and 8, compiled already. Pictures
+    and prompts are computed in the chunks of `images` and `prompts`; `choice` is one of CHOICES. `within()` is what
+    every computation runs in. `compile_mode` is one of torch.compile's, or `none`. Masks of boxes are made with the
+    `prior`.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class BucketSegmenter:
         self._to_input = to_input
         self._device = next(model.parameters()).device
         kind, shapes = self._device.type, num_buckets(prompts.size) * _KINDS_OF_PROMPTS
-        self._encode = compiled(encode, compile_mode, shapes=num_buckets(images.size), device_kind=kind)
+        self._encode = encode
         self._maps = compiled(self._maps_of, compile_mode, shapes=shapes, device_kind=kind)
         self._within = within
         self._images, self._prompts, self._choice = images, prompts, choice
