@@ -115,14 +115,14 @@ def contestants(setup: Setup) -> list[Contestant]:
         our_own("autolabel, buckets", "precision=float32", "batching=bucket"),
     ]
     if setup.compiled:
-        found.append(our_own("autolabel, compiled", "precision=float32", "batching=image", "compile_mode=default"))
+        found.append(our_own("autolabel, compiled", "precision=float32", "batching=auto", "compile_mode=default"))
     offered = offers_bf16(setup)
     if offered or setup.bf16:
         # Random weights have logits near 0: how far bfloat16 moves their masks says nothing about trained ones.
         judged = offered and not setup.random
         found.append(our_own("autolabel, bfloat16", "precision=bfloat16", "batching=auto", judged=judged))
         if setup.compiled:
-            settings = "precision=bfloat16", "batching=image", "compile_mode=default"
+            settings = "precision=bfloat16", "batching=auto", "compile_mode=default"
             found.append(our_own("autolabel, bfloat16, compiled", *settings, judged=judged))
     return found
 

@@ -38,7 +38,7 @@ _STD_RGB = (0.229, 0.224, 0.225)
 # sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
 _MASK_INPUT_LIMIT = 32.0
 
-ARITHMETIC: Mapping[Precision, str] = {"float32": "3", "bfloat16": "4"}
+ARITHMETIC: Mapping[Precision, str] = {"float32": "4", "bfloat16": "5"}
 """Version of our own computing, from pixels to logits. It counts up whenever the last digits of an answer may change,
 so that an earlier run is not continued with others."""
 

@@ -76,9 +76,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
 
     `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together
     (`sam2_buckets.py`; in a few fixed sizes where they are compiled), as far as they are boxes and points without
-    refine steps. `auto`: buckets on a GPU. `compile_mode` is one of torch.compile's modes, or `none`: for buckets the
-    whole network is compiled, else the image encoder. `linear` says which library computes the linear layers of
-    float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
+    refine steps. `auto`: buckets on a GPU, and where they are compiled. `compile_mode` is one of torch.compile's modes,
+    or `none`: for buckets the whole network is compiled, else the image encoder. `linear` says which library computes
+    the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
 
     `box_prior` is null, `nano`, or the path of a file of `scripts/fit_box_prior.py`: what a small box itself says about
     its mask, fitted to the logits of one model (`ops/box_prior.py`). `nano` is for the weights that it was fitted to,
@@ -120,10 +120,14 @@ class Sam2Segmenter(SamSegmenter[Features]):
                 chunk_on_cuda=128,
             )
         )
+        self._compiles = one_of("compile_mode", compile_mode, MODES) != "none"
+        check_compiler(compile_mode, self._device.type)
         batching = chosen_batching(
-            batching, masks=self._masks, refine_steps=self._refine_steps, on_cuda=self._device.type == "cuda"
+            batching,
+            masks=self._masks,
+            refine_steps=self._refine_steps,
+            pays=self._compiles or self._device.type == "cuda",
         )
-        check_compiler(one_of("compile_mode", compile_mode, MODES), self._device.type)
         described = read_architecture(architecture)
         model, digest = load_model(described, weights)
         self._model = model.to(self._device).eval().requires_grad_(False)
@@ -131,13 +135,15 @@ class Sam2Segmenter(SamSegmenter[Features]):
         encoder = ImageEncoder(self._model)
         if self._precision == "bfloat16":
             encoder.hold_bfloat16()
-        self._compiles = compile_mode != "none"
         self._encoder: Callable[[Any], tuple[Any, tuple[Any, ...]]] = compiled(
             encoder, compile_mode, shapes=num_buckets(self._images_at_once.size), device_kind=self._device.type
         )
         self._scores_objects = bool(self._model.pred_obj_scores)
         self._mask_input_hw = self._model.sam_prompt_encoder.mask_input_size
         self._decoder = MaskDecoder(self._model)
+        if not prompt_chunk and self._device.type == "cpu":
+            at_once = self._prompts_at_once
+            at_once.size = min(at_once.size, self._decoder.prompts_at_once)
         self._identity = {
             "weights": digest,
             "architecture": hashlib.sha256(described.encode()).hexdigest(),
@@ -231,11 +237,11 @@ def box_prior_path(box_prior: str) -> Path:
     return SHIPPED_BOX_PRIOR if box_prior == "nano" else Path(box_prior).expanduser()
 
 
-def chosen_batching(batching: str, *, masks: str, refine_steps: int, on_cuda: bool) -> str:
-    """`image` or `bucket`, whichever it will be; ConfigError for words that there are not. Refine steps and choices by
-    the prompt's box leave nothing to buckets."""
+def chosen_batching(batching: str, *, masks: str, refine_steps: int, pays: bool) -> str:
+    """`image` or `bucket`, whichever it will be; ConfigError for words that there are not. `pays` is whether buckets
+    are faster here. Refine steps and choices by the prompt's box leave nothing to them."""
     if one_of("batching", batching, _BATCHING) == "auto":
-        batching = "bucket" if on_cuda else "image"
+        batching = "bucket" if pays else "image"
     return "image" if refine_steps or masks not in CHOICES else batching
 
 

@@ -2,8 +2,8 @@
 they are compiled.
 
 The device does not wait for masks: the maps of a bucket travel into pinned memory while the next one is computed,
-and threads make them into run lengths. Computes the same on a CPU, where it is slower than one picture after the
-other. Refuses prompts with masks, sieves and refine steps: `sam2.py` asks those picture by picture. Imports no model.
+and threads make them into run lengths. Computes the same on a CPU, where it pays only compiled. Refuses prompts with
+masks, sieves and refine steps: `sam2.py` asks those picture by picture. Imports no model.
 
 Letters in shapes: I pictures of one encoder call, N prompts, P points, R the model's image side, h and w the
 low-resolution mask.
@@ -204,10 +204,13 @@ class BucketSegmenter:
 
     def _bucket(self, images: ImageSide, asked: Asked) -> tuple[Any, ...]:
         """The maps (N, h, w) of the prompts and their scores (N, 3). Only what is compiled pays for few sizes."""
-        columns = [upload(a, self._device) for a in (asked.image, asked.xy, asked.labels)]
+        columns = [upload(a, self._device) for a in (asked.xy, asked.labels, asked.image)]
         if self._compiles:
             columns = [padded(column, bucket_of(len(asked), self._prompts.size)) for column in columns]
-        return tuple(values[: len(asked)] for values in self._maps(images, *columns))
+        xy, labels, image = columns
+        # The decoder reads the places of an only picture once for all of its prompts.
+        maps = self._maps(images, None if len(images) == 1 else image, xy, labels)
+        return tuple(values[: len(asked)] for values in maps)
 
     def _maps_of(self, images: ImageSide, image: Any, xy: Any, labels: Any) -> tuple[Any, Any]:
         sparse, _ = self._decoder.embed((xy, labels), None)

@@ -27,6 +27,9 @@ _AT_ONCE_BYTES = 16 << 20
 """Most bytes of the widest array of a block on a CPU. A larger block is computed strip by strip: the widest of SAM
 2.1 tiny has 151 MB, in new pages each time and far beyond every cache."""
 _STRIP_BYTES = 4 << 20
+_COMPILED_STRIP_BYTES = 24 << 20
+"""What both are in a compiled graph, which holds every strip and so should have few: from 32 MB on malloc takes new
+pages for every array (mallopt(3), M_MMAP_THRESHOLD)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,18 +166,21 @@ def run_block(block: Any, values: Any) -> Any:
 
 def _rows_a_strip(block: Any, values: Any) -> int | None:
     """How many rows of (B, H, W, C) to compute at a time, whole windows; None for all. Not where gradients are
-    recorded, and not in a compiled graph, which would hold every strip."""
+    recorded."""
     import torch
 
-    if values.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if values.device.type != "cpu" or torch.is_grad_enabled():
         return None
     b, h, w, _ = values.shape
     widest = max(block.attn.qkv.out_features, block.mlp.layers[0].out_features)
-    row_bytes = w * widest * values.element_size()
-    if b * h * row_bytes <= _AT_ONCE_BYTES:
+    row_bytes = w * widest * type_of_products(values).itemsize
+    at_once, strip = _AT_ONCE_BYTES, _STRIP_BYTES
+    if torch.compiler.is_compiling():
+        at_once = strip = _COMPILED_STRIP_BYTES
+    if b * h * row_bytes <= at_once:
         return None
     step = block.window_size or 1
-    return max(_STRIP_BYTES // (row_bytes * step), 1) * step
+    return max(strip // (row_bytes * step), 1) * step
 
 
 def _by_strips(run: Callable[[Any], Any], values: Any, rows: int) -> Any:

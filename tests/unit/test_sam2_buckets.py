@@ -20,6 +20,7 @@ from autolabel.ops.masks import encode, iou
 from autolabel.segment import sam2, sam2_buckets
 from autolabel.segment.compiling import bucket_of, padded
 from autolabel.segment.sam2_buckets import Threads, Work, flattened
+from autolabel.segment.sam2_decoder import MaskDecoder
 from tests.records import disc
 from tests.unit.test_segment_sam2 import BOXES, frame, segmenter
 
@@ -111,11 +112,27 @@ def test_the_networks_see_few_sizes_and_pads_have_no_answers(together, monkeypat
 
     buckets = together._buckets
     monkeypatch.setattr(buckets, "_encode", watched(buckets._encode, lambda images: ("images", len(images))))
-    monkeypatch.setattr(buckets, "_maps", watched(buckets._maps, lambda side, image, *_: ("prompts", len(image))))
+    monkeypatch.setattr(buckets, "_maps", watched(buckets._maps, lambda side, image, xy, _: ("prompts", len(xy))))
     answers = together.segment(FRAMES, ASKED)
     assert [len(found) for found in answers] == [3, 7, 1]
     # 10 boxes of two pictures, then one of the third.
     assert sizes == [("images", 2), ("prompts", 4), ("prompts", 4), ("prompts", 2), ("images", 1), ("prompts", 1)]
+
+
+def test_prompts_of_an_only_picture_share_its_places(alone, small, monkeypatch):
+    """Rows of their own would be a copy of the whole image side a prompt."""
+    segmenter, seen = in_buckets(small, encode_batch=1), []
+    decode = MaskDecoder.__call__
+
+    def watched(self, images, image_of_prompt, sparse):
+        seen.append((len(images), image_of_prompt))
+        return decode(self, images, image_of_prompt, sparse)
+
+    monkeypatch.setattr(MaskDecoder, "__call__", watched)
+    found = segmenter.segment(FRAMES, ASKED)
+    assert set(seen) == {(1, None)}
+    monkeypatch.undo()
+    assert_same(found, alone.segment(FRAMES, ASKED))
 
 
 COUNTS = [(1, 1), (1, 2), (1, 3), (1, 8), (2, 1), (3, 1), (4, 8)]
@@ -214,7 +231,7 @@ def full_above(limit, function, size_of):
 @pytest.mark.parametrize(("part", "limit"), [("_encode", 1), ("_maps", 1)])
 def test_out_of_memory_halves_the_bucket_and_loses_nothing(alone, together, monkeypatch, part, limit):
     buckets = together._buckets
-    size_of = len if part == "_encode" else lambda side, image, *_: len(image)
+    size_of = len if part == "_encode" else lambda side, image, xy, _: len(xy)
     monkeypatch.setattr(buckets, part, full_above(limit, getattr(buckets, part), size_of))
     assert_same(together.segment(FRAMES, ASKED), alone.segment(FRAMES, ASKED))
 
@@ -356,6 +373,16 @@ def test_picture_by_picture_the_encoder_is_compiled_for_few_sizes(small, monkeyp
         frames, asked = [frame(seed) for seed in range(n)], [Prompts(boxes_xyxy=BOXES)] * n
         assert_same(compiled.segment(frames, asked), plain.segment(frames, asked))
     assert sizes == [1, 4, 4, 2]
+
+
+@pytest.mark.parametrize(("compile_mode", "batching"), [("none", "image"), ("default", "bucket")])
+def test_left_to_the_device_a_cpu_fills_buckets_where_they_are_compiled(
+    small, monkeypatch, compile_mode, batching
+):
+    for module in (sam2, sam2_buckets):
+        monkeypatch.setattr(module, "compiled", lambda function, *_, **__: function)
+    found = segmenter(small, "nano_segmenter", compile_mode=compile_mode, batching="auto")
+    assert found.identity["batching"] == batching
 
 
 def test_words_that_there_are_not_are_refused(small):

@@ -90,6 +90,21 @@ def test_large_blocks_strip_by_strip_give_the_same_features(monkeypatch, archite
         assert float((one - other).abs().max() / one.abs().mean()) < 1e-5
 
 
+def test_a_compiled_graph_has_few_strips(monkeypatch):
+    """SAM 2.1 tiny at its own size: only what malloc would take new pages for is in pieces."""
+    block = built("sam2.1/sam2.1_hiera_t.yaml", 256).image_encoder.trunk.blocks[0]
+    values = torch.empty(1, 256, 256, 96)
+    with torch.inference_mode():
+        eager = sam2_encoder._rows_a_strip(block, values)
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        compiled = sam2_encoder._rows_a_strip(block, values)
+        with torch.autocast("cpu", torch.bfloat16):
+            halves = sam2_encoder._rows_a_strip(block, values)
+    assert (eager, compiled, halves) == (8, 64, 128)
+    for rows, item_bytes in ((compiled, 4), (halves, 2)):
+        assert rows * 256 * 384 * item_bytes <= sam2_encoder._COMPILED_STRIP_BYTES
+
+
 @pytest.mark.parametrize("levels", [[0, 1, 2, 3], [0, 2, 3], [1, 2, 3], [0, 1], [3]])
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 def test_every_way_down_through_the_levels_gives_the_librarys_features(levels, mode):

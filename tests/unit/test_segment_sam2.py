@@ -13,9 +13,10 @@ from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, ImageError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts, Sieve
 from autolabel.ops.masks import encode
-from autolabel.segment import sam, sam2
+from autolabel.segment import sam, sam2, sam2_decoder
 from autolabel.segment.answers import logits_rle, matching_arithmetic
 from autolabel.segment.sam2 import Sam2Segmenter
+from autolabel.segment.sam2_decoder import MaskDecoder
 from tests.records import disc
 
 TINY = "sam2.1/sam2.1_hiera_t.yaml"
@@ -119,6 +120,25 @@ def test_chunks_do_not_change_masks(nano, chunk):
     asked = [Prompts(boxes_xyxy=np.concatenate([BOXES, BOXES[:1] + 3]))]
     chunked = segmenter(prompt_chunk=chunk).segment([frame()], asked)
     assert masks_of(chunked) == masks_of(nano.segment([frame()], asked))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "given", "at_once"),
+    [("nano", 0, 4), (TINY, 0, 2), (TINY, 9, 9)],
+)
+def test_on_a_cpu_large_models_are_asked_with_fewer_prompts_at_once(architecture, given, at_once, monkeypatch):
+    loaded = segmenter(architecture, "random:0", prompt_chunk=given)
+    sizes, upscaled = [], MaskDecoder._upscaled
+
+    def watched(*inputs):
+        found = upscaled(*inputs)
+        sizes.append((len(found), found.nbytes))
+        return found
+
+    monkeypatch.setattr(MaskDecoder, "_upscaled", watched)
+    loaded.segment([frame()], [Prompts(boxes_xyxy=np.repeat(BOXES[:1], 9, axis=0))])
+    assert sizes[0][0] == at_once
+    assert given or sizes[0][1] <= sam2_decoder._AT_ONCE_BYTES
 
 
 def test_pictures_encoded_together_have_the_masks_they_have_alone(nano):
