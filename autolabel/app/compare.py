@@ -241,7 +241,8 @@ def _table(found: Comparison) -> Iterator[list[str]]:
 
 def _changes_text(changes: Changes) -> Iterator[str]:
     words = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in changes.counts.items() if number)
-    same = f"{changes.identical} identical, {changes.close} nearly identical, {words or 'no difference'}"
+    close = f"{changes.close} alike (IoU of {changes.moved_iou:g} or more)"
+    same = f"{changes.identical} identical, {close}, {words or 'no other difference'}"
     yield f"objects    {same if changes.compared else 'nothing was compared'}"
     yield f"           ({changes.before} -> {changes.after}, {counted(changes.compared, '{} picture[|s]')} compared)"
     for what, number, _ in changes.elsewhere:

@@ -224,7 +224,7 @@ def _objects(found: Changes) -> Section:
     )
     same = [
         ("Identical", found.identical, "to the pixel"),
-        ("Nearly identical", found.close, f"IoU of {found.moved_iou:g} or more"),
+        ("Alike", found.close, f"IoU of {found.moved_iou:g} or more"),
     ]
     counts = [(title, found.counts.get(kind, 0), hint) for kind, (title, hint) in kinds.items()]
     parts = [tiles([*same, *counts]), *_class_tables(found, kinds)]
