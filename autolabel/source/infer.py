@@ -422,6 +422,11 @@ class AutoSource:
     @cached_property
     def _source(self) -> Source:
         kind, path = self.kind, self._path
+        if kind not in _WITH_LABELS and self._images_dir is not None:
+            raise SourceError(
+                f"source.images_dir={self._images_dir!r} is for labels that do not lie beside their pictures, and "
+                f"{path!r} is {self.reason}: leave it out, or name the kind, e.g. source=png_masks"
+            )
         if kind == "png_masks":
             return PngMaskSource(path=path, kind=_mask_kind(_mask_files(path)))
         if kind in _PICTURES_ALONE:

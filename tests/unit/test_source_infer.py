@@ -170,6 +170,24 @@ def test_a_devkit_of_pngs_alone_is_a_voc_data_set(tmp_path):
     assert (a.image_id, a.split, len(a.labels), b.labels) == ("JPEGImages/a.jpg", "val", 0, None)
 
 
+@pytest.mark.parametrize(
+    ("path", "files", "said"),
+    [
+        ("", {"a.jpg": b""}, "is a folder of pictures"),
+        ("*.jpg", {"a.jpg": b""}, "is a pattern"),
+        ("x.txt", {"x.txt": b"a.jpg\n", "a.jpg": b""}, "is a text file that names pictures"),
+        ("", {"classes.txt": b"a", "images/a.jpg": b"", "masks/a.png": PNG}, "is pictures and class-id PNGs"),
+    ],
+)
+def test_a_folder_of_pictures_is_not_passed_over_where_it_is_not_used(tmp_path, path, files, said):
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    source = AutoSource(path=f"{tmp_path}/{path}".rstrip("/"), images_dir=str(tmp_path / "elsewhere"))
+    with pytest.raises(SourceError, match=rf"^source\.images_dir=.*elsewhere.* {said}.*: leave it out, or"):
+        list(source.images())
+
+
 @pytest.mark.parametrize("path", ["", "data/train-00000.parquet"])
 def test_parquet_files_are_read(tmp_path, path):
     pa = pytest.importorskip("pyarrow")
