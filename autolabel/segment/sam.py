@@ -18,7 +18,7 @@ import numpy as np
 
 from autolabel.core.types import Float32, Frame, Int64, PromptedMask, Prompts, Sieve, UInt8
 from autolabel.ops.box_prior import BoxPrior
-from autolabel.ops.device import Chunks, Precision, autocast, not_finite, upload
+from autolabel.ops.device import Chunks, Precision, autocast, not_finite, upload, without_denormals
 from autolabel.segment.answers import (
     STABILITY_OFFSET,
     Canvas,
@@ -38,7 +38,7 @@ _STD_RGB = (0.229, 0.224, 0.225)
 # sam2/sam2_image_predictor.py: what a mask prompt made of logits is clamped to.
 _MASK_INPUT_LIMIT = 32.0
 
-ARITHMETIC: Mapping[Precision, str] = {"float32": "4", "bfloat16": "5"}
+ARITHMETIC: Mapping[Precision, str] = {"float32": "5", "bfloat16": "6"}
 """Version of our own computing, from pixels to logits. It counts up whenever the last digits of an answer may change,
 so that an earlier run is not continued with others."""
 
@@ -90,7 +90,8 @@ class SamSegmenter(ABC, Generic[F]):
         """The context that every forward pass runs in."""
         import torch
 
-        with self._lock, torch.inference_mode(), autocast(self._device.type, self._precision):
+        kind = self._device.type
+        with self._lock, torch.inference_mode(), autocast(kind, self._precision), without_denormals(kind):
             yield
 
     @abstractmethod

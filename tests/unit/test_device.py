@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from autolabel.core.errors import ImageError
-from autolabel.ops.device import Chunks, choose_precision, every_digit, runs_bf16
+from autolabel.ops.device import Chunks, choose_precision, every_digit, runs_bf16, without_denormals
 
 
 def with_room_for(limit: int, sizes: list[int]):
@@ -23,6 +23,29 @@ def with_room_for(limit: int, sizes: list[int]):
         return list(range(start, stop))
 
     return run
+
+
+def denormals_are_zero() -> bool:
+    return bool(torch.full((8,), 1e-30).mul(1e-10).eq(0).all())
+
+
+def test_denormals_are_zero_within_and_as_before_afterwards():
+    assert not denormals_are_zero()
+    with without_denormals("cpu"):
+        assert denormals_are_zero()
+    assert not denormals_are_zero()
+    with pytest.raises(KeyError), without_denormals("cpu"):
+        raise KeyError
+    assert not denormals_are_zero()
+    with without_denormals("cuda"):
+        assert not denormals_are_zero()
+    torch.set_flush_denormal(True)
+    try:
+        with without_denormals("cpu"):
+            pass
+        assert denormals_are_zero(), "whoever wanted it so keeps it"
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_out_of_memory_halves_the_chunk_and_goes_on():

@@ -13,7 +13,7 @@ from autolabel.core.configs import configs_dir
 from autolabel.core.errors import ConfigError, ImageError, WeightsError
 from autolabel.core.types import Frame, ImageInfo, ImageRef, Prompts, Sieve
 from autolabel.ops.masks import encode
-from autolabel.segment import sam, sam2, sam2_decoder
+from autolabel.segment import answers, sam, sam2, sam2_buckets, sam2_decoder
 from autolabel.segment.answers import logits_rle, matching_arithmetic
 from autolabel.segment.sam2 import Sam2Segmenter
 from autolabel.segment.sam2_decoder import MaskDecoder
@@ -139,6 +139,23 @@ def test_on_a_cpu_large_models_are_asked_with_fewer_prompts_at_once(architecture
     loaded.segment([frame()], [Prompts(boxes_xyxy=np.repeat(BOXES[:1], 9, axis=0))])
     assert sizes[0][0] == at_once
     assert given or sizes[0][1] <= sam2_decoder._AT_ONCE_BYTES
+
+
+@pytest.mark.parametrize("batching", ["image", "bucket"])
+def test_networks_compute_without_denormals_and_masks_are_made_with_them(batching, monkeypatch):
+    loaded, seen = segmenter(batching=batching), []
+    decode, prompted = MaskDecoder.__call__, answers.prompted
+
+    def watched(function):
+        return lambda *inputs: (
+            seen.append(bool(torch.full((8,), 1e-30).mul(1e-10).eq(0).all())) or function(*inputs)
+        )
+
+    monkeypatch.setattr(MaskDecoder, "__call__", watched(decode))
+    for module in (answers, sam2_buckets):
+        monkeypatch.setattr(module, "prompted", watched(prompted))
+    loaded.segment([frame()], [Prompts(boxes_xyxy=BOXES)])
+    assert seen == [True, False, False, False]
 
 
 def test_pictures_encoded_together_have_the_masks_they_have_alone(nano):
