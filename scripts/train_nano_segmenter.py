@@ -763,6 +763,9 @@ def main() -> None:
     args = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
+    # A softmax leaves them to far places. The decoder forwards and backwards, eight boxes: 0.38 s with them in float32,
+    # 0.13 without, on AMX in bfloat16 0.14 and 0.13.
+    torch.set_flush_denormal(True)
     # On AMD this sends float32 products to oneDNN, which is faster and as exact. AMX and CUDA round them, as autocast
     # does the others: for training that is enough, and on AMX a step takes a third of the time.
     torch.set_float32_matmul_precision("medium")
