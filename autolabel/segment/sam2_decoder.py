@@ -88,7 +88,7 @@ class MaskDecoder:
 
     @property
     def prompts_at_once(self) -> int:
-        """As many as a CPU computes fastest."""
+        """Most on a CPU: more would leave memory that is there already. Small models are faster with fewer."""
         places, channels = self._pe_1KC.shape[1:]
         return max(_AT_ONCE_BYTES // (16 * places * channels // 8 * 4), 1)  # what `_upscaled` gives is the largest
 

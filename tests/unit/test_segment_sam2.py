@@ -18,6 +18,7 @@ from autolabel.segment.answers import logits_rle, matching_arithmetic
 from autolabel.segment.sam2 import Sam2Segmenter
 from autolabel.segment.sam2_decoder import MaskDecoder
 from tests.records import disc
+from tests.unit.test_device import denormals_are_zero
 
 TINY = "sam2.1/sam2.1_hiera_t.yaml"
 BOXES = np.array([[20, 30, 90, 110], [60, 10, 150, 60], [5, 70, 155, 118]], np.float32)
@@ -147,9 +148,7 @@ def test_networks_compute_without_denormals_and_masks_are_made_with_them(batchin
     decode, prompted = MaskDecoder.__call__, answers.prompted
 
     def watched(function):
-        return lambda *inputs: (
-            seen.append(bool(torch.full((8,), 1e-30).mul(1e-10).eq(0).all())) or function(*inputs)
-        )
+        return lambda *inputs: seen.append(denormals_are_zero()) or function(*inputs)
 
     monkeypatch.setattr(MaskDecoder, "__call__", watched(decode))
     for module in (answers, sam2_buckets):
