@@ -42,6 +42,9 @@ def kinds(random, h, w):
         "integers": np.round(noise * 3).astype(np.float32),
         "ties": (random.choice([-1.1, 1.1], (h, w)) * random.choice([1, 2, 3], (h, w))).astype(np.float32),
         "one pixel": single,
+        "so small that mixes become 0": (np.sign(noise + 1) * 10.0 ** random.uniform(-46, -43, (h, w))).astype(
+            np.float32
+        ),
         "nothing": np.full((h, w), -2, np.float32),
         "zero": np.zeros((h, w), np.float32),
         "all": np.full((h, w), 2, np.float32),
