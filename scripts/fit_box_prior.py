@@ -129,11 +129,11 @@ def _answers(
     """Of boxes with their masks and sides; the picture is encoded where there are any."""
     if not boxes:
         return
-    features = encode(model, normalize(stretch(image_rgb, model.image_size)[None]))
+    encoded = encode(model, normalize(stretch(image_rgb, model.image_size)[None]))
     for start in range(0, len(boxes), PROMPTS_A_CALL):
         some = boxes[start : start + PROMPTS_A_CALL]
         scaled = np.array([box for box, _, _ in some]) * np.tile(_to_input(model, image_rgb), 2)
-        logits = answers_to_boxes(model, features, torch.from_numpy(scaled))[0].numpy()
+        logits = answers_to_boxes(model, encoded, torch.from_numpy(scaled))[0].numpy()
         for one, (box, truth, side) in zip(logits, some, strict=True):
             yield _known(one, box, truth, side, rng)
 

@@ -46,6 +46,7 @@ from scripts.nano.segmenter import (
     TOP_LEFT,
     WEIGHTS,
     Decoded,
+    as_encoded,
     build_segmenter,
     decode,
     encode,
@@ -390,10 +391,10 @@ def step_loss(
     rounds: int = 1,
     filled_box_rate: float = 0.0,
 ) -> tuple[Tensor, dict[str, float]]:
-    features = encode(model, boxes.images_B3SS)
+    encoded = encode(model, boxes.images_B3SS)
 
     def ask(batch: Batch, mask_input: Tensor | None = None) -> Decoded:
-        return decode(model, features, batch.image_of_prompt_N, batch.points_NT2, batch.labels_NT, mask_input)
+        return decode(encoded, batch.image_of_prompt_N, batch.points_NT2, batch.labels_NT, mask_input)
 
     box_answer = ask(boxes, filled_boxes(boxes) if rng.random() < filled_box_rate else None)
     click_answer = ask(clicks)
@@ -544,7 +545,8 @@ class Trainer:
                 points_NT2=boxes_N22,
                 labels_NT=torch.tensor([TOP_LEFT, BOTTOM_RIGHT]).expand(n, -1),
             )
-            answer = decode(model, features, asked.image_of_prompt_N, asked.points_NT2, asked.labels_NT)
+            encoded = as_encoded(model, features)
+            answer = decode(encoded, asked.image_of_prompt_N, asked.points_NT2, asked.labels_NT)
             loss, report = prompt_loss(answer, asked, single=1.0, several=0.35)
             return loss, report["iou"]
 

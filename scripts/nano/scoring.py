@@ -23,6 +23,7 @@ from scripts.nano.dataset import ObjectMask, Picture
 from scripts.nano.segmenter import (
     NEGATIVE,
     POSITIVE,
+    Encoded,
     answers_to_boxes,
     decode,
     encode,
@@ -88,38 +89,37 @@ def score(
     device = next(model.parameters()).device
     for picture, targets in chosen:
         image = stretch(picture.image_rgb, model.image_size)
-        features = encode(model, normalize(image[None], str(device)))
+        encoded = encode(model, normalize(image[None], str(device)))
         for start in range(0, len(targets), PROMPTS_A_CALL):
             some = targets[start : start + PROMPTS_A_CALL]
-            yield from _score_some(model, features, picture, some, grabcut, prior)
+            yield from _score_some(model, encoded, picture, some, grabcut, prior)
 
 
 def _score_some(
     model: Any,
-    features: list[torch.Tensor],
+    encoded: Encoded,
     picture: Picture,
     targets: list[ObjectMask],
     grabcut: bool,
     prior: BoxPrior | None,
 ) -> Iterator[Score]:
     h, w = picture.size_hw
+    device = encoded.embedding_BChw.device
     truths = [target.decode().astype(bool) for target in targets]
     to_input = np.array([model.image_size / w, model.image_size / h], np.float32)
     boxes = np.array([t.bbox_xyxy for t in targets], np.float32) * np.tile(to_input, 2)
     clicks = np.array([[innermost(truth)] for truth in truths], np.float32) * to_input
 
     def ask(points: NDArray[np.float32], labels: list[list[int]], earlier: torch.Tensor | None = None) -> Any:
-        device = features[0].device
         return decode(
-            model,
-            features,
+            encoded,
             torch.zeros(len(points), dtype=torch.long, device=device),
             torch.from_numpy(points).to(device),
             torch.tensor(labels, device=device),
             None if earlier is None else earlier[:, None].clamp(-MASK_INPUT_LIMIT, MASK_INPUT_LIMIT),
         )
 
-    box_logits, box_predicted = answers_to_boxes(model, features, torch.from_numpy(boxes).to(features[0].device))
+    box_logits, box_predicted = answers_to_boxes(model, encoded, torch.from_numpy(boxes).to(device))
     clicked = ask(clicks, [[POSITIVE]] * len(targets))
     box_masks = _at_size(box_logits[:, None], (h, w))[:, 0]
     click_masks = _at_size(clicked.logits_N4hw[:, 1:], (h, w))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from autolabel.ops.device import without_autocast
 from autolabel.segment.sam2 import hydra_left_alone
-from autolabel.segment.sam2_decoder import MaskDecoder
+from autolabel.segment.sam2_decoder import ImageSide, MaskDecoder
 from autolabel.segment.sam2_encoder import ImageEncoder
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -44,6 +44,14 @@ class Decoded(NamedTuple):
     logits_N4hw: Tensor  # mask token 0, then the three for ambiguous prompts
     ious_N4: Tensor
     object_logits_N: Tensor
+
+
+class Encoded(NamedTuple):
+    """Pictures as prompts ask of them, as often as they like: made once a step."""
+
+    decoder: MaskDecoder
+    images: ImageSide
+    embedding_BChw: Tensor
 
 
 def build_segmenter(image_size: int | None = None) -> nn.Module:
@@ -74,26 +82,30 @@ def stretch(image_rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return cv2.resize(image_rgb, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def encode(model: Any, images_B3SS: Tensor) -> list[Tensor]:
-    """Features at strides 4, 8 and 16. What follows from the weights is made anew each time: they are being trained."""
+def encode(model: Any, images_B3SS: Tensor) -> Encoded:
+    """What follows from the weights is made anew each time: they are being trained."""
     embedding, fine = ImageEncoder(model)(images_B3SS)
-    return [*fine, embedding]
+    return as_encoded(model, [*fine, embedding])
+
+
+def as_encoded(model: Any, features: list[Tensor]) -> Encoded:
+    """Of features (B, C, h, w) at strides 4, 8 and 16."""
+    *fine, embedding = features
+    with without_autocast(embedding.device.type):
+        decoder = MaskDecoder(model)  # it makes the codes of all places
+    return Encoded(decoder, decoder.image_side(embedding, (fine[0], fine[1])), embedding)
 
 
 def decode(
-    model: Any,
-    features: list[Tensor],
+    encoded: Encoded,
     image_of_prompt_N: Tensor,
     points_NT2: Tensor,
     labels_NT: Tensor,
     mask_input_N1hw: Tensor | None = None,
 ) -> Decoded:
     """All four masks of every prompt; points in pixels of the model's input."""
-    *fine, embedding = features
-    with without_autocast(points_NT2.device.type):
-        decoder = MaskDecoder(model)  # it makes the codes of all places
+    decoder, images, embedding = encoded
     sparse, dense = decoder.embed((points_NT2, labels_NT), mask_input_N1hw)
-    images = decoder.image_side(embedding, (fine[0], fine[1]))
     if mask_input_N1hw is None:
         found = decoder(images, image_of_prompt_N, sparse)
     else:
@@ -103,12 +115,12 @@ def decode(
     return Decoded(found.logits.float(), found.iou.float(), found.object_logit.float()[:, 0])
 
 
-def answers_to_boxes(model: Any, features: list[Tensor], boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
+def answers_to_boxes(model: Any, encoded: Encoded, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, h, w) and predicted IoU (N,) of boxes on one image, in pixels of the model's input."""
     n, device = len(boxes_N4), boxes_N4.device
     labels = torch.tensor([[TOP_LEFT, BOTTOM_RIGHT]] * n, device=device)
     first = torch.zeros(n, dtype=torch.long, device=device)
-    return single_mask(model, decode(model, features, first, boxes_N4.reshape(n, 2, 2), labels))
+    return single_mask(model, decode(encoded, first, boxes_N4.reshape(n, 2, 2), labels))
 
 
 def single_mask(model: Any, decoded: Decoded) -> tuple[Tensor, Tensor]:

@@ -191,9 +191,7 @@ def test_places_are_coded_alike_under_autocast():
     model.sam_prompt_encoder.register_forward_hook(lambda module, given, found: seen.append(found[0].detach()))
     for precision in ("float32", "bfloat16"):
         with torch.no_grad(), autocast("cpu", precision):
-            decode(
-                model, encode(model, images), torch.zeros(1, dtype=torch.long), points, torch.tensor([[POSITIVE]])
-            )
+            decode(encode(model, images), torch.zeros(1, dtype=torch.long), points, torch.tensor([[POSITIVE]]))
     assert torch.equal(*seen)
     assert seen[1].dtype == torch.float32
 

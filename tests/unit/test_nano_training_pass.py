@@ -55,7 +55,7 @@ def by_library(
 def by_product(
     model, images_B3SS: Tensor, points_NT2: Tensor, labels_NT: Tensor, earlier: Tensor | None
 ) -> Decoded:
-    return decode(model, encode(model, images_B3SS), IMAGE_OF_PROMPT_N, points_NT2, labels_NT, earlier)
+    return decode(encode(model, images_B3SS), IMAGE_OF_PROMPT_N, points_NT2, labels_NT, earlier)
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
