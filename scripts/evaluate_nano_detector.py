@@ -245,7 +245,7 @@ def recommended(model: torch.nn.Module, pictures: list[Picture], *, iou: float) 
     """(image size, confidence): the size by AP50 over the data sets, the confidence by F1 where labels are complete."""
     sizes = {
         size: evaluate_all(model, pictures, image_size=size, conf=0.3, iou=iou)
-        for size in (224, 256, 288, 320, 384)
+        for size in (256, 288, 320, 352, 384, 416)
     }
     image_size = max(sizes, key=lambda size: sum(metrics["ap50"] for metrics in sizes[size].values()))
     complete = [picture for picture in pictures if picture.complete_labels]

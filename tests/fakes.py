@@ -122,6 +122,27 @@ class RoundingSegmenter:
         return replace(prompts, boxes_xyxy=boxes)
 
 
+class CompiledSegmenter:
+    """The filled box; what `compile_mode` each of them was built with is in `built`. One that `breaks` does so when it
+    is compiled."""
+
+    built: ClassVar[list[str]] = []
+
+    def __init__(self, *, compile_mode: str, precision: str, device: str, breaks: bool) -> None:
+        self.built.append(compile_mode)
+        self.breaks = breaks and compile_mode not in ("auto", "none")
+        self.inner = BoxSegmenter()
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {}
+
+    def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
+        if self.breaks:
+            raise RuntimeError("no omp.h")
+        return self.inner.segment(frames, prompts)
+
+
 class ElsewhereEngine(InlineEngine):
     """A RemoteEngine whose other process is this one: what it is asked, and what it labels with, arrive pickled."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autolabel.app.build import build_all, build_of
 from autolabel.app.command_line import Request, parse
+from autolabel.app.compiling import settle_compiling
 from autolabel.app.compose import compose, plain, show
 from autolabel.app.fingerprint import fingerprint
 from autolabel.app.labelers import build_labeler, offline_if
@@ -152,7 +153,7 @@ def label(config: DictConfig) -> Summary:
 
 
 def _label(config: DictConfig) -> Summary:
-    """Like `label`; writes into `config` what `precision=auto` became."""
+    """Like `label`; writes into `config` what `precision=auto` and `compile_mode=auto` became."""
     from autolabel.engine.labeler import PipelineLabeler
 
     values = plain(config)
@@ -179,6 +180,8 @@ def _label(config: DictConfig) -> Summary:
         require_room(directory, len(refs), len(exporters))
         with open_store(directory, rollback=rollback_journal(values)) as store:
             settle_precision(engine, config, source.categories, refs, store)
+            here = part is None and not isinstance(engine, RemoteEngine)
+            settle_compiling(config, store, pictures=len(refs), here=here)
             labeler, categories = labeler_for(engine, config, source.categories, refs)
             check_formats(exporters, categories)
             prompter = labeler.prompter if isinstance(labeler, PipelineLabeler | RemoteLabeler) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -152,6 +152,16 @@ def one_step_model(config: DictConfig) -> InstanceModel | None:
 def has_stages(config: DictConfig) -> bool:
     """Whether it is boxes, then prompts, then masks."""
     return bool(config.labeler.get("_target_") == f"{Pipeline.__module__}.{Pipeline.__name__}")
+
+
+def segmenters(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """The settings of a labeler's segmenter, and of those within it, with their place (`segment.inner`)."""
+    waiting = [("segment", config.segment)] if has_stages(config) else []
+    while waiting:
+        path, settings = waiting.pop()
+        if isinstance(settings, DictConfig):
+            yield path, settings
+            waiting += [(f"{path}.{key}", inner) for key, inner in settings.items()]
 
 
 def _refuse_settings_of_stages(config: DictConfig) -> None:

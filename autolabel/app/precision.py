@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from autolabel.app.build import build
-from autolabel.app.labelers import has_stages
+from autolabel.app.labelers import segmenters
 from autolabel.core.text import counted, one_line, printable
 from autolabel.core.types import ImageRecord, ImageRef
 from autolabel.engine.units import batches
@@ -80,14 +80,11 @@ Attempt = Callable[[Sequence[ImageRef]], Trial | None]
 def automatic(config: DictConfig) -> dict[str, str]:
     """The settings that are `auto`, as a person would set them (`segment.precision`, or that of a segmenter within
     another), and the device each is about. None for a labeler without segmenters."""
-    found = {}
-    waiting: list[tuple[str, Any]] = [("segment", config.segment)] if has_stages(config) else []
-    while waiting:
-        path, settings = waiting.pop()
-        if settings.get("precision") == "auto" and "device" in settings:
-            found[f"{path}.precision"] = settings.device
-        waiting += [(f"{path}.{key}", inner) for key, inner in settings.items() if isinstance(inner, DictConfig)]
-    return found
+    return {
+        f"{path}.precision": settings.device
+        for path, settings in segmenters(config)
+        if settings.get("precision") == "auto" and "device" in settings
+    }
 
 
 def undecided(config: DictConfig) -> list[str]:

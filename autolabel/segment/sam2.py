@@ -77,8 +77,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
     `batching` is `image`, one picture's prompts after the other's, or `bucket`, those of many pictures together
     (`sam2_buckets.py`; in a few fixed sizes where they are compiled), as far as they are boxes and points without
     refine steps. `auto`: buckets on a GPU, and where they are compiled. `compile_mode` is one of torch.compile's modes,
-    or `none`: for buckets the whole network is compiled, else the image encoder. `linear` says which library computes
-    the linear layers of float32 on a CPU: `torch`, `onednn`, or `auto`, the faster one by processor.
+    `none`, or `auto`, which is `none` (`label` replaces it by either): for buckets the whole network is compiled, else
+    the image encoder. `linear` says which library computes the linear layers of float32 on a CPU: `torch`, `onednn`, or
+    `auto`, the faster one by processor.
 
     `box_prior` is null, `nano`, or the path of a file of `scripts/fit_box_prior.py`: what a small box itself says about
     its mask, fitted to the logits of one model (`ops/box_prior.py`). `nano` is for the weights that it was fitted to,
@@ -100,7 +101,7 @@ class Sam2Segmenter(SamSegmenter[Features]):
         refine_steps: int = 0,
         refine_with: str = "prompt",
         batching: str = "auto",
-        compile_mode: str = "none",
+        compile_mode: str = "auto",
         linear: str = "torch",
         box_prior: str | None = None,
     ) -> None:
@@ -120,7 +121,9 @@ class Sam2Segmenter(SamSegmenter[Features]):
                 chunk_on_cuda=128,
             )
         )
-        self._compiles = one_of("compile_mode", compile_mode, MODES) != "none"
+        if one_of("compile_mode", compile_mode, ("auto", *MODES)) == "auto":
+            compile_mode = "none"  # `label` decides for a run; a network does not know how many pictures there are
+        self._compiles = compile_mode != "none"
         check_compiler(compile_mode, self._device.type)
         batching = chosen_batching(
             batching,
