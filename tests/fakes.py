@@ -123,14 +123,12 @@ class RoundingSegmenter:
 
 
 class CompiledSegmenter:
-    """The filled box; what `compile_mode` each of them was built with is in `built`. One that `breaks` does so when it
-    is compiled."""
+    """The filled box. What `compile_mode` each of them was built with is in `built`."""
 
     built: ClassVar[list[str]] = []
 
-    def __init__(self, *, compile_mode: str, precision: str, device: str, breaks: bool) -> None:
+    def __init__(self, *, compile_mode: str, precision: str, device: str, architecture: str = "") -> None:
         self.built.append(compile_mode)
-        self.breaks = breaks and compile_mode not in ("auto", "none")
         self.inner = BoxSegmenter()
 
     @property
@@ -138,8 +136,6 @@ class CompiledSegmenter:
         return {}
 
     def segment(self, frames: Sequence[Frame], prompts: Sequence[Prompts]) -> list[list[PromptedMask]]:
-        if self.breaks:
-            raise RuntimeError("no omp.h")
         return self.inner.segment(frames, prompts)
 
 

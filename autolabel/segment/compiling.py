@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autolabel.core.errors import SettingError
+from autolabel.core.text import one_line, printable
 from autolabel.ops.device import has_bf16_without_amx
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,20 @@ def compiled(function: Callable[..., Any], mode: str, *, shapes: int, device_kin
             return _kept(made(*inputs))
 
     return call
+
+
+def can_compile() -> bool:
+    """Whether something small can be compiled for this CPU, in seconds: a compiler may be there and its headers not."""
+    import torch
+    from torch.nn import functional
+
+    weight = torch.ones(16, 16)
+    try:
+        compiled(lambda rows: functional.gelu(rows @ weight), "default", shapes=1, device_kind="cpu")(weight)
+    except Exception as error:  # noqa: BLE001 - it has many ways to fail
+        logger.info("compiling does not work here: %s", printable(one_line(error)))
+        return False
+    return True
 
 
 def _kept(outputs: Any) -> Any:

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from autolabel.app import compiling
 from autolabel.app.compose import compose
 from autolabel.app.main import main
+from autolabel.segment.compiling import can_compile
 from autolabel.store.run import open_reader
 from tests.fakes import CompiledSegmenter, album
 
@@ -17,6 +19,7 @@ def with_amx(monkeypatch):
     monkeypatch.setattr(compiling, "ENOUGH", 8)
     monkeypatch.setattr(compiling, "runs_bf16", lambda device: True)
     monkeypatch.setattr(compiling, "has_bf16_without_amx", lambda: False)
+    monkeypatch.setattr(compiling, "can_compile", lambda: True)
     CompiledSegmenter.built.clear()
 
 
@@ -24,7 +27,7 @@ def with_amx(monkeypatch):
 def label(tmp_path):
     folder = tmp_path / "configs"
     target = "tests.fakes.CompiledSegmenter"
-    fake = {"_target_": target, "compile_mode": "auto", "precision": "fast", "device": "cpu", "breaks": False}
+    fake = {"_target_": target, "compile_mode": "auto", "precision": "fast", "device": "cpu"}
     choices = {
         "segment/compiled": fake,
         "segment/within": {
@@ -59,9 +62,9 @@ def noted(tmp_path):
 
 
 @pytest.mark.usefixtures("with_amx")
-def test_a_long_run_is_compiled_once_that_was_seen_to_work(label, tmp_path):
+def test_a_long_run_is_compiled(label, tmp_path):
     assert label() == 0
-    assert CompiledSegmenter.built == ["default", "default"]
+    assert CompiledSegmenter.built == ["default"]
     settings, fingerprint = noted(tmp_path)
     assert settings.compile_mode == "default"
     assert fingerprint == {"segment.compile_mode": "'default'"}
@@ -108,12 +111,22 @@ def test_a_picture_too_few_compiles_nothing(label, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("with_amx")
-def test_a_compiler_that_fails_costs_a_line_and_no_picture(label, tmp_path, capsys):
-    assert label("segment.breaks=true") == 0
-    assert CompiledSegmenter.built == ["default", "none"]
-    assert noted(tmp_path)[0].compile_mode == "none"
-    log = (tmp_path / "run" / "autolabel.log").read_text()
-    assert "compile_mode=auto is none: compiling ended with RuntimeError: no omp.h" in log
+def test_without_a_compiler_that_works_nothing_is_compiled(label, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "can_compile", can_compile)
+    monkeypatch.setattr(torch, "compile", lambda *args, **settings: no_headers)
+    assert label() == 0
+    assert CompiledSegmenter.built == ["none"]
+    assert "compiling does not work here: RuntimeError: no omp.h" in (tmp_path / "run/autolabel.log").read_text()
+
+
+def no_headers(*rows):
+    raise RuntimeError("no omp.h")
+
+
+@pytest.mark.usefixtures("with_amx")
+def test_the_nano_model_needs_more_pictures(label, monkeypatch):
+    assert label("+segment.architecture=nano") == 0
+    assert CompiledSegmenter.built == ["none"]
 
 
 @pytest.mark.usefixtures("with_amx")
