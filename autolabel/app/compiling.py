@@ -20,9 +20,8 @@ from autolabel.store.run import RunStore, mapping_of
 logger = logging.getLogger(__name__)
 
 ENOUGH, ENOUGH_FOR_NANO = 2000, 10_000
-"""Pictures of a run that pay for compiling about twice. SAM 2.1 tiny in bfloat16 took 111 CPU s to compile, the nano model
-124 (docs/log.md), and then 0.2 and 0.03 s less for a picture of ten boxes
-(benchmarks/results/cpu_amx_x86_64_2026-11-24.md)."""
+"""Pictures of a run that pay for compiling about twice. SAM 2.1 tiny in bfloat16 took 111 CPU s to compile, the nano
+model 124 (docs/log.md), and then 0.2 and 0.03 s less for a picture of ten boxes (benchmarks/results, 2026-11-24)."""
 COMPILED, PLAIN = "default", "none"
 
 
